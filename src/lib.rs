@@ -1,0 +1,1 @@
+//! The pixell-envoy filter: routes a request to the agent it names.
