@@ -1,0 +1,113 @@
+//! Agents that requests can reach: one kind a file, each started by the `start` of its module.
+//!
+//! An agent runs on threads of its own, so that a test that computes does not hold it up, and so that [`Agent::kill`] ends its
+//! open connections too, as the end of a process does.
+
+pub mod echo;
+pub mod grpc;
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use anyhow::{Context, Result};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A running agent. Dropping it kills it.
+#[derive(Debug)]
+pub struct Agent {
+    name: String,
+    port: u16,
+    stop: Option<oneshot::Sender<()>>,
+    serving: Option<JoinHandle<Result<()>>>,
+    runtime: Option<Runtime>,
+}
+
+/// What an agent is given to serve with.
+#[derive(Debug)]
+pub struct Seat {
+    /// The agent's name, by which its answers can be told from another's.
+    pub name: String,
+    /// The socket to accept connections on.
+    pub listener: tokio::net::TcpListener,
+    /// Done when the agent shall finish what is under way and end.
+    pub stopped: oneshot::Receiver<()>,
+}
+
+impl Agent {
+    /// Starts an agent on `port` of 127.0.0.1 (0: any free one). It serves until the future that `serve` makes ends.
+    ///
+    /// # Errors
+    /// Where the port is taken.
+    pub fn start<F>(name: &str, port: u16, serve: impl FnOnce(Seat) -> F) -> Result<Self>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            .with_context(|| format!("agent {name}: port {port} of 127.0.0.1 cannot be taken"))?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        let (stop, stopped) = oneshot::channel();
+        let seat = Seat {
+            name: name.to_owned(),
+            listener,
+            stopped,
+        };
+        let serving = runtime.spawn(serve(seat));
+        Ok(Self {
+            name: name.to_owned(),
+            port,
+            stop: Some(stop),
+            serving: Some(serving),
+            runtime: Some(runtime),
+        })
+    }
+
+    /// The name that the agent's answers carry.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The port of 127.0.0.1 that the agent listens on.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Takes no new connection, finishes the calls under way, and ends.
+    ///
+    /// # Errors
+    /// Where the agent's server failed.
+    pub async fn stop(mut self) -> Result<()> {
+        drop(self.stop.take());
+        match self.serving.take() {
+            Some(serving) => serving
+                .await
+                .with_context(|| format!("agent {} panicked", self.name))?,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends at once: the port is closed and open connections break.
+    pub fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
