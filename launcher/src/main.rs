@@ -1,0 +1,53 @@
+//! `pixell-envoy`: the entry point of the image. Starts Envoy with the shipped configuration and, on SIGTERM, lets open streams
+//! end before Envoy does. Arguments are handed to Envoy.
+
+use launcher::admin::AdminSocket;
+use launcher::settings::{self, Settings};
+use launcher::supervisor::{self, Supervisor};
+use std::process::{Command, ExitCode};
+
+const ENVOY: &str = "/usr/local/bin/envoy";
+const CONFIG: &str = "/etc/envoy/envoy.yaml";
+const ADMIN_SOCKET: &str = "/run/pixell-envoy/admin.sock";
+/// EX_CONFIG of sysexits.h: the settings are wrong, a restart will not help.
+const EXIT_CONFIG: u8 = 78;
+/// What a shell gives for a program that cannot be started.
+const EXIT_CANNOT_START: u8 = 126;
+
+fn main() -> ExitCode {
+    let settings = match Settings::resolve(|name| std::env::var_os(name)) {
+        Ok(settings) => settings,
+        Err(faults) => {
+            for fault in faults {
+                eprintln!("pixell-envoy: {fault}");
+            }
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    for name in settings::unknown_names(std::env::vars_os().map(|(name, _)| name)) {
+        eprintln!(
+            "pixell-envoy: warning: {name} is not a setting and is ignored; there are {}",
+            settings::known_names()
+        );
+    }
+    let mut envoy = Command::new(ENVOY);
+    envoy
+        .args(["--config-path", CONFIG])
+        // Hot restart hands sockets to a second Envoy in the same container, which never comes; it would need shared memory.
+        .arg("--disable-hot-restart")
+        .args(settings.envoy_args())
+        .args(std::env::args_os().skip(1));
+    match run(envoy, &settings) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("pixell-envoy: cannot run {ENVOY}: {error}");
+            ExitCode::from(EXIT_CANNOT_START)
+        }
+    }
+}
+
+fn run(envoy: Command, settings: &Settings) -> std::io::Result<u8> {
+    // Before Envoy starts, so that no signal is lost in between.
+    let events = supervisor::watch_signals()?;
+    Supervisor::start(envoy, AdminSocket::new(ADMIN_SOCKET), settings.drain)?.run(&events)
+}
