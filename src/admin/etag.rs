@@ -1,0 +1,162 @@
+//! Entity tags and the preconditions made of them (RFC 9110, 8.8.3 and 13.1).
+
+use crate::problem::Problem;
+use crate::snapshot::Snapshot;
+use std::fmt;
+
+/// The version of a route map: `"<epoch>-<generation>"`, epoch in 16 hexadecimal digits. Without a map it is `"0-0"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// See [`Snapshot::epoch`]; 0 where no map is stored.
+    pub epoch: u64,
+    /// See [`Snapshot::generation`]; 0 where no map is stored.
+    pub generation: u64,
+}
+
+impl Version {
+    /// The version of what is stored.
+    #[must_use]
+    pub fn of<B: AsRef<[u8]>>(snapshot: Option<&Snapshot<B>>) -> Self {
+        snapshot.map_or_else(Self::default, |map| Self { epoch: map.epoch(), generation: map.generation() })
+    }
+
+    /// The epoch as the API shows it.
+    #[must_use]
+    pub fn epoch_text(self) -> String {
+        if self.epoch == 0 { "0".to_owned() } else { format!("{:016x}", self.epoch) }
+    }
+
+    /// The value of the `ETag` header.
+    #[must_use]
+    pub fn etag(self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch_text(), self.generation)
+    }
+}
+
+/// `If-Match` and `If-None-Match` of one request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preconditions {
+    if_match: Option<Tags>,
+    if_none_match: Option<Tags>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Tags {
+    /// `*`: any map at all.
+    Any,
+    /// The listed ones.
+    List(Vec<Tag>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Tag {
+    weak: bool,
+    text: String,
+}
+
+impl Preconditions {
+    /// Parses the two headers.
+    ///
+    /// # Errors
+    /// 400 `invalid_precondition` where one is no list of entity tags: to ignore it would be to write without the condition.
+    pub fn parse(if_match: Option<&[u8]>, if_none_match: Option<&[u8]>) -> Result<Self, Problem> {
+        Ok(Self { if_match: parse("If-Match", if_match)?, if_none_match: parse("If-None-Match", if_none_match)? })
+    }
+
+    /// Whether `If-Match` lets a request through at this version (strong comparison).
+    #[must_use]
+    pub fn if_match_holds(&self, now: Version) -> bool {
+        self.if_match.as_ref().is_none_or(|tags| tags.include(now, |tag| !tag.weak))
+    }
+
+    /// Whether `If-None-Match` lets a request through at this version (weak comparison).
+    #[must_use]
+    pub fn if_none_match_holds(&self, now: Version) -> bool {
+        self.if_none_match.as_ref().is_none_or(|tags| !tags.include(now, |_| true))
+    }
+}
+
+impl Tags {
+    fn include(&self, now: Version, counts: impl Fn(&Tag) -> bool) -> bool {
+        match self {
+            Self::Any => now != Version::default(),
+            Self::List(tags) => {
+                let now = now.to_string();
+                tags.iter().any(|tag| counts(tag) && tag.text == now)
+            }
+        }
+    }
+}
+
+fn parse(name: &str, header: Option<&[u8]>) -> Result<Option<Tags>, Problem> {
+    let Some(header) = header else { return Ok(None) };
+    let tags = match header.trim_ascii() {
+        b"*" => Some(Tags::Any),
+        // Tags of this API hold no comma, so splitting there cannot cut one that could match.
+        list => list.split(|byte| *byte == b',').map(|tag| parse_tag(tag.trim_ascii())).collect::<Option<_>>().map(Tags::List),
+    };
+    tags.map(Some).ok_or_else(|| {
+        let detail =
+            format!("{name} must be * or quoted entity tags as ETag gives them, such as {name}: \"0123456789abcdef-7\"");
+        Problem::new(400, "invalid_precondition", detail)
+    })
+}
+
+fn parse_tag(text: &[u8]) -> Option<Tag> {
+    let (weak, quoted) = text.strip_prefix(b"W/").map_or((false, text), |rest| (true, rest));
+    let opaque = quoted.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let text = std::str::from_utf8(opaque).ok().filter(|text| !text.contains('"'))?;
+    Some(Tag { weak, text: text.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const NOW: Version = Version { epoch: 0xabc, generation: 7 };
+    const NONE: Version = Version { epoch: 0, generation: 0 };
+
+    #[test]
+    fn writes_versions() {
+        assert_eq!(NOW.etag(), "\"0000000000000abc-7\"");
+        assert_eq!(NONE.etag(), "\"0-0\"");
+    }
+
+    #[test]
+    fn compares_with_the_map_as_it_is() {
+        #[track_caller]
+        fn check(header: &str, now: Version, if_match: bool, if_none_match: bool) {
+            let header = Some(header.as_bytes());
+            let parsed = Preconditions::parse(header, header).expect("valid");
+            assert_eq!((parsed.if_match_holds(now), parsed.if_none_match_holds(now)), (if_match, if_none_match));
+        }
+        check("\"0000000000000abc-7\"", NOW, true, false);
+        check("W/\"0000000000000abc-7\"", NOW, false, false);
+        check("\"x\", \"0000000000000abc-7\"", NOW, true, false);
+        check("\"0000000000000abc-6\"", NOW, false, true);
+        check("\"0-0\"", NOW, false, true);
+        check("\"0-0\"", NONE, true, false);
+        check("*", NOW, true, false);
+        check("*", NONE, false, true);
+        let neither = Preconditions::parse(None, None).expect("valid");
+        assert!(neither.if_match_holds(NOW) && neither.if_none_match_holds(NOW));
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_list_of_tags() {
+        for header in ["", "abc-7", "\"a", "\"a\",", "\"a\" \"b\"", "w/\"a\"", "\"\u{e9}\" x"] {
+            let problem = Preconditions::parse(Some(header.as_bytes()), None).expect_err(header);
+            assert_eq!((problem.status, problem.code), (400, "invalid_precondition"));
+            assert!(problem.detail.contains("If-Match"));
+        }
+        assert!(Preconditions::parse(None, Some(b"\xff")).is_err());
+    }
+}

@@ -1,0 +1,101 @@
+//! A reply of the route API.
+
+use super::etag::Version;
+use crate::change::Applied;
+use crate::deployment_id::DeploymentId;
+use crate::json::quote;
+use crate::problem::{self, Problem};
+use crate::route::Route;
+use crate::snapshot::Snapshot;
+use std::fmt::Write;
+
+/// Status, headers and body, ready to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status code.
+    pub status: u16,
+    /// Headers, names in lower case.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body; empty where the status has none.
+    pub body: String,
+}
+
+impl Reply {
+    /// A JSON document about the map at this version.
+    #[must_use]
+    pub fn json(status: u16, version: Version, body: String) -> Self {
+        let mut reply = Self::empty(status, version);
+        reply.headers.push(("content-type", "application/json".to_owned()));
+        reply.body = body;
+        reply
+    }
+
+    /// No body, but the version.
+    #[must_use]
+    pub fn empty(status: u16, version: Version) -> Self {
+        Self { status, headers: vec![("etag", version.etag()), no_store()], body: String::new() }
+    }
+
+    /// An error.
+    #[must_use]
+    pub fn problem(problem: &Problem) -> Self {
+        let content_type = ("content-type", problem::CONTENT_TYPE.to_owned());
+        Self { status: problem.status, headers: vec![content_type, no_store()], body: problem.to_json() }
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// Whoever reads the map wants it as it is now, not as some cache between remembers it.
+fn no_store() -> (&'static str, String) {
+    ("cache-control", "no-store".to_owned())
+}
+
+/// The body of `GET /v1/routes`.
+pub(super) fn routes_body(version: Version, map: Option<&Snapshot<Vec<u8>>>) -> String {
+    let mut json = String::with_capacity(64 + map.map_or(0, Snapshot::len) * 80);
+    // Writing into a string cannot fail, here and below. Ids need no escaping.
+    let _ = write!(json, r#"{{"epoch":"{}","generation":{},"routes":{{"#, version.epoch_text(), version.generation);
+    for (n, (id, route)) in map.into_iter().flat_map(Snapshot::iter).enumerate() {
+        let comma = if n == 0 { "" } else { "," };
+        let _ = write!(json, r#"{comma}"{id}":{{"port":{},"state":"{}"}}"#, route.port, route.state.name());
+    }
+    json.push_str("}}");
+    json
+}
+
+/// The body of `GET /v1/routes/{id}`.
+pub(super) fn route_body(version: Version, route: Route) -> String {
+    format!(r#"{{"port":{},"state":"{}","generation":{}}}"#, route.port, route.state.name(), version.generation)
+}
+
+/// The body of `GET /v1/status`.
+pub(super) fn status_body(version: Version, map: Option<&Snapshot<Vec<u8>>>) -> String {
+    format!(
+        r#"{{"epoch":"{}","generation":{},"routes":{},"loaded":{},"version":{}}}"#,
+        version.epoch_text(),
+        version.generation,
+        map.map_or(0, Snapshot::len),
+        map.is_some(),
+        quote(env!("CARGO_PKG_VERSION"))
+    )
+}
+
+/// The body of every write that has one.
+pub(super) fn applied_body(version: Version, applied: &Applied<'_>) -> String {
+    let displaced: Vec<String> = applied.displaced.iter().copied().map(DeploymentId::as_str).map(quote).collect();
+    format!(
+        r#"{{"epoch":"{}","generation":{},"added":{},"changed":{},"removed":{},"displaced":[{}]}}"#,
+        version.epoch_text(),
+        version.generation,
+        applied.added,
+        applied.changed,
+        applied.removed,
+        displaced.join(",")
+    )
+}

@@ -1,0 +1,249 @@
+use super::*;
+use crate::config::Config;
+use crate::store::fake::{FakeData, FakeSignal};
+use serde_json::{Value, json};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const EPOCH: u64 = 0x1234;
+
+/// An API over a map in memory.
+struct Fixture {
+    api: RouteApi,
+    data: FakeData<'static>,
+    signal: FakeSignal,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self::with(r#"{"role":"admin","max_routes":4,"max_body_bytes":500}"#, None)
+    }
+
+    fn with(config: &str, token: Option<&str>) -> Self {
+        let Ok(Config::Admin(config)) = Config::parse(config.as_bytes()) else { panic!("valid") };
+        let token = token.map(|token| Token::parse(token).expect("valid"));
+        let fixture = Self { api: RouteApi { config, token }, data: FakeData::default(), signal: FakeSignal::default() };
+        store::prepare(&fixture.data);
+        fixture
+    }
+
+    fn call(&self, method: &str, target: &str, body: &str) -> Reply {
+        self.send(Head { method: method.as_bytes(), target: target.as_bytes(), ..Head::default() }, body)
+    }
+
+    fn send(&self, head: Head<'_>, body: &str) -> Reply {
+        let head = Head { content_type: Some(b"application/json"), ..head };
+        let backend = Backend { data: &self.data, signal: &self.signal, new_epoch: || EPOCH };
+        match self.api.begin(&head, &backend) {
+            Begun::Answered(reply) => reply,
+            Begun::NeedsBody(call) => self.api.finish(&call, body.as_bytes(), &backend),
+        }
+    }
+
+    #[track_caller]
+    fn check(&self, method: &str, target: &str, body: &str, status: u16, expected: Value) {
+        let reply = self.call(method, target, body);
+        let found: Value = if reply.body.is_empty() { Value::Null } else { serde_json::from_str(&reply.body).expect("JSON") };
+        assert_eq!((reply.status, found), (status, expected));
+    }
+}
+
+fn header<'r>(reply: &'r Reply, name: &str) -> Option<&'r str> {
+    reply.headers.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_str())
+}
+
+fn code(reply: &Reply) -> String {
+    let body: Value = serde_json::from_str(&reply.body).expect("JSON");
+    assert_eq!(header(reply, "content-type"), Some("application/problem+json"));
+    body["code"].as_str().expect("a code").to_owned()
+}
+
+fn wrote(generation: u64, added: u64, changed: u64, removed: u64, displaced: &[&str]) -> Value {
+    json!({"epoch": "0000000000001234", "generation": generation, "added": added, "changed": changed, "removed": removed,
+        "displaced": displaced})
+}
+
+#[test]
+fn a_map_lives_through_its_calls() {
+    let api = Fixture::new();
+    api.check(
+        "GET",
+        "/v1/status",
+        "",
+        200,
+        json!({"epoch": "0", "generation": 0, "routes": 0, "loaded": false, "version": env!("CARGO_PKG_VERSION")}),
+    );
+    api.check("GET", "/v1/routes", "", 200, json!({"epoch": "0", "generation": 0, "routes": {}}));
+    api.check(
+        "PUT",
+        "/v1/routes",
+        r#"{"routes":{"a":2000,"b":{"port":2001,"state":"draining"}}}"#,
+        200,
+        wrote(1, 2, 0, 0, &[]),
+    );
+    api.check("PUT", "/v1/routes/c", "2002", 201, wrote(2, 1, 0, 0, &[]));
+    api.check("PUT", "/v1/routes/c", "2001", 200, wrote(3, 0, 1, 1, &["b"]));
+    api.check("PUT", "/v1/routes/c", "2001", 200, wrote(3, 0, 0, 0, &[]));
+    api.check("PATCH", "/v1/routes", r#"{"routes":{"c":{"state":"draining"},"d":2003}}"#, 200, wrote(4, 1, 1, 0, &[]));
+    api.check("GET", "/v1/routes/c", "", 200, json!({"port": 2001, "state": "draining", "generation": 4}));
+    api.check("DELETE", "/v1/routes/d", "", 204, Value::Null);
+    api.check("DELETE", "/v1/routes/d", "", 204, Value::Null);
+    let routes = json!({"a": {"port": 2000, "state": "active"}, "c": {"port": 2001, "state": "draining"}});
+    api.check("GET", "/v1/routes", "", 200, json!({"epoch": "0000000000001234", "generation": 5, "routes": routes}));
+    api.check("GET", "/v1/status", "", 200, json!({"epoch": "0000000000001234", "generation": 5, "routes": 2, "loaded": true, "version": env!("CARGO_PKG_VERSION")}));
+    assert_eq!(api.signal.read(), 5, "one signal a change");
+}
+
+#[test]
+fn an_empty_map_is_loaded_and_no_map_is_not() {
+    let api = Fixture::new();
+    api.check(
+        "PATCH",
+        "/v1/routes",
+        "{}",
+        200,
+        json!({"epoch": "0", "generation": 0, "added": 0, "changed": 0, "removed": 0, "displaced": []}),
+    );
+    api.check("DELETE", "/v1/routes/a", "", 204, Value::Null);
+    assert!(store::load(&api.data).is_none());
+    api.check("PUT", "/v1/routes", r#"{"routes":{}}"#, 200, wrote(1, 0, 0, 0, &[]));
+    api.check("PUT", "/v1/routes", r#"{"routes":{}}"#, 200, wrote(1, 0, 0, 0, &[]));
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let api = Fixture::new();
+    api.check("PUT", "/v1/routes", r#"{"routes":{"a":2000}}"#, 200, wrote(1, 1, 0, 0, &[]));
+    let before = api.call("GET", "/v1/routes", "");
+    api.check("PUT", "/v1/routes?dry_run=true", r#"{"routes":{"b":2000}}"#, 200, wrote(1, 1, 0, 1, &["a"]));
+    api.check("PATCH", "/v1/routes?dry_run=true", r#"{"routes":{"a":null}}"#, 200, wrote(1, 0, 0, 1, &[]));
+    api.check("PUT", "/v1/routes/c?dry_run=true", "2001", 201, wrote(1, 1, 0, 0, &[]));
+    api.check("DELETE", "/v1/routes/a?dry_run=true", "", 204, Value::Null);
+    assert_eq!(api.call("PUT", "/v1/routes?dry_run=true", r#"{"routes":{"b":80}}"#).status, 422);
+    assert_eq!(api.call("GET", "/v1/routes", ""), before);
+    assert_eq!(api.signal.read(), 1);
+}
+
+#[test]
+fn every_answer_about_the_map_carries_its_version() {
+    let api = Fixture::new();
+    assert_eq!(header(&api.call("GET", "/v1/routes", ""), "etag"), Some("\"0-0\""));
+    for (n, (method, target, body)) in [
+        ("PUT", "/v1/routes", r#"{"routes":{}}"#),
+        ("PATCH", "/v1/routes", r#"{"routes":{"a":2000}}"#),
+        ("PUT", "/v1/routes/a", "2001"),
+        ("DELETE", "/v1/routes/a", ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let etag = format!("\"0000000000001234-{}\"", n + 1);
+        assert_eq!(header(&api.call(method, target, body), "etag"), Some(etag.as_str()));
+        assert_eq!(header(&api.call("GET", "/v1/status", ""), "etag"), Some(etag.as_str()));
+    }
+}
+
+#[test]
+fn preconditions_guard_reads_and_writes() {
+    let api = Fixture::new();
+    let head = |method: &'static str, target: &'static str| Head {
+        method: method.as_bytes(),
+        target: target.as_bytes(),
+        ..Head::default()
+    };
+    let none = Head { if_match: Some(b"\"0-0\""), ..head("PUT", "/v1/routes") };
+    assert_eq!(api.send(none, r#"{"routes":{"a":2000}}"#).status, 200);
+    for target in ["/v1/routes", "/v1/routes/a"] {
+        let stale = api.send(
+            Head { if_match: Some(b"\"0-0\""), ..head("PUT", target) },
+            if target.ends_with('a') { "2001" } else { r#"{"routes":{}}"# },
+        );
+        assert_eq!((stale.status, code(&stale).as_str()), (412, "precondition_failed"));
+    }
+    assert_eq!(api.send(Head { if_match: Some(b"\"x\""), ..head("DELETE", "/v1/routes/a") }, "").status, 412);
+    assert_eq!(api.send(Head { if_none_match: Some(b"*"), ..head("PUT", "/v1/routes") }, r#"{"routes":{}}"#).status, 412);
+    let now = b"\"0000000000001234-1\"";
+    let same = api.send(Head { if_none_match: Some(now), ..head("GET", "/v1/routes") }, "");
+    assert_eq!((same.status, same.body.as_str(), header(&same, "etag")), (304, "", Some("\"0000000000001234-1\"")));
+    assert_eq!(api.send(Head { if_none_match: Some(b"\"0-0\""), ..head("GET", "/v1/routes") }, "").status, 200);
+    assert_eq!(api.send(Head { if_match: Some(now), ..head("DELETE", "/v1/routes/a") }, "").status, 204);
+    assert_eq!(api.send(Head { if_match: Some(b"oops"), ..head("DELETE", "/v1/routes/a") }, "").status, 400);
+}
+
+#[test]
+fn a_refused_write_leaves_the_map_as_it_was() {
+    let api = Fixture::new();
+    api.check("PUT", "/v1/routes", r#"{"routes":{"a":2000}}"#, 200, wrote(1, 1, 0, 0, &[]));
+    let before = api.call("GET", "/v1/routes", "");
+    let check = |method, target, body: &str, status, expected: &str| {
+        let reply = api.call(method, target, body);
+        assert_eq!((reply.status, code(&reply).as_str()), (status, expected), "{reply:?}");
+        assert_eq!(api.call("GET", "/v1/routes", ""), before);
+    };
+    check("PUT", "/v1/routes", "{", 400, "malformed_json");
+    check("PUT", "/v1/routes", "", 400, "malformed_json");
+    check("PUT", "/v1/routes", r#"{"routes":{"b":2001,"c":80}}"#, 422, "invalid_routes");
+    check("PATCH", "/v1/routes", r#"{"routes":{"a":null,"b":{}}}"#, 422, "invalid_routes");
+    check("PUT", "/v1/routes", r#"{"routes":{"b":2001,"c":2001}}"#, 409, "port_in_use");
+    check("PUT", "/v1/routes", r#"{"routes":{"b":1,"c":2001,"d":2001}}"#, 422, "invalid_routes");
+    check("PUT", "/v1/routes", r#"{"routes":{"b":2001,"c":2002,"d":2003,"e":2004,"f":2005}}"#, 422, "invalid_routes");
+    check("PUT", "/v1/routes", &" ".repeat(501), 413, "payload_too_large");
+    check("PUT", "/v1/routes/a", "80", 422, "invalid_routes");
+    check("GET", "/v1/routes/b", "", 404, "not_found");
+    check("POST", "/v1/routes", "", 405, "method_not_allowed");
+    api.data.always_mismatch();
+    let reply = api.call("PUT", "/v1/routes/b", "2001");
+    assert_eq!(
+        (reply.status, code(&reply).as_str(), header(&reply, "retry-after")),
+        (503, "conflict_retries_exhausted", Some("1"))
+    );
+}
+
+#[test]
+fn faults_of_body_and_map_are_named_together() {
+    let api = Fixture::new();
+    let reply = api.call("PATCH", "/v1/routes", r#"{"routes":{"a":2000,"b":2000,"c":{"state":"active"}}}"#);
+    let body: Value = serde_json::from_str(&reply.body).expect("JSON");
+    let pointers: Vec<_> = body["errors"].as_array().expect("a list").iter().map(|fault| fault["pointer"].as_str()).collect();
+    assert_eq!((reply.status, pointers), (422, vec![Some("/routes/c"), Some("/routes/b")]));
+    let malformed: Value = serde_json::from_str(&api.call("PUT", "/v1/routes", "{\n  x}").body).expect("JSON");
+    assert_eq!((&malformed["line"], &malformed["column"]), (&json!(2), &json!(3)));
+}
+
+#[test]
+fn a_token_is_asked_for_where_one_is_set() {
+    let api = Fixture::with(r#"{"role":"admin"}"#, Some("s3cret"));
+    let refused = api.call("GET", "/v1/nowhere", "");
+    assert_eq!((refused.status, code(&refused).as_str()), (401, "unauthorized"));
+    assert!(header(&refused, "www-authenticate").is_some_and(|value| value.starts_with("Bearer")));
+    assert!(!refused.body.contains("s3cret"));
+    let head = Head { method: b"GET", target: b"/v1/status", authorization: Some(b"Bearer s3cret"), ..Head::default() };
+    assert_eq!(api.send(head, "").status, 200);
+}
+
+#[test]
+fn two_writers_both_land() {
+    let fixture = Fixture::new();
+    let rival: &'static Fixture = Box::leak(Box::new(Fixture::new()));
+    // The rival writes into the fixture's data just before the fixture's own write.
+    fixture.data.interleave(|data| {
+        let backend = Backend { data, signal: &rival.signal, new_epoch: || EPOCH };
+        let head =
+            Head { method: b"PUT", target: b"/v1/routes/rival", content_type: Some(b"application/json"), ..Head::default() };
+        let Begun::NeedsBody(call) = rival.api.begin(&head, &backend) else { panic!("needs a body") };
+        assert_eq!(rival.api.finish(&call, b"2001", &backend).status, 201);
+    });
+    fixture.check("PUT", "/v1/routes/mine", "2000", 201, wrote(2, 1, 0, 0, &[]));
+    let routes = json!({"mine": {"port": 2000, "state": "active"}, "rival": {"port": 2001, "state": "active"}});
+    fixture.check("GET", "/v1/routes", "", 200, json!({"epoch": "0000000000001234", "generation": 2, "routes": routes}));
+}
+
+#[test]
+fn tells_its_paths_from_envoys() {
+    for mine in ["/v1", "/v1/", "/v1?x", "/v1/routes", "/v1/x?y"] {
+        assert!(owns_path(mine.as_bytes()), "{mine}");
+    }
+    for other in ["/", "/ready", "/v10", "/v2/routes", "/stats?/v1/", ""] {
+        assert!(!owns_path(other.as_bytes()), "{other}");
+    }
+}

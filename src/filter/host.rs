@@ -1,0 +1,97 @@
+//! The host: what the core asks for, answered by Envoy's host calls.
+
+use crate::store::{CasMismatch, ChangeSignal, SharedData};
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, MetricType};
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+/// Name of the gauge that every published change increments; Envoy shows it as `wasmcustom.pixell_route_map_changes`.
+const SIGNAL_GAUGE: &str = "pixell_route_map_changes";
+
+/// Shared-data key that stands in where the gauge is switched off.
+const SIGNAL_KEY: &str = "pixell.changes.1";
+
+/// Envoy's shared data of our `vm_id`.
+pub(super) struct HostData;
+
+impl SharedData for HostData {
+    fn get(&self, key: &str) -> (Vec<u8>, u32) {
+        let (value, cas) = hostcalls::get_shared_data(key).unwrap_or_default();
+        (value.unwrap_or_default(), cas.unwrap_or_default())
+    }
+
+    fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), CasMismatch> {
+        hostcalls::set_shared_data(key, Some(value), Some(cas)).map_err(|_| CasMismatch)
+    }
+}
+
+/// The change signal.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Signal {
+    /// A gauge of Envoy's: read by a host call that returns a number, the cheapest there is. It is incremented and never set, so
+    /// two writers that finish out of order cannot take it back.
+    Gauge(u32),
+    /// A number in shared data, for an Envoy whose `stats_matcher` rejects the gauge.
+    Key,
+}
+
+impl Signal {
+    /// Finds out which one works here, and raises it: should an earlier VM have died between publishing a map and telling so,
+    /// the workers learn of that map now.
+    pub(super) fn open() -> Self {
+        if let Ok(id) = hostcalls::define_metric(MetricType::Gauge, SIGNAL_GAUGE) {
+            let gauge = Self::Gauge(id);
+            gauge.raise();
+            // A rejected stat is a null object: it takes every value and always reads 0.
+            if gauge.read() != 0 {
+                return gauge;
+            }
+        }
+        log::info!("the gauge {SIGNAL_GAUGE} is switched off (stats_matcher?); changes are signalled through shared data");
+        Self::Key.raise();
+        Self::Key
+    }
+}
+
+impl ChangeSignal for Signal {
+    fn read(&self) -> u64 {
+        match self {
+            Self::Gauge(id) => hostcalls::get_metric(*id).unwrap_or_default(),
+            Self::Key => number(&HostData.get(SIGNAL_KEY).0),
+        }
+    }
+
+    fn raise(&self) {
+        match self {
+            Self::Gauge(id) => {
+                let _ = hostcalls::increment_metric(*id, 1);
+            }
+            Self::Key => loop {
+                let (bytes, cas) = HostData.get(SIGNAL_KEY);
+                if HostData.set(SIGNAL_KEY, &number(&bytes).wrapping_add(1).to_le_bytes(), cas).is_ok() {
+                    break;
+                }
+            },
+        }
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_le_bytes)
+}
+
+/// A random number, never 0.
+pub(super) fn random() -> u64 {
+    // The hasher's keys come from the host's random source; the standard library has no plainer way to it.
+    RandomState::new().build_hasher().finish().max(1)
+}
+
+/// A request header; `None` where it is absent or empty. Several fields of one name come joined by commas.
+pub(super) fn request_header(name: &str) -> Option<Vec<u8>> {
+    hostcalls::get_property(vec!["request", "headers", name]).ok().flatten()
+}
+
+/// The plugin's configuration text.
+pub(super) fn plugin_configuration() -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten().unwrap_or_default()
+}

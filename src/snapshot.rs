@@ -1,0 +1,302 @@
+//! A snapshot: the whole route map as one string of bytes, as it lies in Envoy's shared data.
+//!
+//! A worker looks ids up in these bytes; there is nothing to decode but the header. All numbers are little-endian:
+//!
+//! ```text
+//! header   magic "PXR1" | epoch u64 | generation u64 | routes u32 | log2 of the slots u32
+//! slots    u32 each: offset of an entry in `entries` plus 1, or 0 where the slot is free (linear probing)
+//! entries  port u16 | state u8 | length of the id u8 | id     (in ascending order of the ids)
+//! ```
+
+use crate::deployment_id::DeploymentId;
+use crate::route::{Route, RouteState};
+use std::fmt;
+
+const MAGIC: [u8; 4] = *b"PXR1";
+const HEADER_LEN: usize = 28;
+const ENTRY_HEAD_LEN: usize = 4;
+
+/// A route map in its stored form, over owned or borrowed bytes.
+#[derive(Clone, Debug)]
+pub struct Snapshot<B> {
+    bytes: B,
+    epoch: u64,
+    generation: u64,
+    len: usize,
+    slot_mask: u32,
+    entries_at: usize,
+}
+
+impl<B: AsRef<[u8]>> Snapshot<B> {
+    /// Takes bytes that [`encode`] made.
+    ///
+    /// Only the header is checked; a damaged body makes look-ups find nothing, it never makes them fail.
+    ///
+    /// # Errors
+    /// [`InvalidSnapshot`] where the header is not one of this version, or the slots do not fit into the bytes.
+    pub fn parse(bytes: B) -> Result<Self, InvalidSnapshot> {
+        let all = bytes.as_ref();
+        if all.get(..MAGIC.len()) != Some(&MAGIC) {
+            return Err(InvalidSnapshot::Magic);
+        }
+        let header = (u64_at(all, 4), u64_at(all, 12), u32_at(all, 20), u32_at(all, 24));
+        let (Some(epoch), Some(generation), Some(len), Some(slot_bits)) = header else {
+            return Err(InvalidSnapshot::Truncated);
+        };
+        let slots = 1_u32.checked_shl(slot_bits).ok_or(InvalidSnapshot::Truncated)?;
+        let entries_at = usize::try_from(slots)
+            .ok()
+            .and_then(|slots| slots.checked_mul(4))
+            .and_then(|slot_bytes| slot_bytes.checked_add(HEADER_LEN))
+            .filter(|entries_at| *entries_at <= all.len())
+            .ok_or(InvalidSnapshot::Truncated)?;
+        let len = usize::try_from(len).map_err(|_| InvalidSnapshot::Truncated)?;
+        Ok(Self { bytes, epoch, generation, len, slot_mask: slots - 1, entries_at })
+    }
+
+    /// The value drawn when the first map of this Envoy process was stored.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How many effective changes the map has seen; the first stored map is 1.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Number of routes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the map holds no route.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The route of an id.
+    #[must_use]
+    pub fn find(&self, id: DeploymentId<'_>) -> Option<Route> {
+        let bytes = self.bytes.as_ref();
+        let wanted = id.as_str().as_bytes();
+        let mut slot = hash(wanted) & self.slot_mask;
+        // A well-formed table always has a free slot; the bound is for a damaged one.
+        for _ in 0..=self.slot_mask {
+            let at = HEADER_LEN.checked_add(usize::try_from(slot).ok()?.checked_mul(4)?)?;
+            let offset = u32_at(bytes, at)?.checked_sub(1)?;
+            let entry = Entry::at(bytes, self.entries_at.checked_add(usize::try_from(offset).ok()?)?)?;
+            if entry.id == wanted {
+                return entry.route();
+            }
+            slot = slot.wrapping_add(1) & self.slot_mask;
+        }
+        None
+    }
+
+    /// All routes, in ascending order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (DeploymentId<'_>, Route)> {
+        let bytes = self.bytes.as_ref();
+        let mut at = self.entries_at;
+        std::iter::from_fn(move || {
+            let entry = Entry::at(bytes, at)?;
+            at = at.checked_add(ENTRY_HEAD_LEN)?.checked_add(entry.id.len())?;
+            Some((DeploymentId::parse(entry.id).ok()?, entry.route()?))
+        })
+    }
+}
+
+/// One route as it lies in the bytes.
+struct Entry<'a> {
+    port: u16,
+    state: u8,
+    id: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    fn at(bytes: &'a [u8], at: usize) -> Option<Self> {
+        let id_at = at.checked_add(ENTRY_HEAD_LEN)?;
+        let &[port_low, port_high, state, len] = bytes.get(at..id_at)? else { return None };
+        let id = bytes.get(id_at..id_at.checked_add(usize::from(len))?)?;
+        Some(Self { port: u16::from_le_bytes([port_low, port_high]), state, id })
+    }
+
+    fn route(&self) -> Option<Route> {
+        let state = match self.state {
+            0 => RouteState::Active,
+            1 => RouteState::Draining,
+            _ => return None,
+        };
+        Some(Route { port: self.port, state })
+    }
+}
+
+/// Writes a map as a snapshot.
+///
+/// The routes must come in ascending order of their ids, each id once (a `BTreeMap` gives them so).
+///
+/// # Errors
+/// [`TooLarge`] where the map does not fit into 4 GiB, the reach of an offset.
+pub fn encode<'a, I>(epoch: u64, generation: u64, routes: I) -> Result<Vec<u8>, TooLarge>
+where
+    I: ExactSizeIterator<Item = (DeploymentId<'a>, Route)>,
+{
+    let len = u32::try_from(routes.len()).map_err(|_| TooLarge)?;
+    // At most two thirds full: short probes, also for ids that are not in the map.
+    let slots = len.checked_add(len / 2).and_then(|wanted| wanted.checked_add(1)).ok_or(TooLarge)?;
+    let slots = slots.checked_next_power_of_two().ok_or(TooLarge)?;
+    let slot_mask = slots - 1;
+    let mut table = vec![0_u32; usize::try_from(slots).map_err(|_| TooLarge)?];
+    let mut entries = Vec::with_capacity(routes.len().saturating_mul(44));
+    for (id, route) in routes {
+        let id = id.as_str().as_bytes();
+        let reference = u32::try_from(entries.len()).ok().and_then(|offset| offset.checked_add(1)).ok_or(TooLarge)?;
+        let mut slot = hash(id) & slot_mask;
+        while let Some(taken) = usize::try_from(slot).ok().and_then(|slot| table.get_mut(slot)) {
+            if *taken == 0 {
+                *taken = reference;
+                break;
+            }
+            slot = slot.wrapping_add(1) & slot_mask;
+        }
+        entries.extend_from_slice(&route.port.to_le_bytes());
+        entries.push(u8::from(route.state == RouteState::Draining));
+        entries.push(u8::try_from(id.len()).map_err(|_| TooLarge)?);
+        entries.extend_from_slice(id);
+    }
+    let mut bytes = Vec::with_capacity(HEADER_LEN + table.len() * 4 + entries.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&epoch.to_le_bytes());
+    bytes.extend_from_slice(&generation.to_le_bytes());
+    bytes.extend_from_slice(&len.to_le_bytes());
+    bytes.extend_from_slice(&slots.trailing_zeros().to_le_bytes());
+    bytes.extend(table.iter().flat_map(|slot| slot.to_le_bytes()));
+    bytes.extend_from_slice(&entries);
+    Ok(bytes)
+}
+
+/// FNV-1a over eight bytes at a time. Stored positions depend on it: another hash is another format, with another magic.
+///
+/// Callers choose the ids they ask for, but not the ids in the table, so they cannot build collisions.
+fn hash(id: &[u8]) -> u32 {
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let mut state = 0xcbf2_9ce4_8422_2325_u64;
+    let mut chunks = id.chunks_exact(8);
+    for chunk in &mut chunks {
+        let word = chunk.try_into().map_or(0, u64::from_le_bytes);
+        state = (state ^ word).wrapping_mul(PRIME);
+        state ^= state >> 32;
+    }
+    for byte in chunks.remainder() {
+        state = (state ^ u64::from(*byte)).wrapping_mul(PRIME);
+    }
+    state ^= state >> 29;
+    #[expect(clippy::cast_possible_truncation, reason = "the low half of the state is the hash")]
+    let low = (state ^ (state >> 32)) as u32;
+    low
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// Why some bytes are not a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidSnapshot {
+    /// They do not begin with this version's magic.
+    Magic,
+    /// They are shorter than their header says.
+    Truncated,
+}
+
+impl fmt::Display for InvalidSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Magic => "the stored route map is not of this version",
+            Self::Truncated => "the stored route map is cut off",
+        })
+    }
+}
+
+impl std::error::Error for InvalidSnapshot {}
+
+/// The map is larger than a snapshot can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge;
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the route map does not fit into a snapshot (4 GiB)")
+    }
+}
+
+impl std::error::Error for TooLarge {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const ROUTE: Route = Route { port: 50054, state: RouteState::Active };
+
+    fn id(text: &str) -> DeploymentId<'_> {
+        DeploymentId::parse(text.as_bytes()).expect("a valid id")
+    }
+
+    fn encoded(ids: &[String]) -> Vec<u8> {
+        encode(7, 3, ids.iter().map(|text| (id(text), ROUTE))).expect("it fits")
+    }
+
+    #[test]
+    fn finds_what_was_stored_and_nothing_else() {
+        for count in [0, 1, 2, 3, 100, 1000] {
+            let mut ids: Vec<String> = (0..count).map(|n| format!("deployment-{n}")).collect();
+            ids.sort();
+            let snapshot = Snapshot::parse(encoded(&ids)).expect("parses");
+            assert_eq!((snapshot.epoch(), snapshot.generation(), snapshot.len()), (7, 3, ids.len()));
+            assert!(ids.iter().all(|text| snapshot.find(id(text)) == Some(ROUTE)));
+            assert!(snapshot.iter().map(|(id, _)| id.as_str()).eq(ids.iter().map(String::as_str)));
+            assert_eq!(snapshot.find(id("deployment-x")), None);
+        }
+    }
+
+    #[test]
+    fn keeps_the_state() {
+        let draining = Route { port: 1, state: RouteState::Draining };
+        let bytes = encode(0, 1, [(id("a"), draining)].into_iter()).expect("it fits");
+        assert_eq!(Snapshot::parse(bytes).expect("parses").find(id("a")), Some(draining));
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_snapshot() {
+        let bytes = encoded(&["a".to_owned()]);
+        for cut in 0..HEADER_LEN + 4 {
+            assert!(Snapshot::parse(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(Snapshot::parse(b"PXR2............").err(), Some(InvalidSnapshot::Magic));
+        let mut huge = bytes;
+        huge[24..28].copy_from_slice(&31_u32.to_le_bytes());
+        assert_eq!(Snapshot::parse(huge).err(), Some(InvalidSnapshot::Truncated));
+    }
+
+    #[test]
+    fn a_damaged_body_finds_nothing() {
+        let bytes = encoded(&["a".to_owned(), "b".to_owned()]);
+        for at in HEADER_LEN..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] = 0xff;
+            if let Ok(snapshot) = Snapshot::parse(damaged) {
+                let _ = snapshot.find(id("a"));
+                assert!(snapshot.iter().count() <= 2);
+            }
+        }
+    }
+}
