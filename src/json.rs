@@ -32,7 +32,8 @@ impl Json {
             let position = format!(" at line {} column {}", error.line(), error.column());
             let full = error.to_string();
             let reason = full.strip_suffix(&position).unwrap_or(&full).to_owned();
-            MalformedJson { line: error.line(), column: error.column(), reason }
+            let (line, column) = (number(error.line()), number(error.column()));
+            MalformedJson { line, column, reason }
         })
     }
 
@@ -91,13 +92,17 @@ pub fn pointer(parent: &str, token: &str) -> String {
     format!("{parent}/{}", token.replace('~', "~0").replace('/', "~1"))
 }
 
+fn number(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
+}
+
 /// Text that is not JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MalformedJson {
     /// Line of the fault, from 1; 0 where the fault has no place.
-    pub line: usize,
+    pub line: u32,
     /// Column of the fault in bytes, from 1; 0 before the first byte of a line.
-    pub column: usize,
+    pub column: u32,
     /// What was wrong there.
     pub reason: String,
 }
@@ -184,7 +189,7 @@ mod tests {
     #[test]
     fn says_where_text_stops_being_json() {
         #[track_caller]
-        fn check(text: &str, line: usize, column: usize) {
+        fn check(text: &str, line: u32, column: u32) {
             let error = Json::parse(text.as_bytes()).expect_err("malformed");
             assert_eq!((error.line, error.column), (line, column), "{error}");
         }

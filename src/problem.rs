@@ -15,8 +15,10 @@ pub struct Problem {
     pub code: &'static str,
     /// What is wrong and what to do, for people.
     pub detail: String,
+    /// A response header that belongs to the error, such as `Allow`; its name is in lower case.
+    pub header: Option<(&'static str, &'static str)>,
     /// Where JSON text stops being JSON: line and column, from 1.
-    pub position: Option<(usize, usize)>,
+    pub position: Option<(u32, u32)>,
     /// Every single fault of a document that is JSON but not acceptable.
     pub errors: Vec<Fault>,
 }
@@ -40,13 +42,20 @@ impl Fault {
 impl Problem {
     /// A problem without position or faults.
     pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), position: None, errors: Vec::new() }
+        Self { status, code, detail: detail.into(), header: None, position: None, errors: Vec::new() }
     }
 
     /// The same with its faults.
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<Fault>) -> Self {
         self.errors = errors;
+        self
+    }
+
+    /// The same with its header.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.header = Some((name, value));
         self
     }
 

@@ -65,27 +65,24 @@ impl Operation {
     }
 }
 
-/// A refused head: the problem and a header that belongs to it.
-pub type Refused = (Problem, Option<(&'static str, &'static str)>);
-
 impl Call {
     /// Checks all of the head but the authorisation.
     ///
     /// # Errors
     /// 400, 404, 405, 413 or 415.
-    pub fn parse(head: &Head<'_>, config: &AdminConfig) -> Result<Self, Refused> {
+    pub fn parse(head: &Head<'_>, config: &AdminConfig) -> Result<Self, Problem> {
         let (path, query) = match head.target.iter().position(|byte| *byte == b'?') {
             Some(at) => (head.target.get(..at).unwrap_or_default(), head.target.get(at + 1..)),
             None => (head.target, None),
         };
         let operation = operation(head.method, path, config)?;
         let dry_run = dry_run(query.unwrap_or_default(), operation.writes())?;
-        let preconditions = Preconditions::parse(head.if_match, head.if_none_match).map_err(|problem| (problem, None))?;
+        let preconditions = Preconditions::parse(head.if_match, head.if_none_match)?;
         if operation.needs_body() {
             check_content_type(head.content_type, &operation)?;
             let announced = head.content_length.and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
             if announced.is_some_and(|bytes| bytes > config.max_body_bytes as u64) {
-                return Err((payload_too_large(config.max_body_bytes), None));
+                return Err(payload_too_large(config.max_body_bytes));
             }
         }
         Ok(Self { operation, preconditions, dry_run })
@@ -100,7 +97,7 @@ pub fn payload_too_large(most: usize) -> Problem {
     Problem::new(413, "payload_too_large", detail)
 }
 
-fn operation(method: &[u8], path: &[u8], config: &AdminConfig) -> Result<Operation, Refused> {
+fn operation(method: &[u8], path: &[u8], config: &AdminConfig) -> Result<Operation, Problem> {
     let allow = match path.strip_prefix(b"/v1/") {
         Some(b"routes") => match method {
             b"GET" => return Ok(Operation::GetRoutes),
@@ -129,17 +126,17 @@ fn operation(method: &[u8], path: &[u8], config: &AdminConfig) -> Result<Operati
     Err(method_not_allowed(allow))
 }
 
-fn no_such_path() -> Refused {
+fn no_such_path() -> Problem {
     let detail = "there is no such path; the route API has /v1/routes, /v1/routes/{id} and /v1/status";
-    (Problem::new(404, "not_found", detail), None)
+    Problem::new(404, "not_found", detail)
 }
 
-fn method_not_allowed(allow: &'static str) -> Refused {
-    (Problem::new(405, "method_not_allowed", format!("this path answers {allow}")), Some(("allow", allow)))
+fn method_not_allowed(allow: &'static str) -> Problem {
+    Problem::new(405, "method_not_allowed", format!("this path answers {allow}")).with_header("allow", allow)
 }
 
-fn parse_segment(segment: &[u8], config: &AdminConfig) -> Result<String, Refused> {
-    let invalid = |detail: String| (Problem::new(400, "invalid_deployment_id", detail), None);
+fn parse_segment(segment: &[u8], config: &AdminConfig) -> Result<String, Problem> {
+    let invalid = |detail: String| Problem::new(400, "invalid_deployment_id", detail);
     let bytes = percent_decode(segment)
         .ok_or_else(|| invalid("the id in the path holds a % that is not followed by two hexadecimal digits".to_owned()))?;
     match config.limits.parse_id(&bytes) {
@@ -165,8 +162,8 @@ fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn dry_run(query: &[u8], writes: bool) -> Result<bool, Refused> {
-    let invalid = |detail: String| (Problem::new(400, "invalid_query", detail), None);
+fn dry_run(query: &[u8], writes: bool) -> Result<bool, Problem> {
+    let invalid = |detail: String| Problem::new(400, "invalid_query", detail);
     let mut found = None;
     for parameter in query.split(|byte| *byte == b'&').filter(|parameter| !parameter.is_empty()) {
         let value = match parameter {
@@ -191,7 +188,7 @@ fn dry_run(query: &[u8], writes: bool) -> Result<bool, Refused> {
     Ok(found.unwrap_or(false))
 }
 
-fn check_content_type(header: Option<&[u8]>, operation: &Operation) -> Result<(), Refused> {
+fn check_content_type(header: Option<&[u8]>, operation: &Operation) -> Result<(), Problem> {
     let media_type = header.unwrap_or_default().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let patches = *operation == Operation::PatchRoutes;
     if media_type.eq_ignore_ascii_case(b"application/json")
@@ -205,7 +202,7 @@ fn check_content_type(header: Option<&[u8]>, operation: &Operation) -> Result<()
         ("accept", "application/json")
     };
     let detail = format!("the body must be sent with Content-Type: {}", accepted.replace(", ", " or "));
-    Err((Problem::new(415, "unsupported_media_type", detail), Some((name, accepted))))
+    Err(Problem::new(415, "unsupported_media_type", detail).with_header(name, accepted))
 }
 
 #[cfg(test)]
@@ -215,7 +212,7 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn parse(method: &str, target: &str, content_type: Option<&str>, content_length: Option<&str>) -> Result<Call, Refused> {
+    fn parse(method: &str, target: &str, content_type: Option<&str>, content_length: Option<&str>) -> Result<Call, Problem> {
         let Ok(Config::Admin(config)) = Config::parse(br#"{"role":"admin","max_body_bytes":100}"#) else { panic!("valid") };
         let head = Head {
             method: method.as_bytes(),
@@ -250,9 +247,9 @@ mod tests {
     fn refuses_everything_else() {
         #[track_caller]
         fn check(method: &str, target: &str, content_type: &str, length: &str, status: u16, code: &str, header: Option<&str>) {
-            let (problem, extra) = parse(method, target, Some(content_type), Some(length)).expect_err("refused");
+            let problem = parse(method, target, Some(content_type), Some(length)).expect_err("refused");
             assert_eq!((problem.status, problem.code), (status, code), "{problem:?}");
-            assert_eq!(extra.map(|(name, value)| format!("{name}: {value}")).as_deref(), header);
+            assert_eq!(problem.header.map(|(name, value)| format!("{name}: {value}")).as_deref(), header);
         }
         let json = "application/json";
         for target in ["/v1", "/v1/", "/v1/x", "/v1/routes/", "/v1/routes/a/b", "/v2/routes", "", "/v1/status/x", "/v1//routes"]

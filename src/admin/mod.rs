@@ -62,17 +62,11 @@ impl RouteApi {
         if self.token.as_ref().is_some_and(|token| !token.admits(head.authorization)) {
             let problem =
                 Problem::new(401, "unauthorized", "send Authorization: Bearer with the token this Envoy was started with");
-            return Begun::Answered(Reply::problem(&problem).with_header("www-authenticate", "Bearer realm=\"pixell-envoy\""));
+            return Begun::Answered(Reply::problem(&problem.with_header("www-authenticate", "Bearer realm=\"pixell-envoy\"")));
         }
         let call = match Call::parse(head, &self.config) {
             Ok(call) => call,
-            Err((problem, header)) => {
-                let reply = Reply::problem(&problem);
-                return Begun::Answered(match header {
-                    Some((name, value)) => reply.with_header(name, value),
-                    None => reply,
-                });
-            }
+            Err(problem) => return Begun::Answered(Reply::problem(&problem)),
         };
         match &call.operation {
             operation if operation.needs_body() => Begun::NeedsBody(call),
@@ -126,7 +120,7 @@ impl RouteApi {
             Err(PublishError::Refused(problem)) => Reply::problem(&problem),
             Err(PublishError::RetriesExhausted) => {
                 let detail = "other writers were faster every time; nothing was changed, try again";
-                Reply::problem(&Problem::new(503, "conflict_retries_exhausted", detail)).with_header("retry-after", "1")
+                Reply::problem(&Problem::new(503, "conflict_retries_exhausted", detail).with_header("retry-after", "1"))
             }
         }
     }

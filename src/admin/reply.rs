@@ -39,15 +39,9 @@ impl Reply {
     /// An error.
     #[must_use]
     pub fn problem(problem: &Problem) -> Self {
-        let content_type = ("content-type", problem::CONTENT_TYPE.to_owned());
-        Self { status: problem.status, headers: vec![content_type, no_store()], body: problem.to_json() }
-    }
-
-    /// The same with one more header.
-    #[must_use]
-    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
+        let mut headers = vec![("content-type", problem::CONTENT_TYPE.to_owned()), no_store()];
+        headers.extend(problem.header.map(|(name, value)| (name, value.to_owned())));
+        Self { status: problem.status, headers, body: problem.to_json() }
     }
 }
 
