@@ -20,9 +20,7 @@ pub const DEPLOYMENT_ID: &str = "x-deployment-id";
 /// Where the id has bytes that no gRPC metadata value may have.
 pub fn request_to<T>(deployment_id: &str, message: T) -> anyhow::Result<tonic::Request<T>> {
     let mut request = tonic::Request::new(message);
-    request
-        .metadata_mut()
-        .insert(DEPLOYMENT_ID, AsciiMetadataValue::try_from(deployment_id)?);
+    request.metadata_mut().insert(DEPLOYMENT_ID, AsciiMetadataValue::try_from(deployment_id)?);
     Ok(request)
 }
 
@@ -30,15 +28,11 @@ pub fn request_to<T>(deployment_id: &str, message: T) -> anyhow::Result<tonic::R
 ///
 /// # Errors
 /// Where nothing answers there within five seconds.
-pub async fn connect(
-    address: std::net::SocketAddr,
-) -> anyhow::Result<AgentServiceClient<tonic::transport::Channel>> {
-    let endpoint = tonic::transport::Endpoint::try_from(format!("http://{address}"))?
-        .connect_timeout(std::time::Duration::from_secs(5));
+pub async fn connect(address: std::net::SocketAddr) -> anyhow::Result<AgentServiceClient<tonic::transport::Channel>> {
+    let endpoint =
+        tonic::transport::Endpoint::try_from(format!("http://{address}"))?.connect_timeout(std::time::Duration::from_secs(5));
     let client = AgentServiceClient::new(endpoint.connect().await?);
-    Ok(client
-        .max_decoding_message_size(MESSAGE_LIMIT)
-        .max_encoding_message_size(MESSAGE_LIMIT))
+    Ok(client.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
 }
 
 /// The largest message, in bytes, that agents and their callers exchange: 100 MiB, as in the Pixell Agent Runtime.

@@ -31,16 +31,8 @@ impl RouteApi {
     #[must_use]
     pub fn new(base: &str) -> Self {
         // Without proxy and TLS there is nothing in these settings that could be refused.
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(30))
-            .build()
-            .unwrap_or_default();
-        Self {
-            client,
-            base: base.trim_end_matches('/').to_owned(),
-            token: None,
-        }
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap_or_default();
+        Self { client, base: base.trim_end_matches('/').to_owned(), token: None }
     }
 
     /// The same client, sending `token` as its bearer token.
@@ -66,11 +58,7 @@ impl RouteApi {
     pub async fn send(request: reqwest::RequestBuilder) -> Result<Reply> {
         let answer = request.send().await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        Ok(Reply {
-            status,
-            headers,
-            body: answer.bytes().await?,
-        })
+        Ok(Reply { status, headers, body: answer.bytes().await? })
     }
 
     /// `GET path`.
@@ -126,11 +114,7 @@ impl RouteApi {
     /// # Errors
     /// Where no whole answer comes.
     pub async fn put_route(&self, id: &str, route: &Value) -> Result<Reply> {
-        Self::send(
-            self.request(Method::PUT, &format!("/v1/routes/{id}"))
-                .json(route),
-        )
-        .await
+        Self::send(self.request(Method::PUT, &format!("/v1/routes/{id}")).json(route)).await
     }
 
     /// `DELETE /v1/routes/{id}`.
@@ -145,17 +129,9 @@ impl RouteApi {
     ///
     /// # Errors
     /// Where the API does not answer 200.
-    pub async fn put_all<'a>(
-        &self,
-        routes: impl IntoIterator<Item = (&'a str, u16)>,
-    ) -> Result<Reply> {
-        let routes: Map<String, Value> = routes
-            .into_iter()
-            .map(|(id, port)| (id.to_owned(), port.into()))
-            .collect();
-        self.put_routes(&json!({ "routes": routes }))
-            .await?
-            .expect(StatusCode::OK)
+    pub async fn put_all<'a>(&self, routes: impl IntoIterator<Item = (&'a str, u16)>) -> Result<Reply> {
+        let routes: Map<String, Value> = routes.into_iter().map(|(id, port)| (id.to_owned(), port.into())).collect();
+        self.put_routes(&json!({ "routes": routes })).await?.expect(StatusCode::OK)
     }
 }
 
@@ -165,8 +141,7 @@ impl Reply {
     /// # Errors
     /// Where it is none; the error shows the answer.
     pub fn json(&self) -> Result<Value> {
-        serde_json::from_slice(&self.body)
-            .with_context(|| format!("the answer is not JSON: {self}"))
+        serde_json::from_slice(&self.body).with_context(|| format!("the answer is not JSON: {self}"))
     }
 
     /// The value of the response header `name`; `None` where there is none, or none that is text.
@@ -189,11 +164,6 @@ impl Reply {
 
 impl std::fmt::Display for Reply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{}: {}",
-            self.status,
-            String::from_utf8_lossy(&self.body).trim()
-        )
+        write!(f, "{}: {}", self.status, String::from_utf8_lossy(&self.body).trim())
     }
 }

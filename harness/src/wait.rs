@@ -45,17 +45,13 @@ mod tests {
 
     #[tokio::test]
     async fn names_what_it_waited_for() {
-        let never = until("the moon", Duration::from_millis(20), || async {
-            Ok(None::<()>)
-        });
+        let never = until("the moon", Duration::from_millis(20), || async { Ok(None::<()>) });
         assert!(never.await.unwrap_err().to_string().contains("the moon"));
     }
 
     #[tokio::test]
     async fn an_error_ends_the_wait() {
-        let broken = until("it", Duration::from_secs(60), || async {
-            Err::<Option<()>, _>(anyhow::anyhow!("broken"))
-        });
+        let broken = until("it", Duration::from_secs(60), || async { Err::<Option<()>, _>(anyhow::anyhow!("broken")) });
         assert_eq!(broken.await.unwrap_err().to_string(), "broken");
     }
 }

@@ -14,8 +14,7 @@ pub fn root() -> PathBuf {
 /// Where builds, downloads and unpacked tools go.
 #[must_use]
 pub fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root().join("target"), |dir| root().join(dir))
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
 /// The Envoy release that ships: `envoy` of `[workspace.metadata.pixell]` in the root manifest.
@@ -24,19 +23,14 @@ pub fn target() -> PathBuf {
 /// Where the manifest cannot be read or does not name it.
 pub fn envoy_version() -> Result<String> {
     let path = root().join("Cargo.toml");
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let manifest: toml::Table = text
-        .parse()
-        .with_context(|| format!("reading {}", path.display()))?;
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let manifest: toml::Table = text.parse().with_context(|| format!("reading {}", path.display()))?;
     let mut value = manifest.get("workspace");
     for key in ["metadata", "pixell", "envoy"] {
         value = value.and_then(|table| table.get(key));
     }
     let version = value.and_then(toml::Value::as_str);
-    version
-        .map(str::to_owned)
-        .context("Cargo.toml does not name `envoy` in [workspace.metadata.pixell]")
+    version.map(str::to_owned).context("Cargo.toml does not name `envoy` in [workspace.metadata.pixell]")
 }
 
 #[cfg(test)]
@@ -46,13 +40,6 @@ mod tests {
     #[test]
     fn the_pinned_envoy_is_a_release_number() {
         let version = envoy_version().unwrap();
-        assert_eq!(
-            version
-                .split('.')
-                .filter(|part| part.parse::<u32>().is_ok())
-                .count(),
-            3,
-            "{version}"
-        );
+        assert_eq!(version.split('.').filter(|part| part.parse::<u32>().is_ok()).count(), 3, "{version}");
     }
 }

@@ -1,3 +1,51 @@
-//! `cargo xtask`: the one entry point for people and CI.
+//! `cargo xtask`: the one entry point for people and CI. One command a file.
 
-fn main() {}
+mod build;
+mod command;
+mod demo;
+mod envoy;
+mod ports;
+mod roles;
+mod shutdown;
+mod test;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, runs and tests pixell-envoy.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Build(build::Arguments),
+    Demo(demo::Arguments),
+    Envoy(envoy::Arguments),
+    Test(test::Arguments),
+    Tidy(tidy::Arguments),
+}
+
+fn main() -> ExitCode {
+    let succeed = |done: anyhow::Result<()>| done.map(|()| ExitCode::SUCCESS);
+    let done = match Arguments::parse().task {
+        Task::Build(arguments) => succeed(build::run(&arguments)),
+        Task::Demo(arguments) => succeed(demo::run(&arguments)),
+        Task::Envoy(arguments) => succeed(envoy::run(&arguments)),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Tidy(arguments) => succeed(tidy::run(&arguments)),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

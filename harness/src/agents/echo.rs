@@ -34,11 +34,7 @@ pub fn start_on(name: &str, port: u16) -> Result<Agent> {
 }
 
 async fn serve(seat: Seat) -> Result<()> {
-    let Seat {
-        name,
-        listener,
-        mut stopped,
-    } = seat;
+    let Seat { name, listener, mut stopped } = seat;
     let connections = GracefulShutdown::new();
     loop {
         let (stream, _) = tokio::select! {
@@ -47,8 +43,7 @@ async fn serve(seat: Seat) -> Result<()> {
         };
         let name = name.clone();
         let service = service_fn(move |request| answer(name.clone(), request));
-        let connection = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), service);
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             // A caller that goes away is no fault of the agent.
@@ -60,17 +55,11 @@ async fn serve(seat: Seat) -> Result<()> {
     Ok(())
 }
 
-async fn answer(
-    agent: String,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(agent: String, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body_bytes = body.collect().await.map(|body| body.to_bytes().len()).ok();
-    let headers: Vec<_> = head
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
-        .collect();
+    let headers: Vec<_> =
+        head.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))).collect();
     let seen = json!({
         "agent": agent,
         "method": head.method.as_str(),
@@ -80,10 +69,7 @@ async fn answer(
         "body_bytes": body_bytes,
     });
     let mut response = Response::new(Full::from(seen.to_string()));
-    response.headers_mut().insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static("application/json"),
-    );
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
@@ -96,25 +82,13 @@ mod tests {
         let agent = start("mirror").unwrap();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let url = format!("http://127.0.0.1:{}/some/path?q=1", agent.port());
-        let answer = client
-            .post(url)
-            .header("x-one", "1")
-            .body("four")
-            .send()
-            .await
-            .unwrap();
+        let answer = client.post(url).header("x-one", "1").body("four").send().await.unwrap();
         let seen: serde_json::Value = answer.json().await.unwrap();
         assert_eq!(seen["agent"], "mirror");
         assert_eq!(seen["method"], "POST");
         assert_eq!(seen["path"], "/some/path?q=1");
         assert_eq!(seen["body_bytes"], 4);
-        assert!(
-            seen["headers"]
-                .as_array()
-                .unwrap()
-                .contains(&json!(["x-one", "1"])),
-            "{seen}"
-        );
+        assert!(seen["headers"].as_array().unwrap().contains(&json!(["x-one", "1"])), "{seen}");
         // The idle connection that the client keeps does not hold up the end.
         agent.stop().await.unwrap();
     }

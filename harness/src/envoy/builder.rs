@@ -95,11 +95,7 @@ impl EnvoyBuilder {
     /// Changes the shipped file: `from` must stand there exactly `times` times.
     #[must_use]
     pub fn edit_times(mut self, times: usize, from: &str, to: &str) -> Self {
-        self.edits.push(Edit {
-            from: from.to_owned(),
-            to: to.to_owned(),
-            times,
-        });
+        self.edits.push(Edit { from: from.to_owned(), to: to.to_owned(), times });
         self
     }
 
@@ -143,24 +139,8 @@ impl EnvoyBuilder {
         let modules = self.modules.clone().map_or_else(modules::locate, Ok)?;
         let modules = std::path::absolute(modules)?;
         let path = workspace::root().join("envoy/envoy.yaml");
-        let shipped = std::fs::read_to_string(&path)
-            .with_context(|| format!("reading {}", path.display()))?;
-        let Self {
-            bind,
-            data_port,
-            api_port,
-            ..
-        } = *self;
-        config::render(
-            &shipped,
-            &self.edits,
-            &Place {
-                bind,
-                data_port,
-                api_port,
-                modules: &modules,
-                admin_socket,
-            },
-        )
+        let shipped = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let Self { bind, data_port, api_port, .. } = *self;
+        config::render(&shipped, &self.edits, &Place { bind, data_port, api_port, modules: &modules, admin_socket })
     }
 }

@@ -27,21 +27,13 @@ pub(super) struct Edit {
 impl Edit {
     /// A change of a text that stands there exactly once.
     pub(super) fn once(from: impl Into<String>, to: impl Into<String>) -> Self {
-        Self {
-            from: from.into(),
-            to: to.into(),
-            times: 1,
-        }
+        Self { from: from.into(), to: to.into(), times: 1 }
     }
 
     fn apply(&self, text: &str) -> Result<String> {
         let found = text.matches(&self.from).count();
         if found != self.times {
-            bail!(
-                "envoy.yaml: {:?} stands there {found} times, not {}",
-                self.from,
-                self.times
-            );
+            bail!("envoy.yaml: {:?} stands there {found} times, not {}", self.from, self.times);
         }
         Ok(text.replace(&self.from, &self.to))
     }
@@ -70,17 +62,11 @@ pub(super) fn render(shipped: &str, edits: &[Edit], place: &Place<'_>) -> Result
     let listener = |shipped_port: u16, port: u16| {
         Edit::once(
             format!("address: 0.0.0.0, port_value: {shipped_port} "),
-            format!(
-                "address: {}, port_value: {port} ",
-                quoted(place.bind.to_string())
-            ),
+            format!("address: {}, port_value: {port} ", quoted(place.bind.to_string())),
         )
     };
     let module = |name: &str| {
-        Edit::once(
-            format!("filename: {MODULES}/{name}"),
-            format!("filename: {}", quoted(place.modules.join(name).display())),
-        )
+        Edit::once(format!("filename: {MODULES}/{name}"), format!("filename: {}", quoted(place.modules.join(name).display())))
     };
     let moves = [
         listener(50051, place.data_port),
@@ -88,16 +74,9 @@ pub(super) fn render(shipped: &str, edits: &[Edit], place: &Place<'_>) -> Result
         module("router.wasm"),
         module("admin.wasm"),
         // Once where Envoy opens it, once in the cluster that reaches it.
-        Edit {
-            from: format!("path: {ADMIN_SOCKET}"),
-            to: format!("path: {}", quoted(place.admin_socket.display())),
-            times: 2,
-        },
+        Edit { from: format!("path: {ADMIN_SOCKET}"), to: format!("path: {}", quoted(place.admin_socket.display())), times: 2 },
     ];
-    edits
-        .iter()
-        .chain(&moves)
-        .try_fold(shipped.to_owned(), |text, edit| edit.apply(&text))
+    edits.iter().chain(&moves).try_fold(shipped.to_owned(), |text, edit| edit.apply(&text))
 }
 
 /// `text` as a YAML scalar: a JSON string is one, whatever characters it has.
@@ -138,22 +117,14 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected} is missing in {text}");
         }
-        for gone in [
-            "port_value: 50051",
-            "port_value: 9901",
-            "filename: /usr",
-            "path: /run/",
-        ] {
+        for gone in ["port_value: 50051", "port_value: 9901", "filename: /usr", "path: /run/"] {
             assert!(!text.contains(gone), "{gone} is still in {text}");
         }
     }
 
     #[test]
     fn edits_speak_of_the_shipped_file() {
-        let edit = Edit::once(
-            "address: 0.0.0.0, port_value: 50051 ",
-            "address: 0.0.0.0, port_value: 50051 , x: 1",
-        );
+        let edit = Edit::once("address: 0.0.0.0, port_value: 50051 ", "address: 0.0.0.0, port_value: 50051 , x: 1");
         let text = render(&shipped(), &[edit], &place()).unwrap();
         assert!(text.contains("port_value: 0 , x: 1"));
     }
@@ -161,12 +132,7 @@ mod tests {
     #[test]
     fn a_text_that_is_not_there_is_named() {
         let error = render(&shipped(), &[Edit::once("no such text", "")], &place()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("\"no such text\" stands there 0 times, not 1"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("\"no such text\" stands there 0 times, not 1"), "{error}");
     }
 
     #[test]

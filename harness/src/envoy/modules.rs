@@ -40,11 +40,7 @@ fn check(directory: &Path, sources: &[PathBuf]) -> Result<()> {
             bail!("{} is missing: run `cargo xtask build`", module.display());
         };
         if let Some((_, source)) = newest.as_ref().filter(|(changed, _)| *changed > built) {
-            bail!(
-                "{} is older than {}: run `cargo xtask build`",
-                module.display(),
-                source.display()
-            );
+            bail!("{} is older than {}: run `cargo xtask build`", module.display(), source.display());
         }
     }
     Ok(())
@@ -52,9 +48,7 @@ fn check(directory: &Path, sources: &[PathBuf]) -> Result<()> {
 
 /// The file below `path` that was changed last.
 fn newest_below(path: &Path) -> Result<Option<(SystemTime, PathBuf)>> {
-    let facts = path
-        .metadata()
-        .with_context(|| format!("looking at {}", path.display()))?;
+    let facts = path.metadata().with_context(|| format!("looking at {}", path.display()))?;
     if !facts.is_dir() {
         return Ok(Some((facts.modified()?, path.to_path_buf())));
     }
@@ -90,12 +84,7 @@ mod tests {
         }
         check(directory.path(), &sources).unwrap();
         let later = SystemTime::now() + Duration::from_secs(60);
-        File::options()
-            .write(true)
-            .open(&file)
-            .unwrap()
-            .set_modified(later)
-            .unwrap();
+        File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
         fault("is older than");
         fault("deep/lib.rs");
     }

@@ -48,28 +48,13 @@ impl Envoy {
         let directory = tempfile::Builder::new().prefix("pixell-").tempdir()?;
         let socket = admin_socket(directory.path());
         if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
-            bail!(
-                "{} is too long for a Unix socket: set TMPDIR to a shorter path",
-                socket.display()
-            );
+            bail!("{} is too long for a Unix socket: set TMPDIR to a shorter path", socket.display());
         }
-        let admin = reqwest::Client::builder()
-            .no_proxy()
-            .unix_socket(socket)
-            .timeout(Duration::from_secs(10))
-            .build()?;
+        let admin = reqwest::Client::builder().no_proxy().unix_socket(socket).timeout(Duration::from_secs(10)).build()?;
         let child = spawn(&settings, &binary, directory.path())?;
         // Not known before Envoy tells; `ready` fills them in.
         let unknown = SocketAddr::from((settings.bind, 0));
-        let mut envoy = Self {
-            settings,
-            binary,
-            directory,
-            admin,
-            child,
-            data: unknown,
-            api: unknown,
-        };
+        let mut envoy = Self { settings, binary, directory, admin, child, data: unknown, api: unknown };
         envoy.ready().await?;
         Ok(envoy)
     }
@@ -127,18 +112,11 @@ impl Envoy {
     }
 
     async fn ask(&self, method: reqwest::Method, path: &str) -> Result<String> {
-        let answer = self
-            .admin
-            .request(method, format!("http://envoy{path}"))
-            .send()
-            .await?;
+        let answer = self.admin.request(method, format!("http://envoy{path}")).send().await?;
         let status = answer.status();
         let text = answer.text().await?;
         if status != 200 {
-            bail!(
-                "Envoy's admin interface answers {status} to {path}: {}",
-                text.trim()
-            );
+            bail!("Envoy's admin interface answers {status} to {path}: {}", text.trim());
         }
         Ok(text)
     }
@@ -171,11 +149,7 @@ impl Envoy {
     /// # Errors
     /// Where it does not end in time.
     pub async fn sigterm(&mut self) -> Result<ExitStatus> {
-        kill(
-            Pid::from_raw(i32::try_from(self.child.id())?),
-            Signal::SIGTERM,
-        )
-        .context("SIGTERM to Envoy")?;
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM).context("SIGTERM to Envoy")?;
         self.exit(STOP).await
     }
 
@@ -186,6 +160,19 @@ impl Envoy {
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.child.kill()?;
         Ok(self.child.wait()?)
+    }
+
+    /// Waits until Envoy ends, however long that takes.
+    ///
+    /// # Errors
+    /// Where the system does not tell.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Waits until Envoy ends by itself.
@@ -225,11 +212,7 @@ impl Envoy {
                 break;
             }
             if std::time::Instant::now() >= deadline {
-                bail!(
-                    "Envoy was not ready after {} s:\n{}",
-                    START.as_secs(),
-                    self.log_end()
-                );
+                bail!("Envoy was not ready after {} s:\n{}", START.as_secs(), self.log_end());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -248,9 +231,7 @@ impl Envoy {
     async fn listener(&self, name: &str) -> Result<SocketAddr> {
         let answer = self.admin("/listeners?format=json").await?;
         let listeners: serde_json::Value = serde_json::from_str(&answer)?;
-        let all = listeners
-            .get("listener_statuses")
-            .and_then(serde_json::Value::as_array);
+        let all = listeners.get("listener_statuses").and_then(serde_json::Value::as_array);
         let bound = all.into_iter().flatten().find_map(|listener| {
             let address = listener.pointer("/local_address/socket_address")?;
             let port = u16::try_from(address.get("port_value")?.as_u64()?).ok()?;
@@ -259,11 +240,7 @@ impl Envoy {
         let port = bound.with_context(|| format!("Envoy has no listener {name:?}: {answer}"))?;
         // Bound to all addresses, it is reached at the loopback one.
         let address = self.settings.bind;
-        let address = if address.is_unspecified() {
-            std::net::Ipv4Addr::LOCALHOST.into()
-        } else {
-            address
-        };
+        let address = if address.is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { address };
         Ok(SocketAddr::new(address, port))
     }
 
@@ -275,11 +252,7 @@ impl Envoy {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         let skipped = lines.len().saturating_sub(LOG_SHOWN);
-        lines
-            .into_iter()
-            .skip(skipped)
-            .collect::<Vec<_>>()
-            .join("\n")
+        lines.into_iter().skip(skipped).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -288,10 +261,7 @@ impl Drop for Envoy {
         // A process that has ended already is no fault here.
         let _ = self.kill();
         if std::thread::panicking() {
-            eprintln!(
-                "--- Envoy's log\n{}\n--- end of Envoy's log",
-                self.log_end()
-            );
+            eprintln!("--- Envoy's log\n{}\n--- end of Envoy's log", self.log_end());
         }
     }
 }
@@ -306,38 +276,20 @@ fn log_file(directory: &Path) -> PathBuf {
 
 fn spawn(settings: &EnvoyBuilder, binary: &Path, directory: &Path) -> Result<Child> {
     let configuration = directory.join("envoy.yaml");
-    fs::write(
-        &configuration,
-        settings.configuration(&admin_socket(directory))?,
-    )?;
+    fs::write(&configuration, settings.configuration(&admin_socket(directory))?)?;
     let mut command = Command::new(binary);
     command
         .arg("--config-path")
         .arg(&configuration)
-        .args([
-            "--concurrency",
-            &settings.concurrency.to_string(),
-            "--log-level",
-            &settings.log_level,
-        ])
+        .args(["--concurrency", &settings.concurrency.to_string(), "--log-level", &settings.log_level])
         // Each Envoy stands alone: no memory shared with another one on this machine.
         .arg("--disable-hot-restart")
         .stdin(Stdio::null());
     if !settings.foreground {
         // A variable of the developer's shell must not decide a test.
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(log_file(directory))?;
+        let log = File::options().create(true).append(true).open(log_file(directory))?;
         command.env_clear().stdout(log.try_clone()?).stderr(log);
     }
-    command.envs(
-        settings
-            .environment
-            .iter()
-            .map(|(name, value)| (name, value)),
-    );
-    command
-        .spawn()
-        .with_context(|| format!("starting {}", binary.display()))
+    command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
+    command.spawn().with_context(|| format!("starting {}", binary.display()))
 }

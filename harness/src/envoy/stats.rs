@@ -31,8 +31,7 @@ impl Stats {
     /// # Errors
     /// Where `pattern` is no regular expression.
     pub fn matching(&self, pattern: &str) -> Result<Vec<(&str, u64)>> {
-        let pattern =
-            Regex::new(pattern).with_context(|| format!("not a regular expression: {pattern}"))?;
+        let pattern = Regex::new(pattern).with_context(|| format!("not a regular expression: {pattern}"))?;
         let all = self.0.iter().map(|(name, value)| (name.as_str(), *value));
         Ok(all.filter(|(name, _)| pattern.is_match(name)).collect())
     }
@@ -63,10 +62,7 @@ impl Stats {
     /// # Errors
     /// Where Envoy keeps no such counter, so that a test cannot pass by counting nothing.
     pub fn worker_connections(&self, listener: &str) -> Result<BTreeMap<u32, u64>> {
-        let pattern = format!(
-            r"^listener\.{}\.worker_(\d+)\.downstream_cx_total$",
-            regex::escape(listener)
-        );
+        let pattern = format!(r"^listener\.{}\.worker_(\d+)\.downstream_cx_total$", regex::escape(listener));
         let pattern = Regex::new(&pattern)?;
         let mut workers = BTreeMap::new();
         for (name, value) in &self.0 {
@@ -97,10 +93,7 @@ mod tests {
         assert_eq!(stats.get("odd: name"), Some(5));
         assert_eq!(stats.get("cluster.a.upstream_rq_time"), None);
         assert_eq!(stats.sum("downstream_cx_total").unwrap(), 7);
-        assert_eq!(
-            stats.matching("active$").unwrap(),
-            [("listener.agents.worker_1.downstream_cx_active", 1)]
-        );
+        assert_eq!(stats.matching("active$").unwrap(), [("listener.agents.worker_1.downstream_cx_active", 1)]);
         assert!(stats.vm_reloads().is_err());
     }
 
@@ -113,10 +106,7 @@ mod tests {
     #[test]
     fn tells_workers_apart() {
         let stats = Stats::parse(TEXT);
-        assert_eq!(
-            stats.worker_connections("agents").unwrap(),
-            BTreeMap::from([(0, 3), (1, 4)])
-        );
+        assert_eq!(stats.worker_connections("agents").unwrap(), BTreeMap::from([(0, 3), (1, 4)]));
         assert!(stats.worker_connections("nobody").is_err());
     }
 }

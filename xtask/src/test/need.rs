@@ -1,0 +1,108 @@
+//! What a suite needs before it can run. What is missing is fetched where cargo, pip or apt can, else it is a failure that says
+//! what to do.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::command::{program, run, say};
+use crate::{build, tools};
+
+/// One thing that a suite needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Need {
+    /// The filter's modules, built from the source at hand.
+    Modules,
+    /// Envoy's binary.
+    Envoy,
+    /// Node.js.
+    Node,
+    /// A program that a Debian package of this name installs.
+    Debian {
+        /// The program that must be found.
+        program: &'static str,
+        /// The package that has it.
+        package: &'static str,
+    },
+}
+
+impl Need {
+    /// Whether rustup, python3 and node are enough for it, so that it belongs to `cargo xtask test` without `--all`.
+    #[must_use]
+    pub(super) const fn is_common(self) -> bool {
+        match self {
+            Self::Modules | Self::Envoy | Self::Node => true,
+            Self::Debian { .. } => false,
+        }
+    }
+
+    fn provide(self) -> Result<()> {
+        match self {
+            Self::Modules => build::modules().map(drop),
+            Self::Envoy => harness::envoy::binary::locate().map(drop),
+            Self::Node => tools::node(),
+            Self::Debian { program, package } => debian(program, package),
+        }
+    }
+}
+
+/// What has been provided, or could not be, so that each need is seen to once.
+#[derive(Default)]
+pub(super) struct Provided(HashMap<Need, Option<String>>);
+
+impl Provided {
+    /// Provides all of `needs`.
+    ///
+    /// # Errors
+    /// Where one of them cannot be had; the error says why, and what to do.
+    pub(super) fn all(&mut self, needs: &[Need]) -> Result<()> {
+        for need in needs {
+            let fault = self.0.entry(*need).or_insert_with(|| need.provide().err().map(|error| format!("{error:#}")));
+            if let Some(fault) = fault {
+                bail!("{fault}");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn debian(name: &str, package: &str) -> Result<()> {
+    if installed(name) {
+        return Ok(());
+    }
+    if !installed("apt-get") {
+        bail!("{name} is missing, and apt-get, which could install it here: install it by hand (on Debian it is in {package})");
+    }
+    say(&format!("{name} is missing: installing the Debian package {package}"));
+    let apt_get = |arguments: &[&str]| run(program("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"));
+    apt_get(&["update", "-qq"])
+        .and_then(|()| apt_get(&["install", "-y", "-qq", "--no-install-recommends", package]))
+        .with_context(|| format!("{name} cannot be installed: as root, run `apt-get install {package}`"))?;
+    if installed(name) { Ok(()) } else { Err(anyhow!("the Debian package {package} did not bring {name}")) }
+}
+
+/// Whether a program called `name` is on the search path.
+fn installed(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_on_the_path_only() {
+        assert!(installed("sh"));
+        assert!(!installed("no-such-program"));
+    }
+
+    #[test]
+    fn what_could_not_be_had_is_said_again() {
+        let mut provided = Provided::default();
+        provided.0.insert(Need::Node, Some("no node".into()));
+        for _ in 0..2 {
+            assert_eq!(provided.all(&[Need::Node]).unwrap_err().to_string(), "no node");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The table of test suites: the one place where a suite is registered.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::count::Runner;
+use super::need::Need;
+use crate::command::{cargo, program, read};
+use crate::tools;
+
+/// One run of one test runner.
+pub(super) struct Suite {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What it tests, in a line.
+    pub about: &'static str,
+    /// What must be there first. A need beyond rustup, python3 and node makes it a suite of `--all`.
+    pub needs: &'static [Need],
+    /// How the count is read.
+    pub runner: Runner,
+    /// The command, after what only this suite needs has been prepared.
+    pub command: fn() -> Result<Command>,
+}
+
+impl Suite {
+    /// Whether it runs without `--all`.
+    #[must_use]
+    pub(super) fn is_common(&self) -> bool {
+        self.needs.iter().all(|need| need.is_common())
+    }
+}
+
+/// All suites, in the order they run: what is quick to fail comes first.
+pub(super) const SUITES: &[Suite] = &[
+    Suite {
+        name: "tidy",
+        about: "formatting, lints, documentation, pinned versions, the border of the core",
+        needs: &[],
+        runner: Runner::Plain,
+        // By way of cargo, so that its output is read like that of any other runner.
+        command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "tidy"])),
+    },
+    Suite {
+        name: "rust",
+        about: "all Rust tests on this machine: the core, its properties, the tools, and the filter in a real Envoy",
+        needs: &[Need::Modules, Need::Envoy],
+        runner: Runner::Cargo,
+        command: || Ok(cargo(["test", "--workspace", "--no-fail-fast"])),
+    },
+    Suite {
+        name: "wasm",
+        about: "the core's unit tests again as WebAssembly, under Node.js",
+        needs: &[Need::Node],
+        runner: Runner::Cargo,
+        command: wasm,
+    },
+    Suite {
+        name: "demo",
+        about: "the demo: two agents answer by id through Envoy",
+        needs: &[Need::Modules, Need::Envoy],
+        runner: Runner::Whole,
+        command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "demo", "--check"])),
+    },
+    Suite {
+        name: "scripts",
+        about: "shellcheck on every shell script",
+        needs: &[Need::Debian { program: "shellcheck", package: "shellcheck" }],
+        runner: Runner::Whole,
+        command: scripts,
+    },
+];
+
+fn wasm() -> Result<Command> {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    tools::wasm_target(TARGET)?;
+    let runner = tools::wasm_bindgen_test_runner()?;
+    let mut test = cargo(["test", "--package", "pixell-router", "--lib", "--target", TARGET]);
+    test.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", runner).env("WASM_BINDGEN_TEST_ONLY_NODE", "1");
+    Ok(test)
+}
+
+fn scripts() -> Result<Command> {
+    let listing = ["ls-files", "--cached", "--others", "--exclude-standard", "--", "*.sh", ".ci/run"];
+    let listed = read(program("git").args(listing))?;
+    let mut shellcheck = program("shellcheck");
+    shellcheck.args(listed.lines());
+    Ok(shellcheck)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_words() {
+        let mut seen = HashSet::new();
+        for suite in SUITES {
+            assert!(seen.insert(suite.name), "{} is there twice", suite.name);
+            assert!(suite.name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{}", suite.name);
+        }
+    }
+}
