@@ -81,11 +81,7 @@ impl AdminSocket {
             .map_err(ExchangeError::from)
             .and_then(|connection| http::exchange(connection, method, path, TIMEOUT))
             .map_err(AdminError::Exchange)?;
-        if reply.status == 200 {
-            Ok(reply)
-        } else {
-            Err(AdminError::Refused(reply.status))
-        }
+        if reply.status == 200 { Ok(reply) } else { Err(AdminError::Refused(reply.status)) }
     }
 }
 
@@ -99,10 +95,7 @@ impl Admin for AdminSocket {
     }
 
     fn open_streams(&self) -> Result<u64, AdminError> {
-        let reply = self.ask(
-            "GET",
-            "/stats?filter=%5Ehttp%5C.agents%5C.downstream_rq_active%24",
-        )?;
+        let reply = self.ask("GET", "/stats?filter=%5Ehttp%5C.agents%5C.downstream_rq_active%24")?;
         read_gauge(&reply.body).ok_or(AdminError::NoGauge)
     }
 }
@@ -110,9 +103,7 @@ impl Admin for AdminSocket {
 /// Finds the gauge in Envoy's text form of statistics: one `name: value` a line.
 fn read_gauge(stats: &[u8]) -> Option<u64> {
     let stats = std::str::from_utf8(stats).ok()?;
-    let value = stats
-        .lines()
-        .find_map(|line| line.strip_prefix(OPEN_STREAMS)?.strip_prefix(": "))?;
+    let value = stats.lines().find_map(|line| line.strip_prefix(OPEN_STREAMS)?.strip_prefix(": "))?;
     value.trim().parse().ok()
 }
 
@@ -140,9 +131,7 @@ mod tests {
 
     #[test]
     fn a_missing_socket_is_absent_and_a_refusal_is_not() {
-        let missing = AdminSocket::new("/nonexistent/admin.sock")
-            .announce_end()
-            .unwrap_err();
+        let missing = AdminSocket::new("/nonexistent/admin.sock").announce_end().unwrap_err();
         assert!(missing.is_absent(), "{missing}");
         assert!(!AdminError::Refused(503).is_absent());
     }
@@ -157,9 +146,7 @@ mod tests {
             let mut lines = Vec::new();
             for answer in ["OK\n", "OK\n", "http.agents.downstream_rq_active: 7\n"] {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut request = BufReader::new(stream.try_clone().unwrap())
-                    .lines()
-                    .map(Result::unwrap);
+                let mut request = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
                 lines.push(request.next().unwrap());
                 // The rest of the head must be read: closing with unread bytes would reset the connection.
                 assert!(request.any(|line| line.is_empty()));

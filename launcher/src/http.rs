@@ -86,18 +86,11 @@ impl From<io::Error> for ExchangeError {
 ///
 /// # Errors
 /// The socket fails, the time is over, or the answer is not HTTP/1.1 (RFC 9112).
-pub fn exchange(
-    mut connection: impl Connection,
-    method: &str,
-    path: &str,
-    timeout: Duration,
-) -> Result<Reply, ExchangeError> {
+pub fn exchange(mut connection: impl Connection, method: &str, path: &str, timeout: Duration) -> Result<Reply, ExchangeError> {
     let deadline = Instant::now() + timeout;
     connection.limit(timeout)?;
     // Without a body to send, `Content-Length: 0` keeps a POST from being taken for an unfinished one.
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    );
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     connection.write_all(request.as_bytes())?;
 
     let mut received = Vec::new();
@@ -123,25 +116,16 @@ pub fn exchange(
 fn parse(received: &[u8]) -> Result<Reply, ExchangeError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(head_len) = head
-        .parse(received)
-        .map_err(|_| ExchangeError::Malformed("bad head"))?
-    else {
+    let httparse::Status::Complete(head_len) = head.parse(received).map_err(|_| ExchangeError::Malformed("bad head"))? else {
         return Err(ExchangeError::Malformed("head cut short"));
     };
-    let status = head
-        .code
-        .ok_or(ExchangeError::Malformed("no status code"))?;
+    let status = head.code.ok_or(ExchangeError::Malformed("no status code"))?;
     let body = received.get(head_len..).unwrap_or_default();
-    let chunked = head.headers.iter().any(|field| {
-        field.name.eq_ignore_ascii_case("transfer-encoding")
-            && field.value.eq_ignore_ascii_case(b"chunked")
-    });
-    let body = if chunked {
-        join_chunks(body)?
-    } else {
-        body.to_vec()
-    };
+    let chunked = head
+        .headers
+        .iter()
+        .any(|field| field.name.eq_ignore_ascii_case("transfer-encoding") && field.value.eq_ignore_ascii_case(b"chunked"));
+    let body = if chunked { join_chunks(body)? } else { body.to_vec() };
     Ok(Reply { status, body })
 }
 
@@ -150,8 +134,7 @@ fn join_chunks(mut coded: &[u8]) -> Result<Vec<u8>, ExchangeError> {
     const CUT_SHORT: ExchangeError = ExchangeError::Malformed("chunked body cut short");
     let mut body = Vec::new();
     loop {
-        let size = httparse::parse_chunk_size(coded)
-            .map_err(|_| ExchangeError::Malformed("bad chunk size"))?;
+        let size = httparse::parse_chunk_size(coded).map_err(|_| ExchangeError::Malformed("bad chunk size"))?;
         let httparse::Status::Complete((start, size)) = size else {
             return Err(CUT_SHORT);
         };
@@ -161,10 +144,7 @@ fn join_chunks(mut coded: &[u8]) -> Result<Vec<u8>, ExchangeError> {
         let size = usize::try_from(size).map_err(|_| CUT_SHORT)?;
         let end = start.checked_add(size).ok_or(CUT_SHORT)?;
         body.extend(coded.get(start..end).ok_or(CUT_SHORT)?);
-        coded = coded
-            .get(end..)
-            .and_then(|rest| rest.strip_prefix(b"\r\n"))
-            .ok_or(CUT_SHORT)?;
+        coded = coded.get(end..).and_then(|rest| rest.strip_prefix(b"\r\n")).ok_or(CUT_SHORT)?;
     }
 }
 
@@ -191,13 +171,7 @@ mod tests {
         let (reply, _) = ask(answer);
         match (reply, expected) {
             (Ok(reply), Ok((status, body))) => {
-                assert_eq!(
-                    reply,
-                    Reply {
-                        status,
-                        body: body.as_bytes().to_vec()
-                    }
-                );
+                assert_eq!(reply, Reply { status, body: body.as_bytes().to_vec() });
             }
             (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
             (reply, expected) => panic!("{reply:?} instead of {expected:?}"),
@@ -206,14 +180,8 @@ mod tests {
 
     #[test]
     fn reads_plain_and_chunked_answers() {
-        check(
-            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nLIVE\n",
-            Ok((200, "LIVE\n")),
-        );
-        check(
-            b"HTTP/1.1 503 Service Unavailable\r\n\r\nDRAINING\n",
-            Ok((503, "DRAINING\n")),
-        );
+        check(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nLIVE\n", Ok((200, "LIVE\n")));
+        check(b"HTTP/1.1 503 Service Unavailable\r\n\r\nDRAINING\n", Ok((503, "DRAINING\n")));
         check(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nLIVE\r\nA\r\n0123456789\r\n0\r\n\r\n",
             Ok((200, "LIVE0123456789")),
@@ -225,18 +193,9 @@ mod tests {
         check(b"", Err("head cut short"));
         check(b"HTTP/1.1 200 OK\r\n", Err("head cut short"));
         check(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", Err("bad head"));
-        check(
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nLIVE",
-            Err("cut short"),
-        );
-        check(
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\nLIVE",
-            Err("cut short"),
-        );
-        check(
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nLIVE",
-            Err("bad chunk size"),
-        );
+        check(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nLIVE", Err("cut short"));
+        check(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\nLIVE", Err("cut short"));
+        check(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nLIVE", Err("bad chunk size"));
     }
 
     #[test]

@@ -25,10 +25,7 @@ fn main() -> ExitCode {
         }
     };
     for name in settings::unknown_names(std::env::vars_os().map(|(name, _)| name)) {
-        eprintln!(
-            "pixell-envoy: warning: {name} is not a setting and is ignored; there are {}",
-            settings::known_names()
-        );
+        eprintln!("pixell-envoy: warning: {name} is not a setting and is ignored; there are {}", settings::known_names());
     }
     let mut envoy = Command::new(ENVOY);
     envoy

@@ -18,9 +18,7 @@ pub const ADMIN_TOKEN: &str = "PIXELL_ADMIN_TOKEN";
 const NAMES: [&str; 4] = [LOG_LEVEL, CONCURRENCY, DRAIN_SECONDS, ADMIN_TOKEN];
 const PREFIX: &str = "PIXELL_";
 
-const LOG_LEVELS: [&str; 8] = [
-    "trace", "debug", "info", "warning", "warn", "error", "critical", "off",
-];
+const LOG_LEVELS: [&str; 8] = ["trace", "debug", "info", "warning", "warn", "error", "critical", "off"];
 /// Each worker has a VM of its own per module, so thousands of them are a slip and not a wish.
 const CONCURRENCY_RANGE: RangeInclusive<u32> = 1..=256;
 const DRAIN_RANGE: RangeInclusive<u32> = 0..=3600;
@@ -47,11 +45,7 @@ pub struct SettingError {
 
 impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} is {:?}: expected {}",
-            self.name, self.value, self.expected
-        )
+        write!(f, "{} is {:?}: expected {}", self.name, self.value, self.expected)
     }
 }
 
@@ -67,14 +61,8 @@ impl Settings {
         let mut faults = Vec::new();
         let raw = |name| get(name).filter(|value| !value.is_empty());
         let log_level = note(&mut faults, raw(LOG_LEVEL).map(parse_log_level));
-        let concurrency = note(
-            &mut faults,
-            raw(CONCURRENCY).map(|value| parse_number(CONCURRENCY, value, CONCURRENCY_RANGE)),
-        );
-        let drain = note(
-            &mut faults,
-            raw(DRAIN_SECONDS).map(|value| parse_number(DRAIN_SECONDS, value, DRAIN_RANGE)),
-        );
+        let concurrency = note(&mut faults, raw(CONCURRENCY).map(|value| parse_number(CONCURRENCY, value, CONCURRENCY_RANGE)));
+        let drain = note(&mut faults, raw(DRAIN_SECONDS).map(|value| parse_number(DRAIN_SECONDS, value, DRAIN_RANGE)));
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -126,28 +114,16 @@ fn note<T>(faults: &mut Vec<SettingError>, parsed: Option<Result<T, SettingError
 fn parse_log_level(value: OsString) -> Result<String, SettingError> {
     match value.to_str() {
         Some(level) if LOG_LEVELS.contains(&level) => Ok(level.to_owned()),
-        _ => Err(SettingError {
-            name: LOG_LEVEL,
-            value,
-            expected: format!("one of {}", LOG_LEVELS.join(", ")),
-        }),
+        _ => Err(SettingError { name: LOG_LEVEL, value, expected: format!("one of {}", LOG_LEVELS.join(", ")) }),
     }
 }
 
-fn parse_number(
-    name: &'static str,
-    value: OsString,
-    range: RangeInclusive<u32>,
-) -> Result<u32, SettingError> {
+fn parse_number(name: &'static str, value: OsString, range: RangeInclusive<u32>) -> Result<u32, SettingError> {
     match OsStr::to_str(&value).and_then(|text| text.parse().ok()) {
         Some(number) if range.contains(&number) => Ok(number),
         _ => {
             let expected = format!("a whole number from {} to {}", range.start(), range.end());
-            Err(SettingError {
-                name,
-                value,
-                expected,
-            })
+            Err(SettingError { name, value, expected })
         }
     }
 }
@@ -157,11 +133,7 @@ mod tests {
     use super::*;
 
     fn resolve(vars: &[(&str, &str)]) -> Result<Settings, Vec<SettingError>> {
-        Settings::resolve(|name| {
-            vars.iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, value)| value.into())
-        })
+        Settings::resolve(|name| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
     }
 
     #[track_caller]
@@ -171,11 +143,7 @@ mod tests {
 
     #[track_caller]
     fn check_faults(vars: &[(&str, &str)], expected: &[&str]) {
-        let faults: Vec<String> = resolve(vars)
-            .unwrap_err()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let faults: Vec<String> = resolve(vars).unwrap_err().iter().map(ToString::to_string).collect();
         assert_eq!(faults, expected);
     }
 
@@ -183,61 +151,30 @@ mod tests {
     fn settings_become_arguments() {
         check_args(&[], "--log-level info");
         check_args(&[(LOG_LEVEL, ""), (CONCURRENCY, "")], "--log-level info");
-        check_args(
-            &[(LOG_LEVEL, "debug"), (CONCURRENCY, "2")],
-            "--log-level debug --concurrency 2",
-        );
-        check_args(
-            &[(CONCURRENCY, "256")],
-            "--log-level info --concurrency 256",
-        );
+        check_args(&[(LOG_LEVEL, "debug"), (CONCURRENCY, "2")], "--log-level debug --concurrency 2");
+        check_args(&[(CONCURRENCY, "256")], "--log-level info --concurrency 256");
     }
 
     #[test]
     fn the_drain_time_has_a_default_and_may_be_zero() {
         assert_eq!(resolve(&[]).unwrap().drain, Duration::from_secs(30));
-        assert_eq!(
-            resolve(&[(DRAIN_SECONDS, "0")]).unwrap().drain,
-            Duration::ZERO
-        );
-        assert_eq!(
-            resolve(&[(DRAIN_SECONDS, "3600")]).unwrap().drain,
-            Duration::from_secs(3600)
-        );
+        assert_eq!(resolve(&[(DRAIN_SECONDS, "0")]).unwrap().drain, Duration::ZERO);
+        assert_eq!(resolve(&[(DRAIN_SECONDS, "3600")]).unwrap().drain, Duration::from_secs(3600));
     }
 
     #[test]
     fn a_fault_names_the_variable_the_value_and_what_is_allowed() {
-        check_faults(
-            &[(CONCURRENCY, "0")],
-            &["PIXELL_CONCURRENCY is \"0\": expected a whole number from 1 to 256"],
-        );
-        check_faults(
-            &[(CONCURRENCY, "two")],
-            &["PIXELL_CONCURRENCY is \"two\": expected a whole number from 1 to 256"],
-        );
-        check_faults(
-            &[(DRAIN_SECONDS, "30s")],
-            &["PIXELL_DRAIN_SECONDS is \"30s\": expected a whole number from 0 to 3600"],
-        );
-        check_faults(
-            &[(DRAIN_SECONDS, "-1")],
-            &["PIXELL_DRAIN_SECONDS is \"-1\": expected a whole number from 0 to 3600"],
-        );
-        check_faults(
-            &[(DRAIN_SECONDS, " ")],
-            &["PIXELL_DRAIN_SECONDS is \" \": expected a whole number from 0 to 3600"],
-        );
+        check_faults(&[(CONCURRENCY, "0")], &["PIXELL_CONCURRENCY is \"0\": expected a whole number from 1 to 256"]);
+        check_faults(&[(CONCURRENCY, "two")], &["PIXELL_CONCURRENCY is \"two\": expected a whole number from 1 to 256"]);
+        check_faults(&[(DRAIN_SECONDS, "30s")], &["PIXELL_DRAIN_SECONDS is \"30s\": expected a whole number from 0 to 3600"]);
+        check_faults(&[(DRAIN_SECONDS, "-1")], &["PIXELL_DRAIN_SECONDS is \"-1\": expected a whole number from 0 to 3600"]);
+        check_faults(&[(DRAIN_SECONDS, " ")], &["PIXELL_DRAIN_SECONDS is \" \": expected a whole number from 0 to 3600"]);
     }
 
     #[test]
     fn every_fault_is_told() {
         check_faults(
-            &[
-                (LOG_LEVEL, "loud"),
-                (CONCURRENCY, "257"),
-                (DRAIN_SECONDS, "3601"),
-            ],
+            &[(LOG_LEVEL, "loud"), (CONCURRENCY, "257"), (DRAIN_SECONDS, "3601")],
             &[
                 "PIXELL_LOG_LEVEL is \"loud\": expected one of trace, debug, info, warning, warn, error, critical, off",
                 "PIXELL_CONCURRENCY is \"257\": expected a whole number from 1 to 256",
@@ -248,17 +185,7 @@ mod tests {
 
     #[test]
     fn misspelt_names_are_found() {
-        let names = [
-            "PATH",
-            "PIXELL_LOGLEVEL",
-            LOG_LEVEL,
-            ADMIN_TOKEN,
-            "PIXELL_DRAIN",
-        ]
-        .map(OsString::from);
-        assert_eq!(
-            unknown_names(names.into_iter()),
-            ["PIXELL_DRAIN", "PIXELL_LOGLEVEL"]
-        );
+        let names = ["PATH", "PIXELL_LOGLEVEL", LOG_LEVEL, ADMIN_TOKEN, "PIXELL_DRAIN"].map(OsString::from);
+        assert_eq!(unknown_names(names.into_iter()), ["PIXELL_DRAIN", "PIXELL_LOGLEVEL"]);
     }
 }

@@ -35,20 +35,14 @@ pub enum Event {
 pub fn watch_signals() -> io::Result<Receiver<Event>> {
     let mut signals = Signals::new([SIGCHLD, SIGINT, SIGTERM])?;
     let (sender, receiver) = mpsc::channel();
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            for signal in signals.forever() {
-                let event = if signal == SIGCHLD {
-                    Event::Child
-                } else {
-                    Event::Terminate
-                };
-                if sender.send(event).is_err() {
-                    return;
-                }
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            let event = if signal == SIGCHLD { Event::Child } else { Event::Terminate };
+            if sender.send(event).is_err() {
+                return;
             }
-        })?;
+        }
+    })?;
     Ok(receiver)
 }
 
@@ -84,11 +78,7 @@ impl<A: Admin> Supervisor<A> {
         // A process group of its own: Ctrl-C at a terminal signals the whole foreground group, and Envoy would end without a drain.
         let child = envoy.process_group(0).spawn()?;
         let envoy = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
-        Ok(Self {
-            envoy,
-            admin,
-            drain,
-        })
+        Ok(Self { envoy, admin, drain })
     }
 
     /// Waits until Envoy has ended; gives its exit code, or 128 plus the signal that ended it.
@@ -147,16 +137,9 @@ impl<A: Admin> Supervisor<A> {
             }
             Err(error) => log(&format!("callers could not be told to leave: {error}")),
         }
-        log(&format!(
-            "draining for at most {} s, open streams: {}",
-            self.drain.as_secs(),
-            count(&self.admin.open_streams())
-        ));
+        log(&format!("draining for at most {} s, open streams: {}", self.drain.as_secs(), count(&self.admin.open_streams())));
         let since = Instant::now();
-        self.tick(Phase::Draining {
-            since,
-            until: since + self.drain,
-        })
+        self.tick(Phase::Draining { since, until: since + self.drain })
     }
 
     /// Looks whether the time or the reason for waiting is over.
@@ -165,16 +148,10 @@ impl<A: Admin> Supervisor<A> {
             Phase::Running => Ok(phase),
             Phase::Draining { since, until } => {
                 if self.is_idle() {
-                    log(&format!(
-                        "drained after {:.1} s",
-                        since.elapsed().as_secs_f32()
-                    ));
+                    log(&format!("drained after {:.1} s", since.elapsed().as_secs_f32()));
                     self.end()
                 } else if Instant::now() >= until {
-                    log(&format!(
-                        "the drain time is over, open streams: {}",
-                        count(&self.admin.open_streams())
-                    ));
+                    log(&format!("the drain time is over, open streams: {}", count(&self.admin.open_streams())));
                     self.end()
                 } else {
                     Ok(phase)
@@ -199,17 +176,13 @@ impl<A: Admin> Supervisor<A> {
 
     fn end(&self) -> io::Result<Phase> {
         signal(self.envoy, Signal::SIGTERM)?;
-        Ok(Phase::Ending {
-            until: Instant::now() + END_GRACE,
-        })
+        Ok(Phase::Ending { until: Instant::now() + END_GRACE })
     }
 
     fn kill(&self) -> io::Result<Phase> {
         log("Envoy has not ended: killing it");
         signal(self.envoy, Signal::SIGKILL)?;
-        Ok(Phase::Ending {
-            until: Instant::now() + END_GRACE,
-        })
+        Ok(Phase::Ending { until: Instant::now() + END_GRACE })
     }
 }
 

@@ -50,9 +50,7 @@ impl FakeAdmin {
     fn tell(&self, what: &'static str) -> Result<MutexGuard<'_, State>, AdminError> {
         let mut state = self.state();
         if state.absent {
-            return Err(AdminError::Exchange(ExchangeError::Io(
-                std::io::ErrorKind::NotFound.into(),
-            )));
+            return Err(AdminError::Exchange(ExchangeError::Io(std::io::ErrorKind::NotFound.into())));
         }
         if state.silent {
             return Err(AdminError::Exchange(ExchangeError::TimedOut));
@@ -79,16 +77,10 @@ impl Admin for FakeAdmin {
 }
 
 /// Runs `script` under the supervisor and lets `actor` act once its traps are set; gives the exit code and the time it took.
-fn supervise(
-    script: &str,
-    admin: &FakeAdmin,
-    drain: Duration,
-    actor: impl FnOnce() + Send + 'static,
-) -> (u8, Duration) {
+fn supervise(script: &str, admin: &FakeAdmin, drain: Duration, actor: impl FnOnce() + Send + 'static) -> (u8, Duration) {
     static RUN: AtomicU32 = AtomicU32::new(0);
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let ready = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("ready-{}", RUN.fetch_add(1, Ordering::Relaxed)));
+    let ready = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ready-{}", RUN.fetch_add(1, Ordering::Relaxed)));
     let _ = std::fs::remove_file(&ready);
     let events = supervisor::watch_signals().unwrap();
     let mut envoy = Command::new("sh");
@@ -120,12 +112,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn the_exit_code_is_passed_on() {
-    for (script, expected) in [
-        ("exit 0", 0),
-        ("exit 1", 1),
-        ("exit 78", 78),
-        ("kill -SEGV $$", 139),
-    ] {
+    for (script, expected) in [("exit 0", 0), ("exit 1", 1), ("exit 78", 78), ("kill -SEGV $$", 139)] {
         let script = format!(": > \"$READY\"; {script}");
         let (code, _) = supervise(&script, &FakeAdmin::default(), LONG, || {});
         assert_eq!(code, expected, "{script}");
@@ -134,11 +121,7 @@ fn the_exit_code_is_passed_on() {
 
 #[test]
 fn a_program_that_cannot_be_started_is_an_error() {
-    let started = Supervisor::start(
-        Command::new("/nonexistent/envoy"),
-        FakeAdmin::default(),
-        LONG,
-    );
+    let started = Supervisor::start(Command::new("/nonexistent/envoy"), FakeAdmin::default(), LONG);
     assert_eq!(started.unwrap_err().kind(), std::io::ErrorKind::NotFound);
 }
 
@@ -148,10 +131,7 @@ fn without_open_streams_it_ends_at_once() {
     let (code, took) = supervise(OBEDIENT, &admin, LONG, terminate);
     assert_eq!(code, 0);
     assert!(took < Duration::from_secs(5), "{took:?}");
-    assert_eq!(
-        admin.state().told,
-        ["announce", "count", "count", "close", "count"]
-    );
+    assert_eq!(admin.state().told, ["announce", "count", "count", "close", "count"]);
 }
 
 #[test]
@@ -161,10 +141,7 @@ fn it_waits_for_the_last_stream() {
     let (code, took) = supervise(OBEDIENT, &admin, LONG, move || {
         terminate();
         wait_until("counts", || scripted.state().told.len() > 6);
-        assert!(
-            !scripted.state().told.contains(&"close"),
-            "new callers are served while streams are open"
-        );
+        assert!(!scripted.state().told.contains(&"close"), "new callers are served while streams are open");
         scripted.state().streams = 0;
     });
     assert_eq!(code, 0);
@@ -179,9 +156,7 @@ fn a_stream_that_comes_between_count_and_close_is_waited_for() {
         terminate();
         wait_until("close", || scripted.state().told.contains(&"close"));
         let told = scripted.state().told.len();
-        wait_until("counts after the close", || {
-            scripted.state().told.len() > told + 2
-        });
+        wait_until("counts after the close", || scripted.state().told.len() > told + 2);
         scripted.state().streams = 0;
     });
     assert_eq!(code, 0);
@@ -190,10 +165,7 @@ fn a_stream_that_comes_between_count_and_close_is_waited_for() {
 #[test]
 fn the_drain_time_is_the_longest_wait() {
     let drain = Duration::from_secs(1);
-    for admin in [
-        FakeAdmin::with(|state| state.streams = 1),
-        FakeAdmin::with(|state| state.silent = true),
-    ] {
+    for admin in [FakeAdmin::with(|state| state.streams = 1), FakeAdmin::with(|state| state.silent = true)] {
         let (code, took) = supervise(OBEDIENT, &admin, drain, terminate);
         assert_eq!(code, 0);
         assert!(took >= drain && took < Duration::from_secs(5), "{took:?}");
@@ -228,10 +200,7 @@ fn without_drain_time_or_admin_interface_it_ends_at_once() {
 fn a_deaf_envoy_is_killed() {
     let (code, took) = supervise(DEAF, &FakeAdmin::default(), Duration::ZERO, terminate);
     assert_eq!(code, 137);
-    assert!(
-        took >= Duration::from_secs(5) && took < Duration::from_secs(15),
-        "{took:?}"
-    );
+    assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(15), "{took:?}");
 }
 
 #[test]
@@ -241,16 +210,9 @@ fn strangers_are_reaped() {
     let mut envoy = Command::new("sh");
     envoy.args(["-c", "sleep 1; exit 3"]);
     let supervisor = Supervisor::start(envoy, FakeAdmin::default(), LONG).unwrap();
-    #[expect(
-        clippy::zombie_processes,
-        reason = "that nobody else waits for it is the point"
-    )]
+    #[expect(clippy::zombie_processes, reason = "that nobody else waits for it is the point")]
     let stranger = Command::new("true").spawn().unwrap();
     assert_eq!(supervisor.run(&events).unwrap(), 3);
     let stat = std::path::PathBuf::from(format!("/proc/{}", stranger.id()));
-    assert!(
-        !stat.exists(),
-        "{} is still there as a zombie",
-        stranger.id()
-    );
+    assert!(!stat.exists(), "{} is still there as a zombie", stranger.id());
 }

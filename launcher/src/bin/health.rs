@@ -35,9 +35,5 @@ fn check() -> Result<String, String> {
         .and_then(|connection| http::exchange(connection, "GET", "/ready", TIMEOUT))
         .map_err(|error| error.to_string())?;
     let state = String::from_utf8_lossy(&reply.body).trim().to_owned();
-    if reply.status == 200 {
-        Ok(state)
-    } else {
-        Err(format!("status {}: {state}", reply.status))
-    }
+    if reply.status == 200 { Ok(state) } else { Err(format!("status {}: {state}", reply.status)) }
 }
