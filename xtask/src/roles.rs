@@ -10,14 +10,18 @@ use walrus::{ExportItem, Module};
 #[derive(Debug)]
 pub(crate) struct Role {
     /// The module's file name.
-    pub file: &'static str,
-    /// The callbacks that this role has and the other one does not need.
+    pub(crate) file: &'static str,
+    /// The export that becomes the module's `main`, which Envoy calls once for each VM.
+    entry: &'static str,
+    /// The callbacks that this role has and not every role needs.
     own: &'static [&'static str],
 }
 
 /// The roles. A callback that a role newly implements has to be named here, else Envoy never calls it.
-pub(crate) const ROLES: [Role; 2] =
-    [Role { file: "router.wasm", own: &[] }, Role { file: "admin.wasm", own: &["proxy_on_request_body"] }];
+pub(crate) const ROLES: [Role; 2] = [
+    Role { file: "router.wasm", entry: "router_main", own: &[] },
+    Role { file: "admin.wasm", entry: "admin_main", own: &["proxy_on_request_body", "proxy_on_request_trailers"] },
+];
 
 /// What every module exports.
 const COMMON: [&str; 9] = [
@@ -40,7 +44,7 @@ impl Role {
     /// Where `compiled` is no module or does not export what the role needs.
     pub(crate) fn module(&self, compiled: &[u8]) -> Result<Vec<u8>> {
         let mut module = Module::from_buffer(compiled).context("reading the compiled module")?;
-        let needed = || COMMON.iter().chain(self.own);
+        let needed = || COMMON.iter().chain(self.own).chain([&self.entry]);
         let missing: Vec<_> = needed().filter(|name| !module.exports.iter().any(|export| export.name == **name)).collect();
         if !missing.is_empty() {
             bail!("the compiled module does not export {missing:?}, which {} needs", self.file);
@@ -55,6 +59,9 @@ impl Role {
             .collect();
         for export in surplus {
             module.exports.delete(export);
+        }
+        for export in module.exports.iter_mut().filter(|export| export.name == self.entry) {
+            "main".clone_into(&mut export.name);
         }
         walrus::passes::gc::run(&mut module);
         Ok(module.emit_wasm())
@@ -91,10 +98,11 @@ mod tests {
 
     #[test]
     fn a_role_keeps_what_it_needs_and_no_more() {
-        let functions: Vec<_> = COMMON[1..].iter().chain(&["proxy_on_request_body", "proxy_on_log"]).copied().collect();
+        let all = ROLES.iter().flat_map(|role| role.own.iter().chain([&role.entry]));
+        let functions: Vec<_> = COMMON[1..].iter().chain(all).chain(&["proxy_on_log"]).copied().collect();
         let compiled = module(&functions);
         for role in &ROLES {
-            let mut expected: Vec<_> = COMMON.iter().chain(role.own).map(ToString::to_string).collect();
+            let mut expected: Vec<_> = COMMON.iter().chain(role.own).chain(&["main"]).map(ToString::to_string).collect();
             expected.sort();
             assert_eq!(exports(&role.module(&compiled).unwrap()), expected, "{}", role.file);
         }
@@ -102,7 +110,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let error = ROLES[1].module(&module(&COMMON[1..])).unwrap_err();
+        let functions: Vec<_> = COMMON[1..].iter().chain(&["admin_main", "proxy_on_request_trailers"]).copied().collect();
+        let error = ROLES[1].module(&module(&functions)).unwrap_err();
         assert!(error.to_string().contains("[\"proxy_on_request_body\"], which admin.wasm needs"), "{error}");
     }
 }
