@@ -33,4 +33,4 @@ pub mod store;
 pub mod upstream;
 
 #[cfg(target_os = "wasi")]
-mod filter;
+pub mod filter;

@@ -1,7 +1,7 @@
 //! The shell: Envoy's callbacks, each of which fetches, asks the core and applies what it says.
 //!
-//! One compilation holds both roles. `cargo xtask build` makes two modules of it, each with one of the two entry points below
-//! as its `main`, and without whatever only the other one reaches.
+//! The two roles are two modules (`modules/router`, `modules/admin`), each of which starts one of them here. The linker leaves
+//! out of a module what only the other role reaches.
 
 mod admin;
 mod host;
@@ -9,22 +9,14 @@ mod router;
 
 use proxy_wasm::types::LogLevel;
 
-proxy_wasm::main! {{
-    proxy_wasm::set_log_level(LogLevel::Debug);
-}}
-
-/// `main` of router.wasm; Envoy calls it after `_initialize`.
-#[expect(unsafe_code, reason = "an export needs a name that is unique in the module; these two are")]
-#[unsafe(no_mangle)]
-extern "C" fn router_main(_argc: i32, _argv: i32) -> i32 {
+/// Makes this VM a router: the data path.
+pub fn start_router() {
+    proxy_wasm::set_log_level(LogLevel::Info);
     proxy_wasm::set_root_context(|_| Box::new(router::RouterRoot::default()));
-    0
 }
 
-/// `main` of admin.wasm.
-#[expect(unsafe_code, reason = "as above")]
-#[unsafe(no_mangle)]
-extern "C" fn admin_main(_argc: i32, _argv: i32) -> i32 {
+/// Makes this VM an admin: the route API.
+pub fn start_admin() {
+    proxy_wasm::set_log_level(LogLevel::Info);
     proxy_wasm::set_root_context(|_| Box::new(admin::AdminRoot::default()));
-    0
 }
