@@ -33,13 +33,13 @@ pub(crate) fn run(_: &Arguments) -> Result<()> {
 pub(crate) fn modules() -> Result<PathBuf> {
     tools::wasm_target(WASI)?;
     say("building the filter");
-    let arguments = ["rustc", "--release", "--package", "pixell-router", "--lib", "--crate-type", "cdylib", "--target", WASI];
-    command::run(&mut command::cargo(arguments))?;
-    let path = workspace::target().join(WASI).join("release/pixell_router.wasm");
-    let compiled = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let mut cargo = command::cargo(["build", "--release", "--target", WASI]);
+    command::run(cargo.args(ROLES.iter().flat_map(|role| ["--package", role.package])))?;
     let directory = workspace::target().join("pixell");
     fs::create_dir_all(&directory)?;
     for role in &ROLES {
+        let path = workspace::target().join(WASI).join("release").join(role.compiled);
+        let compiled = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         let module = role.module(&compiled)?;
         let place = directory.join(role.file);
         replace(&place, &module).with_context(|| format!("writing {}", place.display()))?;

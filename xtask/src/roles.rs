@@ -1,4 +1,4 @@
-//! The two modules made of the one that is compiled: each keeps the exports that its role needs.
+//! The two modules of the filter: each keeps the exports that its role needs.
 //!
 //! Envoy calls every callback that a module exports for every stream, and body callbacks for every frame of every stream, even
 //! where the SDK's default does nothing. So what a role does not use is taken out, with the code that only it reached.
@@ -10,17 +10,24 @@ use walrus::{ExportItem, Module};
 #[derive(Debug)]
 pub(crate) struct Role {
     /// The module's file name.
-    pub(crate) file: &'static str,
-    /// The export that becomes the module's `main`, which Envoy calls once for each VM.
-    entry: &'static str,
-    /// The callbacks that this role has and not every role needs.
+    pub file: &'static str,
+    /// The package that links it.
+    pub package: &'static str,
+    /// What the compiler calls it.
+    pub compiled: &'static str,
+    /// The callbacks that this role has and the other one does not need.
     own: &'static [&'static str],
 }
 
 /// The roles. A callback that a role newly implements has to be named here, else Envoy never calls it.
 pub(crate) const ROLES: [Role; 2] = [
-    Role { file: "router.wasm", entry: "router_main", own: &[] },
-    Role { file: "admin.wasm", entry: "admin_main", own: &["proxy_on_request_body", "proxy_on_request_trailers"] },
+    Role { file: "router.wasm", package: "pixell-router-module", compiled: "pixell_router_module.wasm", own: &[] },
+    Role {
+        file: "admin.wasm",
+        package: "pixell-admin-module",
+        compiled: "pixell_admin_module.wasm",
+        own: &["proxy_on_request_body", "proxy_on_request_trailers"],
+    },
 ];
 
 /// What every module exports.
@@ -44,7 +51,7 @@ impl Role {
     /// Where `compiled` is no module or does not export what the role needs.
     pub(crate) fn module(&self, compiled: &[u8]) -> Result<Vec<u8>> {
         let mut module = Module::from_buffer(compiled).context("reading the compiled module")?;
-        let needed = || COMMON.iter().chain(self.own).chain([&self.entry]);
+        let needed = || COMMON.iter().chain(self.own);
         let missing: Vec<_> = needed().filter(|name| !module.exports.iter().any(|export| export.name == **name)).collect();
         if !missing.is_empty() {
             bail!("the compiled module does not export {missing:?}, which {} needs", self.file);
@@ -59,9 +66,6 @@ impl Role {
             .collect();
         for export in surplus {
             module.exports.delete(export);
-        }
-        for export in module.exports.iter_mut().filter(|export| export.name == self.entry) {
-            "main".clone_into(&mut export.name);
         }
         walrus::passes::gc::run(&mut module);
         Ok(module.emit_wasm())
@@ -98,11 +102,14 @@ mod tests {
 
     #[test]
     fn a_role_keeps_what_it_needs_and_no_more() {
-        let all = ROLES.iter().flat_map(|role| role.own.iter().chain([&role.entry]));
-        let functions: Vec<_> = COMMON[1..].iter().chain(all).chain(&["proxy_on_log"]).copied().collect();
+        let functions: Vec<_> = COMMON[1..]
+            .iter()
+            .chain(&["proxy_on_request_body", "proxy_on_request_trailers", "proxy_on_log"])
+            .copied()
+            .collect();
         let compiled = module(&functions);
         for role in &ROLES {
-            let mut expected: Vec<_> = COMMON.iter().chain(role.own).chain(&["main"]).map(ToString::to_string).collect();
+            let mut expected: Vec<_> = COMMON.iter().chain(role.own).map(ToString::to_string).collect();
             expected.sort();
             assert_eq!(exports(&role.module(&compiled).unwrap()), expected, "{}", role.file);
         }
@@ -110,8 +117,10 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let functions: Vec<_> = COMMON[1..].iter().chain(&["admin_main", "proxy_on_request_trailers"]).copied().collect();
-        let error = ROLES[1].module(&module(&functions)).unwrap_err();
-        assert!(error.to_string().contains("[\"proxy_on_request_body\"], which admin.wasm needs"), "{error}");
+        let error = ROLES[1].module(&module(&COMMON[1..])).unwrap_err();
+        assert!(
+            error.to_string().contains("[\"proxy_on_request_body\", \"proxy_on_request_trailers\"], which admin.wasm needs"),
+            "{error}"
+        );
     }
 }
