@@ -1,0 +1,3 @@
+//! The filter in a real Envoy with the shipped configuration, driven by real clients against real agents. One topic a file.
+
+mod smoke;
