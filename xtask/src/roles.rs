@@ -10,11 +10,11 @@ use walrus::{ExportItem, Module};
 #[derive(Debug)]
 pub(crate) struct Role {
     /// The module's file name.
-    pub file: &'static str,
+    pub(crate) file: &'static str,
     /// The package that links it.
-    pub package: &'static str,
+    pub(crate) package: &'static str,
     /// What the compiler calls it.
-    pub compiled: &'static str,
+    pub(crate) compiled: &'static str,
     /// The callbacks that this role has and the other one does not need.
     own: &'static [&'static str],
 }

@@ -25,7 +25,7 @@ pub fn locate() -> Result<PathBuf> {
         return Ok(directory);
     }
     let (directory, root) = (workspace::target().join("pixell"), workspace::root());
-    check(&directory, &[root.join("src"), root.join("Cargo.toml")])?;
+    check(&directory, &["src", "modules", "Cargo.toml"].map(|source| root.join(source)))?;
     Ok(directory)
 }
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::build::WASI;
 use crate::command::{cargo, run};
+use crate::roles::ROLES;
 use crate::tools;
 
 /// Formatting is rustfmt's.
@@ -18,11 +19,12 @@ pub(super) fn lints_host() -> Result<Vec<String>> {
     tool(&mut cargo(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]), "see clippy's words above")
 }
 
-/// Clippy on the module, the only build that has the part that talks to the host.
-pub(super) fn lints_module() -> Result<Vec<String>> {
+/// Clippy on the modules, the only build that has the part that talks to the host.
+pub(crate) fn lints_module() -> Result<Vec<String>> {
     tools::wasm_target(WASI)?;
-    let clippy = ["clippy", "--quiet", "--package", "pixell-router", "--lib", "--target", WASI, "--", "-D", "warnings"];
-    tool(&mut cargo(clippy), "see clippy's words above")
+    let mut clippy = cargo(["clippy", "--quiet", "--target", WASI, "--package", "pixell-router", "--lib"]);
+    clippy.args(ROLES.iter().flat_map(|role| ["--package", role.package])).args(["--", "-D", "warnings"]);
+    tool(&mut clippy, "see clippy's words above")
 }
 
 /// The documentation builds without a warning, for this machine and for the module.

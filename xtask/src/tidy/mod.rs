@@ -21,7 +21,7 @@ type Check = (&'static str, fn() -> Result<Vec<String>>);
 const CHECKS: [Check; 9] = [
     ("formatting", cargo::formatting),
     ("lints on this machine", cargo::lints_host),
-    ("lints of the module", cargo::lints_module),
+    ("lints of the modules", cargo::lints_module),
     ("documentation", cargo::documentation),
     ("a //! first in every Rust file", first_line::check),
     ("pinned versions agree", versions::check),
