@@ -1,3 +1,5 @@
+//! The route API called as a function, over a store in memory.
+
 use super::*;
 use crate::config::Config;
 use crate::store::fake::{FakeData, FakeSignal};

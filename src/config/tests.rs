@@ -1,3 +1,5 @@
+//! What the plugin configuration may say, and what is refused.
+
 use super::*;
 use crate::route::RouteState;
 #[cfg(target_arch = "wasm32")]
