@@ -1,0 +1,19 @@
+"""Changes the map as a whole without losing what another writer changes at the same time."""
+
+import asyncio
+from typing import Dict
+
+from pixell_envoy import Route, RouteApiClient
+
+
+def drain_all(routes: Dict[str, Route]) -> Dict[str, Route]:
+    return {deployment_id: Route(route.port, "draining") for deployment_id, route in routes.items()}
+
+
+async def main() -> None:
+    async with RouteApiClient("http://127.0.0.1:9901") as client:
+        result = await client.update(drain_all, idempotent=True)
+        print(f"{result.changed} routes are draining now, the map is {result.version.etag}")
+
+
+asyncio.run(main())

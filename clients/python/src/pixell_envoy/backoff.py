@@ -1,0 +1,34 @@
+"""Growing, jittered delays between attempts."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Callable, Iterator
+
+from .errors import InvalidArgument
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Delays in seconds that double from `first` up to `longest`.
+
+    Each is drawn from the upper half of its interval, so that several clients that lost the same Envoy do not come back in step and
+    none comes back at once.
+    """
+
+    first: float
+    longest: float
+    # Draws from [0, 1).
+    random: Callable[[], float] = random.random
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first <= self.longest:
+            raise InvalidArgument(f"a back-off needs 0 < first <= longest, not {self.first} and {self.longest}")
+
+    def delays(self) -> Iterator[float]:
+        """Delays without end, from the shortest on."""
+        ceiling = self.first
+        while True:
+            yield ceiling * (0.5 + 0.5 * self.random())
+            ceiling = min(ceiling * 2, self.longest)

@@ -1,0 +1,20 @@
+"""What must change for one map to become another."""
+
+from __future__ import annotations
+
+from typing import Dict, Mapping, Optional
+
+from .models import Route
+
+
+def difference(
+    current: Mapping[str, Route], wanted: Mapping[str, Optional[Route]], keep_unknown: bool
+) -> Dict[str, Optional[Route]]:
+    """The merge patch from `current` to `wanted`; empty where they agree.
+
+    None in `wanted` stands for an id without a route. Ids that `wanted` does not name are removed, or with `keep_unknown` left alone.
+    """
+    patch = {key: route for key, route in wanted.items() if current.get(key) != route}
+    if not keep_unknown:
+        patch.update({key: None for key in current if key not in wanted})
+    return patch

@@ -1,0 +1,104 @@
+"""Everything this package raises. All of it is a RouteApiError."""
+
+from __future__ import annotations
+
+from typing import Dict, Optional, Tuple, Type
+
+from .problem import Fault, Problem
+
+
+class RouteApiError(Exception):
+    """Base of all errors of this package."""
+
+
+class InvalidArgument(RouteApiError, ValueError):
+    """An argument cannot be sent at all; nothing was sent."""
+
+
+class ClientClosed(RouteApiError):
+    """The client has been closed."""
+
+
+class Unreachable(RouteApiError):
+    """Envoy could not be reached; the request was not sent, so nothing was changed."""
+
+
+class OutcomeUnknown(Unreachable):
+    """The request was sent but its answer got lost: a write may or may not have been made."""
+
+
+class UnexpectedAnswer(RouteApiError):
+    """The answer is not one of the route API: most likely something else listens at this URL."""
+
+
+class Refused(RouteApiError):
+    """The API refused the request and left the map as it was; `problem` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+    @property
+    def faults(self) -> Tuple[Fault, ...]:
+        """Every fault of the body, each with a JSON pointer. Only 409 and 422 have them."""
+        return self.problem.faults
+
+
+class FaultyRequest(Refused):
+    """What was asked for is at fault: sending it again is of no use."""
+
+
+class BadRequest(FaultyRequest):
+    """400: the request cannot be read (`malformed_json`, `invalid_deployment_id`, `invalid_query`)."""
+
+
+class Unauthorized(Refused):
+    """401: Envoy wants a token and got none or a wrong one."""
+
+
+class Forbidden(Refused):
+    """403: only loopback callers may use the route API."""
+
+
+class RouteNotFound(Refused):
+    """404: there is no route of that id."""
+
+
+class PortInUse(FaultyRequest):
+    """409: the body gives one port to several ids."""
+
+
+class PreconditionFailed(Refused):
+    """412: the map has moved on since the version named by If-Match."""
+
+
+class PayloadTooLarge(FaultyRequest):
+    """413: the body is larger than the configured number of routes can need."""
+
+
+class InvalidRoutes(FaultyRequest):
+    """422: the body is JSON but not a valid map; `faults` lists everything that is wrong."""
+
+
+class RetriesExhausted(Refused):
+    """503 `conflict_retries_exhausted`: too many writers at once; nothing was changed.
+
+    `retry_after` is how long Envoy asks to wait, in seconds.
+    """
+
+    def __init__(self, problem: Problem, retry_after: Optional[float]) -> None:
+        super().__init__(problem)
+        self.retry_after = retry_after
+
+
+REFUSALS: Dict[int, Type[Refused]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Forbidden,
+    404: RouteNotFound,
+    409: PortInUse,
+    412: PreconditionFailed,
+    413: PayloadTooLarge,
+    422: InvalidRoutes,
+}
+"""Which error stands for which status. 503 carries a waiting time and is made where the header is at hand."""

@@ -1,0 +1,76 @@
+"""Read, change, write back: an update that neither loses another writer's nor is made twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Awaitable, Callable, Dict, Mapping, Optional
+
+from .backoff import Backoff
+from .errors import InvalidArgument, OutcomeUnknown, PreconditionFailed, RouteApiError
+from .models import Route, RouteLike, RouteMap, WriteResult, as_route
+
+if TYPE_CHECKING:
+    from .client import RouteApiClient
+
+# Another writer was faster: a write takes about a millisecond, so a few of them are enough to get out of each other's way.
+_BACKOFF = Backoff(first=0.002, longest=0.1)
+# How often one conditional write is sent while its answers get lost.
+_SENDS = 3
+
+
+async def update(
+    client: RouteApiClient,
+    change: Callable[[Dict[str, Route]], Mapping[str, RouteLike]],
+    idempotent: bool,
+    attempts: int,
+    sleep: Callable[[float], Awaitable[None]],
+) -> WriteResult:
+    """See RouteApiClient.update."""
+    if attempts < 1:
+        raise InvalidArgument(f"an update needs at least one attempt, not {attempts}")
+    delays = _BACKOFF.delays()
+    for _ in range(attempts - 1):
+        try:
+            return await _once(client, change, idempotent)
+        except PreconditionFailed:
+            await sleep(next(delays))
+    return await _once(client, change, idempotent)
+
+
+async def _once(
+    client: RouteApiClient, change: Callable[[Dict[str, Route]], Mapping[str, RouteLike]], idempotent: bool
+) -> WriteResult:
+    """Raises PreconditionFailed only where the change is certainly not made, or may be made twice."""
+    before = await client.get_routes()
+    wanted = {deployment_id: as_route(route) for deployment_id, route in change(dict(before.routes)).items()}
+    if wanted == before.routes:
+        return WriteResult(before.version, added=0, changed=0, removed=0)
+    lost: Optional[OutcomeUnknown] = None
+    for _ in range(_SENDS):
+        try:
+            return await client.replace_routes(wanted, if_match=before.version)
+        except OutcomeUnknown as error:
+            # The very same conditional write again: it can land only where the first did not, and if it lands the first never will.
+            lost = error
+        except PreconditionFailed:
+            if lost is None or idempotent or await _certainly_not_made(client, before, wanted):
+                raise
+            break
+        except RouteApiError as error:
+            if lost is None:
+                raise
+            raise OutcomeUnknown(f"{lost}; then {error}") from error
+    raise OutcomeUnknown(f"cannot tell whether the update was made: {lost}") from lost
+
+
+async def _certainly_not_made(client: RouteApiClient, before: RouteMap, wanted: Mapping[str, Route]) -> bool:
+    """Whether the write that moved the map on from `before` can only have been another one.
+
+    Exactly one write happened since, and it made another map than ours would have: so ours was refused, or still under way and will
+    be. In every other case (further writes, an equal map, a restarted Envoy) ours may have been among them.
+    """
+    try:
+        now = await client.get_routes()
+    except RouteApiError:
+        return False
+    only_one = now.version.epoch == before.version.epoch and now.version.generation == before.version.generation + 1
+    return only_one and now.routes != wanted

@@ -1,0 +1,53 @@
+"""What the tests share: real Envoys, and a clean environment."""
+
+from __future__ import annotations
+
+from typing import AsyncIterator, Iterator
+
+import pytest
+from envoy_process import EnvoyProcess
+
+from pixell_envoy import RouteApiClient
+
+TOKEN = "correct-horse-battery-staple"
+
+
+@pytest.fixture(autouse=True)
+def no_token_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIXELL_ADMIN_TOKEN", raising=False)
+
+
+@pytest.fixture(scope="session")
+def shared_envoy() -> Iterator[EnvoyProcess]:
+    """One Envoy for all tests that only read and write its map."""
+    yield from _running(EnvoyProcess())
+
+
+@pytest.fixture(scope="session")
+def guarded_envoy() -> Iterator[EnvoyProcess]:
+    """An Envoy that wants TOKEN."""
+    yield from _running(EnvoyProcess(token=TOKEN))
+
+
+@pytest.fixture
+def own_envoy() -> Iterator[EnvoyProcess]:
+    """An Envoy that the test may kill; no map has been pushed to it."""
+    yield from _running(EnvoyProcess())
+
+
+@pytest.fixture
+async def client(shared_envoy: EnvoyProcess) -> AsyncIterator[RouteApiClient]:
+    """A client of the shared Envoy, whose map is empty."""
+    async with RouteApiClient(shared_envoy.url) as client:
+        await client.replace_routes({})
+        yield client
+
+
+def _running(envoy: EnvoyProcess) -> Iterator[EnvoyProcess]:
+    try:
+        envoy.start()
+        yield envoy
+    finally:
+        # Shown by pytest where the test fails.
+        print(f"--- log of the Envoy at {envoy.url}\n{envoy.log}")
+        envoy.remove()

@@ -1,0 +1,57 @@
+"""Every example runs as it stands, against a real Envoy, and the README shows it as it stands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from envoy_process import EnvoyProcess
+
+from pixell_envoy import Route, RouteApiClient
+
+PROJECT = Path(__file__).resolve().parents[1]
+URL = "http://127.0.0.1:9901"
+
+
+def run(name: str, envoy: EnvoyProcess) -> str:
+    program = (PROJECT / "examples" / name).read_text()
+    assert program.count(URL) == 1
+    command = [sys.executable, "-W", "error", "-c", program.replace(URL, envoy.url)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    return finished.stdout
+
+
+async def test_first_route(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
+    assert "added=1" in run("first_route.py", shared_envoy)
+    assert (await client.get_routes()).routes == {"agent-a": Route(50054)}
+
+
+def test_first_route_has_five_lines() -> None:
+    assert len((PROJECT / "examples/first_route.py").read_text().splitlines()) == 5
+
+
+async def test_par(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
+    await client.put_route("left-over", 50060)
+    said = run("par.py", shared_envoy)
+    assert said.count("True") == 4 and "False" not in said
+    assert (await client.get_routes()).routes == {"agent-a": Route(50054), "agent-c": Route(50056)}
+
+
+async def test_reconcile(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
+    await client.put_route("left-over", 50060)
+    assert run("reconcile.py", shared_envoy) == "at start: True\nafter a change: True\n"
+    assert (await client.get_routes()).routes == {"agent-a": Route(50054), "agent-b": Route(50055)}
+
+
+async def test_update(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
+    await client.replace_routes({"a": 50054, "b": Route(50055, "draining")})
+    assert run("update.py", shared_envoy).startswith("1 routes are draining now")
+    assert (await client.get_routes()).routes == {"a": Route(50054, "draining"), "b": Route(50055, "draining")}
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_the_readme_shows_it(path: Path) -> None:
+    assert f"```python\n{path.read_text()}```" in (PROJECT / "README.md").read_text()

@@ -1,0 +1,41 @@
+"""Transports that lose what a network loses: answers before they arrive, requests before they leave."""
+
+from __future__ import annotations
+
+from typing import Awaitable, Callable, Iterable, List, Optional, Type
+
+import httpx
+
+
+class FaultyTransport(httpx.AsyncBaseTransport):
+    """Passes requests on to the real transport and applies the faults given, one a write, in order; then works normally.
+
+    `meanwhile` runs after the first faulty write: another writer's chance.
+    """
+
+    def __init__(self, faults: Iterable[str], meanwhile: Optional[Callable[[], Awaitable[object]]] = None) -> None:
+        self._inner = httpx.AsyncHTTPTransport()
+        self._faults: List[str] = list(faults)
+        self._meanwhile = meanwhile
+        self.writes = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return await self._inner.handle_async_request(request)
+        self.writes += 1
+        fault = self._faults.pop(0) if self._faults else "none"
+        if fault == "none":
+            return await self._inner.handle_async_request(request)
+        if fault == "answer lost":
+            await (await self._inner.handle_async_request(request)).aread()
+        await self._run_meanwhile()
+        error: Type[httpx.TransportError] = httpx.ConnectError if fault == "not connected" else httpx.ReadError
+        raise error(fault)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def _run_meanwhile(self) -> None:
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
