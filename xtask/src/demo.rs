@@ -42,8 +42,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let grpc_agents = [agents::grpc::start("alpha")?, agents::grpc::start("beta")?];
     // Not pushed: that is left to whoever tries the commands.
     let http_agent = agents::echo::start("gamma")?;
-    push(&envoy, &grpc_agents).await?;
-    calls(&envoy, &grpc_agents).await?;
+    if let Err(error) = exercise(&envoy, &grpc_agents).await {
+        eprintln!("--- Envoy's log\n{}\n--- end of Envoy's log", envoy.log());
+        return Err(error);
+    }
     if arguments.check {
         envoy.sigterm().await?;
         say("demo --check: every answer was the expected one");
@@ -58,6 +60,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     }
     envoy.sigterm().await?;
     Ok(())
+}
+
+async fn exercise(envoy: &Envoy, agents: &[Agent]) -> Result<()> {
+    push(envoy, agents).await?;
+    calls(envoy, agents).await
 }
 
 async fn push(envoy: &Envoy, agents: &[Agent]) -> Result<()> {

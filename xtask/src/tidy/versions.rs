@@ -47,13 +47,12 @@ fn disagreements(pins: &Pins<'_>) -> Result<Vec<String>> {
         faults.push(format!("rust-toolchain.toml pins Rust {rust}, Cargo.toml says rust-version {oldest}"));
     }
     if let Some(recipe) = pins.recipe {
-        for (argument, pinned) in [("RUST_VERSION", rust), ("ENVOY_VERSION", pins.envoy)] {
-            let values = arguments(recipe, argument)?;
-            if values.is_empty() {
-                faults.push(format!("{RECIPE} has no `ARG {argument}=...`"));
+        for (argument, pinned) in [("RUST_IMAGE", rust), ("ENVOY_IMAGE", pins.envoy)] {
+            match base_version(recipe, argument)? {
+                Some(version) if version == pinned => {}
+                Some(version) => faults.push(format!("{RECIPE}: {argument} is of version {version}, {pinned} is pinned")),
+                None => faults.push(format!("{RECIPE} has no line `ARG {argument}=<name>:<version>`")),
             }
-            let wrong = values.iter().filter(|value| **value != pinned);
-            faults.extend(wrong.map(|value| format!("{RECIPE} says {argument}={value}, the pinned version is {pinned}")));
         }
     }
     Ok(faults)
@@ -65,10 +64,10 @@ fn at<'a>(table: &'a toml::Table, path: &[&str]) -> Option<&'a str> {
     rest.iter().try_fold(table.get(*first)?, |value, key| value.get(*key))?.as_str()
 }
 
-/// The defaults that `recipe` gives its build argument `name`.
-fn arguments<'a>(recipe: &'a str, name: &str) -> Result<Vec<&'a str>> {
-    let argument = Regex::new(&format!(r"(?m)^ARG {name}=(\S+)"))?;
-    Ok(argument.captures_iter(recipe).map(|found| found.extract::<1>().1[0]).collect())
+/// The version in the tag of the base image that the build argument `name` names: `1.2.3` of `a/b:v1.2.3-slim@sha256:...`.
+fn base_version<'a>(recipe: &'a str, name: &str) -> Result<Option<&'a str>> {
+    let argument = Regex::new(&format!(r"(?m)^ARG {name}=[^\s:]+(?::\d+/[^\s:]+)?:v?(\d[\d.]*)"))?;
+    Ok(argument.captures(recipe).map(|found| found.extract::<1>().1[0]))
 }
 
 #[cfg(test)]
@@ -84,13 +83,15 @@ mod tests {
     #[test]
     fn agreement_is_no_fault() {
         assert!(faults("1.95.0", None).is_empty());
-        assert!(faults("1.95.0", Some("ARG RUST_VERSION=1.95.0\nARG ENVOY_VERSION=1.40.0\n")).is_empty());
+        let recipe = "ARG RUST_IMAGE=rust:1.95.0-slim-bookworm\nARG ENVOY_IMAGE=localhost:5000/envoy:v1.40.0@sha256:00\n";
+        assert_eq!(faults("1.95.0", Some(recipe)), [""; 0]);
     }
 
     #[test]
     fn each_disagreement_is_a_fault() {
         assert!(faults("1.950.0", None)[0].contains("rust-version 1.95"));
-        assert_eq!(faults("1.95.0", Some("ARG RUST_VERSION=1.94.0\nARG ENVOY_VERSION=1.39.0\n")).len(), 2);
-        assert_eq!(faults("1.95.0", Some("FROM scratch\n")).len(), 2);
+        let old = faults("1.95.0", Some("ARG RUST_IMAGE=rust:1.94.0\nARG ENVOY_IMAGE=envoyproxy/envoy:v1.39.0\n"));
+        assert!(old[0].contains("1.94.0") && old[1].contains("1.39.0"), "{old:?}");
+        assert_eq!(faults("1.95.0", Some("FROM scratch\nARG ENVOY_IMAGE=envoy\n")).len(), 2);
     }
 }
