@@ -5,7 +5,6 @@ mod command;
 mod demo;
 mod envoy;
 mod ports;
-mod roles;
 mod shutdown;
 mod test;
 mod tidy;

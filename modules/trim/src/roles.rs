@@ -8,7 +8,7 @@ use walrus::{ExportItem, Module};
 
 /// A role of the filter and what its module exports.
 #[derive(Debug)]
-pub(crate) struct Role {
+pub struct Role {
     /// The module's file name.
     pub(crate) file: &'static str,
     /// The package that links it.
@@ -20,7 +20,7 @@ pub(crate) struct Role {
 }
 
 /// The roles. A callback that a role newly implements has to be named here, else Envoy never calls it.
-pub(crate) const ROLES: [Role; 2] = [
+pub const ROLES: [Role; 2] = [
     Role { file: "router.wasm", package: "pixell-router-module", compiled: "pixell_router_module.wasm", own: &[] },
     Role {
         file: "admin.wasm",
