@@ -10,11 +10,11 @@ use walrus::{ExportItem, Module};
 #[derive(Debug)]
 pub struct Role {
     /// The module's file name.
-    pub(crate) file: &'static str,
+    pub file: &'static str,
     /// The package that links it.
-    pub(crate) package: &'static str,
+    pub package: &'static str,
     /// What the compiler calls it.
-    pub(crate) compiled: &'static str,
+    pub compiled: &'static str,
     /// The callbacks that this role has and the other one does not need.
     own: &'static [&'static str],
 }

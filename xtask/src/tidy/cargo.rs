@@ -3,10 +3,10 @@
 use std::process::Command;
 
 use anyhow::Result;
+use trim_modules::ROLES;
 
 use crate::build::WASI;
 use crate::command::{cargo, run};
-use crate::roles::ROLES;
 use crate::tools;
 
 /// Formatting is rustfmt's.
