@@ -1,4 +1,5 @@
 //! Properties of the core that hold for any input, checked against simple models.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
 use pixell_router::admin::body;
 use pixell_router::change::{Change, Edit};
@@ -38,7 +39,7 @@ fn snapshot(map: &BTreeMap<String, Route>) -> Snapshot<Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn a_snapshot_finds_what_a_hash_map_finds(map in btree_map(ids(), routes(), 0..400), asked in vec(ids(), 0..50)) {
