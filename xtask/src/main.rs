@@ -5,6 +5,7 @@ mod command;
 mod demo;
 mod envoy;
 mod ports;
+mod python;
 mod shutdown;
 mod test;
 mod tidy;

@@ -62,7 +62,8 @@ class EnvoyProcess:
 
     def pause(self) -> None:
         """Lets Envoy stand still: connections are accepted by the system, but nothing is answered."""
-        self._signal(signal.SIGSTOP)
+        # The signal alone only asks for it; the process has stopped when its parent is told.
+        os.waitpid(self._signal(signal.SIGSTOP), os.WUNTRACED)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
@@ -76,10 +77,11 @@ class EnvoyProcess:
         self.kill()
         shutil.rmtree(self._directory)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> int:
         if self._process is None:
             raise AssertionError("Envoy does not run")
         self._process.send_signal(number)
+        return self._process.pid
 
     @property
     def _admin_socket(self) -> Path:

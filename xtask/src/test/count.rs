@@ -20,6 +20,8 @@ pub(super) struct Count {
 pub(super) enum Runner {
     /// `cargo test` and wasm-bindgen's runner: a line `test result: ok. 1 passed; 0 failed; 0 ignored; ...` for each binary.
     Cargo,
+    /// pytest: its last line `2 failed, 1 passed in 0.12s`, in a frame of `=` or without.
+    Pytest,
     /// Any program whose last such line is `2 passed, 1 failed` alone.
     Plain,
     /// A program that is one test as a whole: its exit code tells.
@@ -38,6 +40,7 @@ impl Runner {
                 }
                 sum
             }
+            Self::Pytest => last(output, |line| line.contains(" in ") && words(line) != Count::default()),
             Self::Plain => last(output, |line| line.contains(" passed, ") && line.trim_end().ends_with(" failed")),
             Self::Whole => Count { passed: succeeded.into(), failed: (!succeeded).into(), skipped: 0 },
         }
@@ -96,6 +99,13 @@ mod tests {
     fn wasm_bindgen_speaks_like_cargo() {
         check(Runner::Cargo, "test result: ok. 7 passed; 0 failed; 0 ignored; 0 filtered out; finished in 0.01s\n", [7, 0, 0]);
         check(Runner::Cargo, "no tests to run!\n", [0, 0, 0]);
+    }
+
+    #[test]
+    fn pytest_says_it_at_the_end() {
+        check(Runner::Pytest, "..F [100%]\n1 failed in here\n1 failed, 2 passed in 0.12s\n", [2, 1, 0]);
+        check(Runner::Pytest, "== 3 passed, 1 skipped, 2 errors, 1 xfailed in 61.20s (0:01:01) ==\n", [3, 2, 1]);
+        check(Runner::Pytest, "no tests ran in 0.01s\n", [0, 0, 0]);
     }
 
     #[test]

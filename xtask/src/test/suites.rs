@@ -3,11 +3,12 @@
 use std::process::Command;
 
 use anyhow::Result;
+use harness::workspace;
 
 use super::count::Runner;
 use super::need::Need;
-use crate::command::{cargo, program, read};
-use crate::tools;
+use crate::command::{cargo, program, read, run};
+use crate::{python, tools};
 
 /// One run of one test runner.
 pub(super) struct Suite {
@@ -56,6 +57,13 @@ pub(super) const SUITES: &[Suite] = &[
         command: wasm,
     },
     Suite {
+        name: "python",
+        about: "the Python client: its types, and its tests against a real Envoy",
+        needs: &[Need::Modules, Need::Envoy],
+        runner: Runner::Pytest,
+        command: python,
+    },
+    Suite {
         name: "demo",
         about: "the demo: two agents answer by id through Envoy",
         needs: &[Need::Modules, Need::Envoy],
@@ -78,6 +86,20 @@ fn wasm() -> Result<Command> {
     let mut test = cargo(["test", "--package", "pixell-router", "--lib", "--target", TARGET]);
     test.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", runner).env("WASM_BINDGEN_TEST_ONLY_NODE", "1");
     Ok(test)
+}
+
+fn python() -> Result<Command> {
+    const CLIENT: &str = "clients/python";
+    let install = ["--editable", "clients/python[test]"];
+    let programs = python::environment("venv-python", &install, &["clients/python/pyproject.toml"])?;
+    let client = workspace::root().join(CLIENT);
+    let tool = |name: &str| {
+        let mut tool = program(&programs.join(name).to_string_lossy());
+        tool.current_dir(&client);
+        tool
+    };
+    run(&mut tool("mypy"))?;
+    Ok(tool("pytest"))
 }
 
 fn scripts() -> Result<Command> {
