@@ -21,15 +21,6 @@ pub const MOST_ROUTES: u64 = 65_535;
 /// in envoy.yaml is above it.
 const LARGEST_BODY: u64 = 32_000_000;
 
-/// The configuration of one plugin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Config {
-    /// Data path.
-    Router(RouterConfig),
-    /// Route API.
-    Admin(AdminConfig),
-}
-
 /// Configuration of the role `router`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouterConfig {
@@ -85,38 +76,45 @@ impl Limits {
     }
 }
 
-impl Config {
+impl RouterConfig {
     /// Parses the text of `configuration` in envoy.yaml.
     ///
     /// # Errors
     /// [`InvalidConfig`] names every fault.
     pub fn parse(text: &[u8]) -> Result<Self, InvalidConfig> {
-        let json = Json::parse(text)
-            .map_err(|error| InvalidConfig(vec![Fault::new("", format!("the configuration is not JSON: {error}"))]))?;
-        let mut faults = Vec::new();
-        let mut fields = Fields::of(&json, "", &mut faults);
-        let role = fields.take("role");
-        let config = match role {
-            Some(Json::String(role)) if role == "router" => Some(Self::Router(router(&mut fields))),
-            Some(Json::String(role)) if role == "admin" => Some(Self::Admin(admin(&mut fields))),
-            Some(other) => {
-                fields.fault("role", format!("must be \"router\" or \"admin\", got {other}"));
-                None
-            }
-            None => {
-                fields.fault("role", "is missing; it must be \"router\" or \"admin\"");
-                None
-            }
-        };
-        match config {
-            // Without a role nobody can say which keys belong.
-            Some(config) => {
-                fields.refuse_the_rest();
-                if faults.is_empty() { Ok(config) } else { Err(InvalidConfig(faults)) }
-            }
-            None => Err(InvalidConfig(faults)),
+        parse(text, "router", router)
+    }
+}
+
+impl AdminConfig {
+    /// Parses the text of `configuration` in envoy.yaml.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] names every fault.
+    pub fn parse(text: &[u8]) -> Result<Self, InvalidConfig> {
+        parse(text, "admin", admin)
+    }
+}
+
+/// Parses the configuration of one role. (Each module holds the parser of its own role alone.)
+fn parse<T>(text: &[u8], role: &str, settings: fn(&mut Fields<'_, '_>) -> T) -> Result<T, InvalidConfig> {
+    let json = Json::parse(text)
+        .map_err(|error| InvalidConfig(vec![Fault::new("", format!("the configuration is not JSON: {error}"))]))?;
+    let mut faults = Vec::new();
+    let mut fields = Fields::of(&json, "", &mut faults);
+    match fields.take("role") {
+        Some(Json::String(found)) if found == role => {}
+        Some(other) => fields.fault("role", format!("must be \"{role}\", for this is {role}.wasm; got {other}")),
+        None => fields.fault("role", format!("is missing; it must be \"{role}\"")),
+    }
+    if fields.faults().is_empty() {
+        let config = settings(&mut fields);
+        fields.refuse_the_rest();
+        if faults.is_empty() {
+            return Ok(config);
         }
     }
+    Err(InvalidConfig(faults))
 }
 
 fn router(fields: &mut Fields<'_, '_>) -> RouterConfig {

@@ -12,8 +12,10 @@ pub enum Json {
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// A number. Integers up to 2^53 are exact, which is more than anything here needs.
-    Number(f64),
+    /// A number that is whole and from 0 to 2^53; a zero fraction does not matter, 1.0 is 1 (JSON Schema 2020-12, 4.2.2).
+    Integer(u64),
+    /// Any other number. Nothing here has a use for one, so its value is not kept: printing it would cost the module 20 KiB.
+    OtherNumber,
     /// A string.
     String(String),
     /// An array.
@@ -43,24 +45,19 @@ impl Json {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "a boolean",
-            Self::Number(_) => "a number",
+            Self::Integer(_) => "a number",
+            Self::OtherNumber => "a negative, fractional or huge number",
             Self::String(_) => "a string",
             Self::Array(_) => "an array",
             Self::Object(_) => "an object",
         }
     }
 
-    /// The value as a whole number from 0 to 2^53. A zero fraction does not matter: 1.0 is 1 (JSON Schema 2020-12, 4.2.2).
+    /// The value as an integer from 0 to 2^53.
     #[must_use]
-    pub fn as_integer(&self) -> Option<u64> {
-        const LARGEST: f64 = 9_007_199_254_740_992.0;
+    pub const fn as_integer(&self) -> Option<u64> {
         match self {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "whole and within 0 to 2^53, both just checked"
-            )]
-            Self::Number(number) if number.fract() == 0.0 && (0.0..=LARGEST).contains(number) => Some(*number as u64),
+            Self::Integer(value) => Some(*value),
             _ => None,
         }
     }
@@ -71,7 +68,7 @@ impl fmt::Display for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bool(value) => write!(f, "{value}"),
-            Self::Number(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
             Self::String(value) if value.chars().count() <= 64 => f.write_str(&quote(value)),
             Self::String(value) => write!(f, "a string of {} bytes", value.len()),
             other => f.write_str(other.kind()),
@@ -121,6 +118,9 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
+/// Up to here every integer is exact in any JSON implementation (RFC 8259, 6).
+const LARGEST: u64 = 1 << 53;
+
 struct JsonVisitor;
 
 impl<'de> Visitor<'de> for JsonVisitor {
@@ -138,18 +138,23 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(Json::Bool(value))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "see Json::Number")]
     fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(Json::Number(value as f64))
+        Ok(if value <= LARGEST { Json::Integer(value) } else { Json::OtherNumber })
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "see Json::Number")]
     fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(Json::Number(value as f64))
+        Ok(u64::try_from(value).ok().filter(|value| *value <= LARGEST).map_or(Json::OtherNumber, Json::Integer))
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "whole and within 0 to 2^53, both just checked"
+    )]
     fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-        Ok(Json::Number(value))
+        let whole = value.fract() == 0.0 && (0.0..=LARGEST as f64).contains(&value);
+        Ok(if whole { Json::Integer(value as u64) } else { Json::OtherNumber })
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Json, E> {
@@ -182,7 +187,7 @@ mod tests {
     #[test]
     fn keeps_duplicate_keys() {
         let parsed = Json::parse(br#"{"a":1,"a":"b"}"#).expect("valid");
-        let members = vec![("a".to_owned(), Json::Number(1.0)), ("a".to_owned(), Json::String("b".to_owned()))];
+        let members = vec![("a".to_owned(), Json::Integer(1)), ("a".to_owned(), Json::String("b".to_owned()))];
         assert_eq!(parsed, Json::Object(members));
     }
 
@@ -211,6 +216,8 @@ mod tests {
         assert_eq!(integer("-1"), None);
         assert_eq!(integer("1.5"), None);
         assert_eq!(integer("1e300"), None);
+        assert_eq!(integer("9007199254740993"), None);
+        assert_eq!(integer("18446744073709551616"), None);
         assert_eq!(integer("\"1\""), None);
     }
 

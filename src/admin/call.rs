@@ -208,12 +208,11 @@ fn check_content_type(header: Option<&[u8]>, operation: &Operation) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn parse(method: &str, target: &str, content_type: Option<&str>, content_length: Option<&str>) -> Result<Call, Problem> {
-        let Ok(Config::Admin(config)) = Config::parse(br#"{"role":"admin","max_body_bytes":100}"#) else { panic!("valid") };
+        let config = AdminConfig::parse(br#"{"role":"admin","max_body_bytes":100}"#).expect("valid");
         let head = Head {
             method: method.as_bytes(),
             target: target.as_bytes(),

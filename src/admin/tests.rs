@@ -1,7 +1,6 @@
 //! The route API called as a function, over a store in memory.
 
 use super::*;
-use crate::config::Config;
 use crate::store::fake::{FakeData, FakeSignal};
 use serde_json::{Value, json};
 #[cfg(target_arch = "wasm32")]
@@ -22,7 +21,7 @@ impl Fixture {
     }
 
     fn with(config: &str, token: Option<&str>) -> Self {
-        let Ok(Config::Admin(config)) = Config::parse(config.as_bytes()) else { panic!("valid") };
+        let config = AdminConfig::parse(config.as_bytes()).expect("valid");
         let token = token.map(|token| Token::parse(token).expect("valid"));
         let fixture = Self { api: RouteApi { config, token }, data: FakeData::default(), signal: FakeSignal::default() };
         store::prepare(&fixture.data);

@@ -36,7 +36,7 @@ pub fn members<'j>(json: &'j Json, at: &str, limits: &Limits, faults: &mut Vec<F
 
 /// Parses one route: an object with `port` and `state`, or the bare port.
 pub fn parse_route(json: &Json, at: &str, limits: &Limits, faults: &mut Vec<Fault>) -> Option<Route> {
-    if let Json::Number(_) = json {
+    if let Json::Integer(_) | Json::OtherNumber = json {
         let port = limits.parse_port(json, at, faults)?;
         return Some(Route { port, state: RouteState::default() });
     }

@@ -6,7 +6,7 @@ use crate::admin::reply::Reply;
 use crate::admin::token::{self, Token};
 use crate::admin::{Backend, Begun, RouteApi, owns_path};
 use crate::change::{Change, Edit, routes_of};
-use crate::config::{AdminConfig, Config};
+use crate::config::AdminConfig;
 use crate::deployment_id::DeploymentId;
 use crate::store::{Update, prepare, publish};
 use proxy_wasm::hostcalls;
@@ -52,10 +52,7 @@ impl RootContext for AdminRoot {
 
 impl Admin {
     fn configured() -> Result<Self, String> {
-        let config = match Config::parse(&host::plugin_configuration()).map_err(|error| error.to_string())? {
-            Config::Admin(config) => config,
-            Config::Router(_) => return Err("/role is \"router\", but the code is admin.wasm".to_owned()),
-        };
+        let config = AdminConfig::parse(&host::plugin_configuration()).map_err(|error| error.to_string())?;
         let token = match std::env::var(token::VARIABLE) {
             Ok(value) => Some(Token::parse(&value).map_err(|error| error.to_string())?),
             Err(std::env::VarError::NotPresent) => None,

@@ -1,7 +1,7 @@
 //! The data path: one header read, one signal read and one foreign call for each request that is forwarded.
 
 use super::host::{self, HostData, Signal};
-use crate::config::{Config, RouterConfig};
+use crate::config::RouterConfig;
 use crate::decision::{Decision, decide, deployment_id};
 use crate::problem::CONTENT_TYPE;
 use crate::rejection::{ERROR_HEADER, GrpcStatus, Rejection, is_grpc};
@@ -23,15 +23,11 @@ impl Context for RouterRoot {}
 
 impl RootContext for RouterRoot {
     fn on_configure(&mut self, _: usize) -> bool {
-        match Config::parse(&host::plugin_configuration()) {
-            Ok(Config::Router(config)) => {
+        match RouterConfig::parse(&host::plugin_configuration()) {
+            Ok(config) => {
                 prepare(&HostData);
                 self.router = Some(Rc::new(Router { config, signal: Signal::open(), worker: RefCell::default() }));
                 true
-            }
-            Ok(Config::Admin(_)) => {
-                log::error!("configuration of the router filter: /role is \"admin\", but the code is router.wasm");
-                false
             }
             Err(error) => {
                 log::error!("configuration of the router filter: {error}");
