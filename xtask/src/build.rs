@@ -13,6 +13,9 @@ use crate::tools;
 /// What the filter is compiled for.
 pub(crate) const WASI: &str = "wasm32-wasip1";
 
+/// Cargo's profile for the modules.
+const PROFILE: &str = "module";
+
 /// Compile the filter and write target/pixell/router.wasm and admin.wasm.
 #[derive(Args)]
 pub(crate) struct Arguments {}
@@ -32,10 +35,10 @@ pub(crate) fn run(_: &Arguments) -> Result<()> {
 pub(crate) fn modules() -> Result<PathBuf> {
     tools::wasm_target(WASI)?;
     say("building the filter");
-    let mut cargo = command::cargo(["build", "--release", "--target", WASI]);
+    let mut cargo = command::cargo(["build", "--profile", PROFILE, "--target", WASI]);
     command::run(cargo.args(ROLES.iter().flat_map(|role| ["--package", role.package])))?;
     let directory = workspace::target().join("pixell");
-    for module in trim_modules::write(&workspace::target().join(WASI).join("release"), &directory)? {
+    for module in trim_modules::write(&workspace::target().join(WASI).join(PROFILE), &directory)? {
         let trim_modules::Module { place, size, compiled_size } = module;
         say(&format!("{}: {size} bytes ({compiled_size} before its exports were cut)", place.display()));
     }

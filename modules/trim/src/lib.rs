@@ -23,16 +23,16 @@ pub struct Module {
     pub compiled_size: usize,
 }
 
-/// Writes the module of each role to `directory`, made of what the compiler left in `release`.
+/// Writes the module of each role to `directory`, made of what the compiler left in `compiled`.
 ///
 /// # Errors
 /// Where a compiled module is missing or lacks an export, or `directory` cannot be written to.
-pub fn write(release: &Path, directory: &Path) -> Result<Vec<Module>> {
+pub fn write(compiled: &Path, directory: &Path) -> Result<Vec<Module>> {
     fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     ROLES
         .iter()
         .map(|role| {
-            let path = release.join(role.compiled);
+            let path = compiled.join(role.compiled);
             let compiled = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
             let module = role.module(&compiled)?;
             let place = directory.join(role.file);
