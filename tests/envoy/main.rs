@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
 mod admin_listener;
+mod clients;
 mod hostile_headers;
 mod rejections;
 mod smoke;
+mod unreachable;
 mod visibility;

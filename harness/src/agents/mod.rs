@@ -5,6 +5,8 @@
 
 pub mod echo;
 pub mod grpc;
+pub mod http;
+pub mod raw;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
