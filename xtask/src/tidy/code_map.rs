@@ -1,4 +1,4 @@
-//! Documents name files of this repository in backticks; what they name has to exist.
+//! Documents name files of this repository in backticks and in links; what they name has to exist.
 
 use std::path::Path;
 
@@ -19,15 +19,18 @@ pub(super) fn check() -> Result<Vec<String>> {
     Ok(faults)
 }
 
-/// The faults of a document: a code span that is a path with a directory and nothing else, but names no file or directory.
+/// The faults of a document: a code span that is a path with a directory and nothing else, or a link without a host, that leads
+/// nowhere.
 fn missing(document: &str, text: &str, exists: impl Fn(&str) -> bool) -> Result<Vec<String>> {
-    let directories = "src|tests|harness|xtask|envoy|clients|integration|deploy|docs|launcher|fuzz|bench";
-    let span = Regex::new(&format!(r"`((?:{directories})/[\w./-]*)`"))?;
+    let directories = "src|tests|modules|harness|xtask|envoy|clients|integration|deploy|docs|launcher|fuzz|bench";
+    // The end of a link's target must follow, so that `https` of a URL is not taken for a file.
+    let name = Regex::new(&format!(r"`(?:{directories})/[\w./-]*`|\]\([^)\s:#]+[)#]"))?;
     let named = text.lines().enumerate().flat_map(|(number, line)| {
-        span.captures_iter(line).map(move |found| (number + 1, found.extract::<1>().1[0].to_owned()))
+        let paths = name.find_iter(line).map(|found| found.as_str().trim_matches(['`', ']', '(', ')', '#']));
+        paths.map(move |path| (number + 1, path))
     });
     let gone = named.filter(|(_, path)| !exists(path));
-    Ok(gone.map(|(line, path)| format!("{document}:{line}: `{path}` does not exist")).collect())
+    Ok(gone.map(|(line, path)| format!("{document}:{line}: {path} does not exist")).collect())
 }
 
 #[cfg(test)]
@@ -36,8 +39,9 @@ mod tests {
 
     #[test]
     fn a_file_long_gone_is_found() {
-        let text = "See `src/lib.rs` and\n`src/gone.rs`, `cargo test`, `envoy` and `GET /v1/routes`.\n";
+        let text = "See `src/lib.rs` and\n`src/gone.rs`, `cargo test`, `envoy` and `GET /v1/routes`.\n\
+                    [here](src/lib.rs#part), [there](docs/gone.md), [out](https://a.example/b), [below](#part)\n";
         let faults = missing("A.md", text, |path| path == "src/lib.rs").unwrap();
-        assert_eq!(faults, ["A.md:2: `src/gone.rs` does not exist"]);
+        assert_eq!(faults, ["A.md:2: src/gone.rs does not exist", "A.md:3: docs/gone.md does not exist"]);
     }
 }
