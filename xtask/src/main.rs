@@ -1,5 +1,6 @@
 //! `cargo xtask`: the one entry point for people and CI. One command a file.
 
+mod bench;
 mod build;
 mod command;
 mod demo;
@@ -25,6 +26,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    Bench(bench::Arguments),
     Build(build::Arguments),
     Demo(demo::Arguments),
     Envoy(envoy::Arguments),
@@ -35,6 +37,7 @@ enum Task {
 fn main() -> ExitCode {
     let succeed = |done: anyhow::Result<()>| done.map(|()| ExitCode::SUCCESS);
     let done = match Arguments::parse().task {
+        Task::Bench(arguments) => succeed(bench::run(&arguments)),
         Task::Build(arguments) => succeed(build::run(&arguments)),
         Task::Demo(arguments) => succeed(demo::run(&arguments)),
         Task::Envoy(arguments) => succeed(envoy::run(&arguments)),

@@ -13,6 +13,9 @@ const MODULES: &str = "/usr/local/lib/pixell-envoy";
 /// Where the image keeps Envoy's admin socket.
 const ADMIN_SOCKET: &str = "/run/pixell-envoy/admin.sock";
 
+/// The first line of the router's item in `http_filters`.
+const ROUTER_FILTER: &str = "- name: pixell.router";
+
 /// One change of the text: `from` is found `times` times and becomes `to`.
 #[derive(Clone, Debug)]
 pub(super) struct Edit {
@@ -54,11 +57,12 @@ pub(super) struct Place<'a> {
     pub(super) admin_socket: &'a Path,
 }
 
-/// `shipped` with `edits`, which speak of the file as it ships, and then moved to `place`.
+/// `shipped` with `edits`, which speak of the file as it ships, and then moved to `place`. With a `filter`, that item of
+/// `http_filters` (none, where it is empty) stands in for the router's.
 ///
 /// # Errors
 /// Where a text to replace is not there as often as it must be.
-pub(super) fn render(shipped: &str, edits: &[Edit], place: &Place<'_>) -> Result<String> {
+pub(super) fn render(shipped: &str, edits: &[Edit], filter: Option<&str>, place: &Place<'_>) -> Result<String> {
     let listener = |shipped_port: u16, port: u16| {
         Edit::once(
             format!("address: 0.0.0.0, port_value: {shipped_port} "),
@@ -68,15 +72,32 @@ pub(super) fn render(shipped: &str, edits: &[Edit], place: &Place<'_>) -> Result
     let module = |name: &str| {
         Edit::once(format!("filename: {MODULES}/{name}"), format!("filename: {}", quoted(place.modules.join(name).display())))
     };
+    let router = match filter {
+        Some(filter) => replace_item(shipped, ROUTER_FILTER, filter)?,
+        None => module("router.wasm"),
+    };
     let moves = [
+        router,
         listener(50051, place.data_port),
         listener(9901, place.api_port),
-        module("router.wasm"),
         module("admin.wasm"),
         // Once where Envoy opens it, once in the cluster that reaches it.
         Edit { from: format!("path: {ADMIN_SOCKET}"), to: format!("path: {}", quoted(place.admin_socket.display())), times: 2 },
     ];
     edits.iter().chain(&moves).try_fold(shipped.to_owned(), |text, edit| edit.apply(&text))
+}
+
+/// The change that puts the one line `new`, or nothing, in the place of the list item whose first line is `first`.
+fn replace_item(text: &str, first: &str, new: &str) -> Result<Edit> {
+    let lines: Vec<_> = text.split_inclusive('\n').collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let Some(start) = lines.iter().position(|line| line.trim() == first) else { bail!("envoy.yaml has no item {first:?}") };
+    let mut item = lines.iter().skip(start);
+    let mut from = item.next().map(ToString::to_string).unwrap_or_default();
+    let depth = indent(&from);
+    from.extend(item.take_while(|line| line.trim().is_empty() || indent(line) > depth).copied());
+    let to = if new.is_empty() { String::new() } else { format!("{}{new}\n", " ".repeat(depth)) };
+    Ok(Edit::once(from, to))
 }
 
 /// `text` as a YAML scalar: a JSON string is one, whatever characters it has.
@@ -107,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_shipped_file_moves() {
-        let text = render(&shipped(), &[], &place()).unwrap();
+        let text = render(&shipped(), &[], None, &place()).unwrap();
         for expected in [
             "address: \"127.0.0.1\", port_value: 0 ",
             "address: \"127.0.0.1\", port_value: 7 ",
@@ -125,20 +146,33 @@ mod tests {
     #[test]
     fn edits_speak_of_the_shipped_file() {
         let edit = Edit::once("address: 0.0.0.0, port_value: 50051 ", "address: 0.0.0.0, port_value: 50051 , x: 1");
-        let text = render(&shipped(), &[edit], &place()).unwrap();
+        let text = render(&shipped(), &[edit], None, &place()).unwrap();
         assert!(text.contains("port_value: 0 , x: 1"));
     }
 
     #[test]
+    fn another_filter_stands_in_for_the_router() {
+        let text = render(&shipped(), &[], Some("- name: other"), &place()).unwrap();
+        assert!(
+            text.contains(
+                "http_filters:\n                  - name: other\n                  - name: envoy.filters.http.router"
+            )
+        );
+        assert!(!text.contains("/router.wasm"));
+        let text = render(&shipped(), &[], Some(""), &place()).unwrap();
+        assert!(text.contains("http_filters:\n                  - name: envoy.filters.http.router"));
+    }
+
+    #[test]
     fn a_text_that_is_not_there_is_named() {
-        let error = render(&shipped(), &[Edit::once("no such text", "")], &place()).unwrap_err();
+        let error = render(&shipped(), &[Edit::once("no such text", "")], None, &place()).unwrap_err();
         assert!(error.to_string().contains("\"no such text\" stands there 0 times, not 1"), "{error}");
     }
 
     #[test]
     fn a_text_that_stands_there_too_often_is_named() {
         let doubled = shipped() + "# address: 0.0.0.0, port_value: 9901 }";
-        let error = render(&doubled, &[], &place()).unwrap_err();
+        let error = render(&doubled, &[], None, &place()).unwrap_err();
         assert!(error.to_string().contains("port_value: 9901"), "{error}");
     }
 }

@@ -1,0 +1,106 @@
+//! What is measured: one way of routing by `x-deployment-id` each, running and ready to be asked.
+
+mod envoy;
+mod wasm;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use harness::Envoy;
+
+use crate::pinning::Cores;
+use crate::table::{LARGEST, Table};
+
+/// A contender before it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// What `--only` and the tables call it.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Envoy without the filter, and how many agents it is asked for.
+    None { agents: usize },
+    /// Envoy with a Wasm filter that does nothing.
+    Empty,
+    /// Envoy with a module written by hand against the bare ABI.
+    Raw,
+    /// The shipped Envoy with so many routes.
+    Ours { routes: usize },
+}
+
+/// All contenders, in the order they are measured and shown.
+pub const PLANS: &[Plan] = &[
+    Plan { name: "none", about: "floor: ORIGINAL_DST without a filter, 16 agents", kind: Kind::None { agents: AGENTS } },
+    Plan { name: "none-1", about: "floor: ORIGINAL_DST without a filter, 1 agent", kind: Kind::None { agents: 1 } },
+    Plan { name: "empty", about: "floor: a Wasm filter that does nothing, 16 agents", kind: Kind::Empty },
+    Plan { name: "raw", about: "floor: Wasm without SDK: one header, one metric, one fixed address", kind: Kind::Raw },
+    Plan { name: "ours-1", about: "pixell-envoy, 1 route", kind: Kind::Ours { routes: 1 } },
+    Plan { name: "ours-20", about: "pixell-envoy, 20 routes", kind: Kind::Ours { routes: 20 } },
+    Plan { name: "ours-1000", about: "pixell-envoy, 1,000 routes", kind: Kind::Ours { routes: 1000 } },
+    Plan { name: "ours-10000", about: "pixell-envoy, 10,000 routes", kind: Kind::Ours { routes: 10_000 } },
+    Plan {
+        name: "ours-largest",
+        about: "pixell-envoy, 65,535 routes (one for each port: no map is larger)",
+        kind: Kind::Ours { routes: LARGEST },
+    },
+];
+
+/// How many agents the load is spread over, where the contender has as many routes.
+pub const AGENTS: usize = 16;
+
+/// What all contenders are started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Stage<'a> {
+    /// Where the proxy runs.
+    pub cores: Cores,
+    /// The ports of the agents.
+    pub agents: &'a [u16],
+    /// The directory of router.wasm and admin.wasm.
+    pub modules: &'a Path,
+    /// Where files can be put as long as the contenders run.
+    pub scratch: &'a Path,
+}
+
+/// A contender that runs, on its core.
+#[derive(Debug)]
+pub struct Contender {
+    /// Where it is called.
+    pub address: SocketAddr,
+    /// The processes whose CPU time counts.
+    pub pids: Vec<u32>,
+    /// The ids to ask for, and the ports of the agents that must answer.
+    pub asked: Vec<(String, u16)>,
+    /// Ends it when dropped.
+    _running: Envoy,
+}
+
+impl Plan {
+    /// The floor that is asked for as many agents.
+    #[must_use]
+    pub const fn floor(&self) -> &'static str {
+        match self.kind {
+            Kind::Raw | Kind::None { agents: 1 } | Kind::Ours { routes: 1 } => "none-1",
+            _ => "none",
+        }
+    }
+
+    /// Starts the contender.
+    ///
+    /// # Errors
+    /// Where it does not get ready; the error names it.
+    pub async fn start(&self, stage: &Stage<'_>) -> Result<Contender> {
+        let started = match self.kind {
+            Kind::None { agents } => envoy::without_filter(stage, agents).await,
+            Kind::Empty => wasm::empty(stage).await,
+            Kind::Raw => wasm::raw(stage).await,
+            Kind::Ours { routes } => envoy::shipped(stage, &Table::new(routes, stage.agents)).await,
+        };
+        started.with_context(|| format!("contender {}", self.name))
+    }
+}

@@ -1,0 +1,96 @@
+//! What `cargo xtask bench` runs: the filter beside its floors and beside what others would use, measured round by round.
+
+pub mod agents;
+pub mod connection;
+pub mod contender;
+pub mod cpu_time;
+pub mod load;
+pub mod machine;
+pub mod pinning;
+pub mod report;
+pub mod requests;
+pub mod results;
+pub mod rounds;
+pub mod summary;
+pub mod table;
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::contender::{AGENTS, PLANS, Stage};
+use crate::load::Load;
+use crate::pinning::Cores;
+use crate::results::Results;
+
+/// What to measure.
+#[derive(Debug)]
+pub struct Settings<'a> {
+    /// How many rounds.
+    pub rounds: u32,
+    /// Names of contenders, or beginnings of names before a `-`; all where it is empty.
+    pub only: &'a [String],
+    /// The directory of router.wasm and admin.wasm.
+    pub modules: &'a Path,
+}
+
+/// Runs everything that is asked for.
+///
+/// # Errors
+/// Where a name of `only` means nothing, or something does not start or answers wrongly.
+pub fn run(settings: &Settings<'_>) -> Result<Results> {
+    check(settings.only)?;
+    let machine = machine::describe()?;
+    let cores = Cores::choose()?;
+    // Before any other thread is there: all of them inherit it.
+    cores.take_load()?;
+    let agents = agents::start(AGENTS)?;
+    let scratch = tempfile::tempdir()?;
+    let stage = Stage { cores, agents: &agents, modules: settings.modules, scratch: scratch.path() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(measure(settings, &stage, machine))
+}
+
+async fn measure(settings: &Settings<'_>, stage: &Stage<'_>, machine: results::Machine) -> Result<Results> {
+    let mut running = Vec::new();
+    let mut loads = Vec::new();
+    for plan in PLANS.iter().filter(|plan| wanted(plan.name, settings.only)) {
+        eprintln!("starting {}: {}", plan.name, plan.about);
+        let contender = plan.start(stage).await?;
+        loads.push((plan.name, Load::new(contender.address, &contender.asked, &contender.pids)?));
+        running.push(contender);
+    }
+    let samples = rounds::run(&mut loads, settings.rounds)?;
+    Ok(Results { machine, rounds: settings.rounds, contenders: requests::rows(&samples), figures: requests::figures(&samples) })
+}
+
+/// Whether `name` is asked for: all are where nothing is said.
+fn wanted(name: &str, only: &[String]) -> bool {
+    only.is_empty()
+        || only.iter().any(|asked| name == asked || name.strip_prefix(asked.as_str()).is_some_and(|rest| rest.starts_with('-')))
+}
+
+fn check(only: &[String]) -> Result<()> {
+    for asked in only {
+        if !PLANS.iter().any(|plan| wanted(plan.name, std::slice::from_ref(asked))) {
+            let known: Vec<_> = PLANS.iter().map(|plan| plan.name).collect();
+            bail!("--only {asked}: nothing is called so; known are {}", known.join(", "));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_or_its_beginning_chooses() {
+        let only = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(wanted("ours-20", &[]));
+        assert!(wanted("ours-20", &only(&["none", "ours"])));
+        assert!(!wanted("ours-20", &only(&["ours-2"])));
+        assert!(check(&only(&["ours", "raw"])).is_ok());
+        assert!(check(&only(&["hours"])).unwrap_err().to_string().contains("known are none,"));
+    }
+}
