@@ -1,11 +1,10 @@
 """Keeps Envoy's map equal to a mapping of the program's own."""
 
 import asyncio
-from typing import Dict
 
 from pixell_envoy import Reconciler, RouteApiClient
 
-ports: Dict[str, int] = {"agent-a": 50054}
+ports: dict[str, int] = {"agent-a": 50054}
 
 
 async def main() -> None:

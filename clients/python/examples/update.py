@@ -1,12 +1,11 @@
 """Changes the map as a whole without losing what another writer changes at the same time."""
 
 import asyncio
-from typing import Dict
 
 from pixell_envoy import Route, RouteApiClient
 
 
-def drain_all(routes: Dict[str, Route]) -> Dict[str, Route]:
+def drain_all(routes: dict[str, Route]) -> dict[str, Route]:
     return {deployment_id: Route(route.port, "draining") for deployment_id, route in routes.items()}
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from envoy_process import EnvoyProcess
 
-from pixell_envoy import RouteApiClient
+from pixell_envoy import EnvoyManager, RouteApiClient
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -41,6 +41,14 @@ async def client(shared_envoy: EnvoyProcess) -> AsyncIterator[RouteApiClient]:
     async with RouteApiClient(shared_envoy.url) as client:
         await client.replace_routes({})
         yield client
+
+
+@pytest.fixture
+async def manager(shared_envoy: EnvoyProcess, client: RouteApiClient) -> AsyncIterator[EnvoyManager]:
+    """A manager of the shared Envoy, whose map is empty."""
+    manager = EnvoyManager(shared_envoy.url)
+    yield manager
+    await manager.close()
 
 
 def _running(envoy: EnvoyProcess) -> Iterator[EnvoyProcess]:

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Optional
 
 ROOT = Path(__file__).resolve().parents[3]
 TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
@@ -105,7 +105,7 @@ class EnvoyProcess:
             time.sleep(0.02)
         raise AssertionError(f"Envoy was not ready after {START_SECONDS} s:\n{self.log}")
 
-    def _bound_ports(self) -> Dict[str, int]:
+    def _bound_ports(self) -> dict[str, int]:
         listeners = json.loads(self._admin("/listeners?format=json"))["listener_statuses"]
         return {listener["name"]: listener["local_address"]["socket_address"]["port_value"] for listener in listeners}
 
@@ -127,7 +127,7 @@ class EnvoyProcess:
 def render(agents_port: int, admin_port: int, module_directory: Path, admin_socket: Path) -> str:
     """The shipped configuration with ports, addresses and paths replaced, and nothing else."""
     text = (ROOT / "envoy/envoy.yaml").read_text()
-    replacements: List[Tuple[str, str]] = [
+    replacements: list[tuple[str, str]] = [
         ("address: 0.0.0.0, port_value: 50051", f"address: 127.0.0.1, port_value: {agents_port}"),
         ("address: 0.0.0.0, port_value: 9901", f"address: 127.0.0.1, port_value: {admin_port}"),
         ("/usr/local/lib/pixell-envoy/router.wasm", f"{module_directory}/router.wasm"),
@@ -147,7 +147,9 @@ def modules() -> Path:
     directory = Path(os.environ.get("PIXELL_MODULES", TARGET / "pixell"))
     for name in ("router.wasm", "admin.wasm"):
         if not (directory / name).is_file():
-            raise AssertionError(f"{directory / name} is missing: run `cargo xtask build`, or these tests by `cargo xtask test python`")
+            raise AssertionError(
+                f"{directory / name} is missing: run `cargo xtask build`, or these tests by `cargo xtask test python`"
+            )
     return directory
 
 
@@ -160,5 +162,7 @@ def binary() -> Path:
         raise AssertionError("Cargo.toml does not name the Envoy release")
     path = TARGET / "envoy" / pinned[1] / "envoy"
     if not path.is_file():
-        raise AssertionError(f"{path} is missing: run `cargo xtask test python`, which fetches it, or set ENVOY_BIN to an Envoy")
+        raise AssertionError(
+            f"{path} is missing: run `cargo xtask test python`, which fetches it, or set ENVOY_BIN to an Envoy"
+        )
     return path

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import List
 
 import pytest
 
 from pixell_envoy import Backoff, InvalidArgument
 
 
-def delays(draw: float) -> List[float]:
+def delays(draw: float) -> list[float]:
     return list(islice(Backoff(first=0.1, longest=1.0, random=lambda: draw).delays(), 7))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
-from typing import Any, Awaitable, Callable, Mapping
+from typing import Any, Callable
 
 import pytest
 from conftest import TOKEN
@@ -59,7 +60,9 @@ async def test_two_routes_swap_their_ports(client: RouteApiClient) -> None:
     assert await routes_of(client) == {"a": Route(50055), "b": Route(50054)}
 
 
-@pytest.mark.parametrize("deployment_id", ["a", "0f8fad5b-d9cb-469f-a165-70867728950e", "A.b_C-9", "...", ".", "..", "x" * 128])
+@pytest.mark.parametrize(
+    "deployment_id", ["a", "0f8fad5b-d9cb-469f-a165-70867728950e", "A.b_C-9", "...", ".", "..", "x" * 128]
+)
 async def test_puts_gets_and_deletes_one(client: RouteApiClient, deployment_id: str) -> None:
     added = await client.put_route(deployment_id, 50054)
     assert (added.added, added.changed) == (1, 0)
@@ -175,7 +178,9 @@ async def test_refusals_name_every_fault(client: RouteApiClient) -> None:
     await check_refused(client, client.delete_route("bad id"), InvalidRoutes, "invalid_routes", "/routes/bad id")
     await check_refused(client, client.get_route("bad id"), RouteNotFound, "not_found")
     too_long = "x" * 129
-    await check_refused(client, client.put_route(too_long, 50055), InvalidRoutes, "invalid_routes", f"/routes/{too_long}")
+    await check_refused(
+        client, client.put_route(too_long, 50055), InvalidRoutes, "invalid_routes", f"/routes/{too_long}"
+    )
 
 
 async def test_one_port_given_twice_is_refused(client: RouteApiClient) -> None:

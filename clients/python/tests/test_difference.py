@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import Dict, Mapping, Optional
+from collections.abc import Mapping
+from typing import Optional
 
 import pytest
 
@@ -17,7 +18,12 @@ A, B = Route(50054), Route(50055)
         ({"a": A}, {"a": A}, {}, {}),
         ({}, {"a": A}, {"a": A}, {"a": A}),
         ({"a": A}, {"a": B}, {"a": B}, {"a": B}),
-        ({"a": A}, {"a": Route(A.port, "draining")}, {"a": Route(A.port, "draining")}, {"a": Route(A.port, "draining")}),
+        (
+            {"a": A},
+            {"a": Route(A.port, "draining")},
+            {"a": Route(A.port, "draining")},
+            {"a": Route(A.port, "draining")},
+        ),
         ({"a": A}, {}, {"a": None}, {}),
         ({"a": A}, {"a": None}, {"a": None}, {"a": None}),
         ({}, {"a": None}, {}, {}),
@@ -27,8 +33,8 @@ A, B = Route(50054), Route(50055)
 def test_is_the_patch_from_one_to_the_other(
     current: Mapping[str, Route],
     wanted: Mapping[str, Optional[Route]],
-    exact: Dict[str, Optional[Route]],
-    keeping: Dict[str, Optional[Route]],
+    exact: dict[str, Optional[Route]],
+    keeping: dict[str, Optional[Route]],
 ) -> None:
     assert difference(current, wanted, keep_unknown=False) == exact
     assert difference(current, wanted, keep_unknown=True) == keeping

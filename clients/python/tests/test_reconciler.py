@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Dict, List, Optional
+from typing import Any, Optional
 
 import httpx
 import pytest
 from conftest import TOKEN
 from envoy_process import EnvoyProcess
-from eventually import eventually
+from watching import WITHIN, eventually
 
 from pixell_envoy import (
     Backoff,
@@ -27,16 +27,13 @@ from pixell_envoy import (
 NEVER = 3600.0
 """A poll that does not come, to show that something else was what set things right."""
 
-WITHIN = 5.0
-"""Seconds within which a restarted Envoy must have its map back."""
-
 
 class Observed(httpx.AsyncBaseTransport):
     """Passes requests on and notes method and status of each."""
 
     def __init__(self) -> None:
         self._inner = httpx.AsyncHTTPTransport()
-        self.seen: List[str] = []
+        self.seen: list[str] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await self._inner.handle_async_request(request)
@@ -47,7 +44,7 @@ class Observed(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-async def routes_of(client: RouteApiClient) -> Dict[str, Route]:
+async def routes_of(client: RouteApiClient) -> dict[str, Route]:
     return dict((await client.get_routes()).routes)
 
 
@@ -80,7 +77,7 @@ async def test_pushes_a_change_at_once(client: RouteApiClient) -> None:
 
 
 async def test_no_change_is_lost_however_fast_they_come(client: RouteApiClient) -> None:
-    wanted: Dict[str, int] = {}
+    wanted: dict[str, int] = {}
     async with Reconciler(client, lambda: wanted, poll=NEVER) as reconciler:
         for number in range(200):
             wanted[f"agent-{number}"] = 50070 + number
@@ -166,7 +163,7 @@ async def test_an_envoy_that_comes_late_gets_the_map(own_envoy: EnvoyProcess) ->
 
 async def test_backs_off_while_envoy_is_away(own_envoy: EnvoyProcess) -> None:
     own_envoy.kill()
-    asked: List[float] = []
+    asked: list[float] = []
 
     def draw() -> float:
         asked.append(asyncio.get_running_loop().time())
@@ -189,9 +186,9 @@ async def test_backs_off_while_envoy_is_away(own_envoy: EnvoyProcess) -> None:
 
 async def test_a_wish_that_cannot_be_told_leaves_the_map_alone(client: RouteApiClient) -> None:
     await client.replace_routes({"running": 50060})
-    wanted: Optional[Dict[str, int]] = None
+    wanted: Optional[dict[str, int]] = None
 
-    def ask() -> Dict[str, int]:
+    def ask() -> dict[str, int]:
         if wanted is None:
             raise RuntimeError("not known yet")
         return wanted
@@ -219,7 +216,7 @@ async def test_a_wish_that_cannot_be_told_leaves_the_map_alone(client: RouteApiC
 async def test_a_wish_that_is_refused_leaves_the_map_alone(client: RouteApiClient, bad: Any, error: type) -> None:
     await client.replace_routes({"running": 50060})
     wanted = bad
-    refused: List[FaultyRequest] = []
+    refused: list[FaultyRequest] = []
     # A back-off as long as this shows that a change is tried at once.
     backoff = Backoff(NEVER, NEVER)
     async with Reconciler(client, lambda: wanted, poll=NEVER, backoff=backoff, on_refused=refused.append) as reconciler:
@@ -237,7 +234,7 @@ async def test_a_wish_that_is_refused_leaves_the_map_alone(client: RouteApiClien
 
 
 async def test_the_wish_can_be_awaited(client: RouteApiClient) -> None:
-    async def ask() -> Dict[str, int]:
+    async def ask() -> dict[str, int]:
         await asyncio.sleep(0)
         return {"a": 50054}
 
@@ -249,7 +246,7 @@ async def test_the_wish_can_be_awaited(client: RouteApiClient) -> None:
 async def test_an_older_wish_does_not_undo_a_newer_write(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
     known = {"a": 50054}
 
-    async def ask() -> Dict[str, int]:
+    async def ask() -> dict[str, int]:
         answer = dict(known)
         if "new" not in known:
             # An agent starts while the wish is on its way.

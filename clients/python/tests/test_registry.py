@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import List, Optional
+from typing import Optional
 
 import pytest
 
@@ -12,7 +12,9 @@ FAULTY = InvalidRoutes(Problem(422, "invalid_routes", "", ""))
 NOT_ALLOWED = Unauthorized(Problem(401, "unauthorized", "", ""))
 
 
-async def ask(registry: Registry, deployment_id: str, port: Optional[int], error: Optional[BaseException] = None) -> None:
+async def ask(
+    registry: Registry, deployment_id: str, port: Optional[int], error: Optional[BaseException] = None
+) -> None:
     async with registry.asking(deployment_id, port):
         if error is not None:
             raise error
@@ -58,7 +60,7 @@ async def test_after_any_other_failure_the_request_stands(error: BaseException) 
 
 async def test_calls_for_one_id_run_in_the_order_they_were_made() -> None:
     registry = Registry()
-    order: List[int] = []
+    order: list[int] = []
 
     async def register(port: int) -> None:
         async with registry.asking("a", port):

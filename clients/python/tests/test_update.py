@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Awaitable, Callable, Dict, List, Mapping, Optional
+from collections.abc import Awaitable, Mapping
+from typing import Callable, Optional
 
 import httpx
 import pytest
 from envoy_process import EnvoyProcess
 from transports import FaultyTransport
 
-from pixell_envoy import InvalidArgument, InvalidRoutes, OutcomeUnknown, PreconditionFailed, Retry, Route, RouteApiClient
+from pixell_envoy import (
+    InvalidArgument,
+    InvalidRoutes,
+    OutcomeUnknown,
+    PreconditionFailed,
+    Retry,
+    Route,
+    RouteApiClient,
+)
 
 QUICK = Retry(attempts=1)
 
 
-def count_up(routes: Dict[str, Route]) -> Mapping[str, int]:
+def count_up(routes: dict[str, Route]) -> Mapping[str, int]:
     """Not idempotent: a second time is one too many."""
     return {**{key: route.port for key, route in routes.items()}, "counter": routes["counter"].port + 1}
 
 
-def set_a(routes: Dict[str, Route]) -> Mapping[str, Route]:
+def set_a(routes: dict[str, Route]) -> Mapping[str, Route]:
     """Idempotent."""
     return {**routes, "a": Route(60000)}
 
@@ -116,7 +125,7 @@ async def same_update(client: RouteApiClient) -> None:
     ],
 )
 async def test_a_loss_that_can_be_made_good(
-    shared_envoy: EnvoyProcess, client: RouteApiClient, faults: List[str], meanwhile: Optional[Meanwhile]
+    shared_envoy: EnvoyProcess, client: RouteApiClient, faults: list[str], meanwhile: Optional[Meanwhile]
 ) -> None:
     await client.replace_routes({"counter": 20000})
     transport = FaultyTransport(faults, None if meanwhile is None else lambda: meanwhile(client))
@@ -138,7 +147,7 @@ async def test_a_loss_that_can_be_made_good(
     ],
 )
 async def test_a_loss_that_cannot_be_made_good_is_told(
-    shared_envoy: EnvoyProcess, client: RouteApiClient, faults: List[str], meanwhile: Optional[Meanwhile], made: bool
+    shared_envoy: EnvoyProcess, client: RouteApiClient, faults: list[str], meanwhile: Optional[Meanwhile], made: bool
 ) -> None:
     await client.replace_routes({"counter": 20000})
     transport = FaultyTransport(faults, None if meanwhile is None else lambda: meanwhile(client))
@@ -149,10 +158,12 @@ async def test_a_loss_that_cannot_be_made_good_is_told(
     assert await counter(client) == 20000 + made + (meanwhile is same_update)
 
 
-@pytest.mark.parametrize("faults", [["answer lost"], ["request lost"], ["request lost", "answer lost"], ["answer lost", "request lost"]])
+@pytest.mark.parametrize(
+    "faults", [["answer lost"], ["request lost"], ["request lost", "answer lost"], ["answer lost", "request lost"]]
+)
 @pytest.mark.parametrize("meanwhile", [None, other_update])
 async def test_an_idempotent_update_survives_any_loss(
-    shared_envoy: EnvoyProcess, client: RouteApiClient, faults: List[str], meanwhile: Optional[Meanwhile]
+    shared_envoy: EnvoyProcess, client: RouteApiClient, faults: list[str], meanwhile: Optional[Meanwhile]
 ) -> None:
     transport = FaultyTransport(faults, None if meanwhile is None else lambda: meanwhile(client))
     async with RouteApiClient(shared_envoy.url, transport=transport) as lossy:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Awaitable, Callable, Iterable, List, Optional, Type
+from collections.abc import Awaitable, Iterable
+from typing import Callable, Optional
 
 import httpx
 
 
 class FaultyTransport(httpx.AsyncBaseTransport):
-    """Passes requests on to the real transport and applies the faults given, one a write, in order; then works normally.
+    """Passes requests on to the real transport and applies the faults given, one a write; then works normally.
 
     `meanwhile` runs after the first faulty write: another writer's chance.
     """
 
     def __init__(self, faults: Iterable[str], meanwhile: Optional[Callable[[], Awaitable[object]]] = None) -> None:
         self._inner = httpx.AsyncHTTPTransport()
-        self._faults: List[str] = list(faults)
+        self._faults: list[str] = list(faults)
         self._meanwhile = meanwhile
         self.writes = 0
 
@@ -29,7 +30,7 @@ class FaultyTransport(httpx.AsyncBaseTransport):
         if fault == "answer lost":
             await (await self._inner.handle_async_request(request)).aread()
         await self._run_meanwhile()
-        error: Type[httpx.TransportError] = httpx.ConnectError if fault == "not connected" else httpx.ReadError
+        error: type[httpx.TransportError] = httpx.ConnectError if fault == "not connected" else httpx.ReadError
         raise error(fault)
 
     async def aclose(self) -> None:

@@ -58,7 +58,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "python",
-        about: "the Python client: its types, and its tests against a real Envoy",
+        about: "the Python client: its form and types, and its tests against a real Envoy",
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Pytest,
         command: python,
@@ -98,6 +98,8 @@ fn python() -> Result<Command> {
         tool.current_dir(&client);
         tool
     };
+    run(tool("ruff").args(["format", "--check"]))?;
+    run(tool("ruff").arg("check"))?;
     run(&mut tool("mypy"))?;
     Ok(tool("pytest"))
 }

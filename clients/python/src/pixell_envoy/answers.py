@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Mapping, Optional, Type, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, Callable, Optional, TypeVar, cast
 
 import httpx
 
@@ -113,11 +114,11 @@ def _version(body: Mapping[str, Any]) -> MapVersion:
     return MapVersion(_typed(body["epoch"], str), _typed(body["generation"], int))
 
 
-def _object(value: Any) -> Dict[str, Any]:
-    return cast(Dict[str, Any], _typed(value, dict))
+def _object(value: Any) -> dict[str, Any]:
+    return cast(dict[str, Any], _typed(value, dict))
 
 
-def _typed(value: Any, kind: Type[T]) -> T:
+def _typed(value: Any, kind: type[T]) -> T:
     # bool is an int to Python, but not to JSON.
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError(f"expected {kind.__name__}, found {value!r}"[:_EXCERPT])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Callable, Iterator
+from typing import Callable
 
 from .errors import InvalidArgument
 
@@ -13,8 +14,8 @@ from .errors import InvalidArgument
 class Backoff:
     """Delays in seconds that double from `first` up to `longest`.
 
-    Each is drawn from the upper half of its interval, so that several clients that lost the same Envoy do not come back in step and
-    none comes back at once.
+    Each is drawn from the upper half of its interval, so that several clients that lost the same Envoy do not come back
+    in step and none comes back at once.
     """
 
     first: float

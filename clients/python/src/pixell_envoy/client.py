@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
+from typing import Any, Callable, Optional
 
 import httpx
 
@@ -19,24 +20,26 @@ from .retry import Retry
 
 DEFAULT_ADMIN_URL = "http://127.0.0.1:9901"
 
-# An id that can stand in a path. Envoy resolves "." and ".." there even where they are percent-encoded, and anything else is no id.
+# An id that can stand in a path. Envoy resolves "." and ".." there even where they are percent-encoded, and anything
+# else is no id.
 _PATH_SAFE = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}")
 
 _DEFAULT_RETRY = Retry()
 
 
 class RouteApiClient:
-    """A client of one Envoy. Not bound to an event loop before its first call; close it in the end, or use `async with`.
+    """A client of one Envoy. Bound to the event loop of its first call; close it in the end, or use `async with`.
 
-    `token` is the value of PIXELL_ADMIN_TOKEN that Envoy was started with; by default it is read from that variable here, and an empty
-    one means none. `timeout` (seconds) bounds one call including its repetitions. `transport` replaces the connection pool.
+    `token` is the value of PIXELL_ADMIN_TOKEN that Envoy was started with; by default it is read from that variable
+    here, and an empty one means none. `timeout` (seconds) bounds one call including its repetitions. `transport`
+    replaces the connection pool.
 
-    Every write takes `if_match` (written only while the map still has that version, else PreconditionFailed) and `dry_run` (checked and
-    counted in full, nothing changed). Any call raises a RouteApiError.
+    Every write takes `if_match` (written only while the map still has that version, else PreconditionFailed) and
+    `dry_run` (checked and counted in full, nothing changed). Any call raises a RouteApiError.
 
-    Repetitions: a request that could not be sent, and one that Envoy gave up unchanged (503), is sent again. One whose answer got lost is
-    sent again too, because executing any of these calls twice leaves the same map as once; with `if_match` it is not, and OutcomeUnknown
-    says so: `update` shows how to go on.
+    Repetitions: a request that could not be sent, and one that Envoy gave up unchanged (503), is sent again. One whose
+    answer got lost is sent again too, because executing any of these calls twice leaves the same map as once; with
+    `if_match` it is not, and OutcomeUnknown says so: `update` shows how to go on.
     """
 
     def __init__(
@@ -69,7 +72,11 @@ class RouteApiClient:
         return await self._write(_write_call("PUT", "/v1/routes", _map_to_json(routes), if_match, dry_run))
 
     async def patch_routes(
-        self, changes: Mapping[str, Optional[RouteLike]], *, if_match: Optional[MapVersion] = None, dry_run: bool = False
+        self,
+        changes: Mapping[str, Optional[RouteLike]],
+        *,
+        if_match: Optional[MapVersion] = None,
+        dry_run: bool = False,
     ) -> WriteResult:
         """Adds and changes routes, removes those given as None, and leaves all others alone: all or nothing."""
         return await self._write(_write_call("PATCH", "/v1/routes", _map_to_json(changes), if_match, dry_run))
@@ -105,17 +112,18 @@ class RouteApiClient:
 
     async def update(
         self,
-        change: Callable[[Dict[str, Route]], Mapping[str, RouteLike]],
+        change: Callable[[dict[str, Route]], Mapping[str, RouteLike]],
         *,
         idempotent: bool = False,
         attempts: int = 100,
     ) -> WriteResult:
-        """Reads the map, lets `change` make a new one of it and writes that, as often as it takes to overtake no other writer.
+        """Reads the map, lets `change` make a new one of it and writes that, again where another writer was faster.
 
-        `change` gets a copy of its own and may be called several times; a map it leaves equal is not written. No other writer's update is
-        lost. Raises PreconditionFailed where others were faster `attempts` times, and OutcomeUnknown where the answer to a write got
-        lost and the map cannot tell whether it was made. With `idempotent`, that is for a `change` that does no more the second time
-        (setting or removing routes does not, counting up does), it is simply applied again instead.
+        `change` gets a copy of its own and may be called several times; a map it leaves equal is not written. No other
+        writer's update is lost. Raises PreconditionFailed where others were faster `attempts` times, and OutcomeUnknown
+        where the answer to a write got lost and the map cannot tell whether it was made. With `idempotent`, that is for
+        a `change` that does no more the second time (setting or removing routes does not, counting up does), it is
+        simply applied again instead.
         """
         return await update.update(self, change, idempotent, attempts, self._retry.sleep)
 
@@ -129,7 +137,7 @@ class RouteApiClient:
         answer = await self._connection.send(Call("GET", "/ready", accept=(200, 503)))
         return answer.response.status_code == 200
 
-    async def stats(self) -> Dict[str, Any]:
+    async def stats(self) -> dict[str, Any]:
         """Envoy's statistics (`GET /stats?format=json`), as Envoy formats them."""
         answer = await self._connection.send(Call("GET", "/stats", query={"format": "json"}))
         return answers.read(answer.response, dict)
@@ -142,7 +150,7 @@ class RouteApiClient:
         return self
 
     async def __aexit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:
         await self.close()
 
@@ -157,9 +165,9 @@ def _write_call(
     body: Any,
     if_match: Optional[MapVersion],
     dry_run: bool,
-    accept: Tuple[int, ...] = (200,),
+    accept: tuple[int, ...] = (200,),
 ) -> Call:
-    headers: Dict[str, str] = {}
+    headers: dict[str, str] = {}
     if body is not None:
         headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
     if if_match is not None:
@@ -186,10 +194,10 @@ def _checked(deployment_id: str) -> str:
     return deployment_id
 
 
-def _map_to_json(routes: Mapping[str, Optional[RouteLike]]) -> Dict[str, Any]:
+def _map_to_json(routes: Mapping[str, Optional[RouteLike]]) -> dict[str, Any]:
     return {"routes": {_checked(key): None if route is None else _to_json(route) for key, route in routes.items()}}
 
 
-def _to_json(route: RouteLike) -> Dict[str, Any]:
+def _to_json(route: RouteLike) -> dict[str, Any]:
     route = as_route(route)
     return {"port": route.port, "state": route.state}

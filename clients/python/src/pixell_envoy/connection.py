@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Optional
 
 import httpx
 
@@ -20,11 +21,11 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 @dataclass(frozen=True)
 class Call:
-    """One request. `accept` holds the statuses that are a success; `idempotent` says whether it may be executed twice."""
+    """One request. `accept` holds the statuses of a success; `idempotent` says whether it may be executed twice."""
 
     method: str
     path: str
-    accept: Tuple[int, ...] = (200,)
+    accept: tuple[int, ...] = (200,)
     idempotent: bool = True
     query: Optional[Mapping[str, str]] = None
     headers: Optional[Mapping[str, str]] = None
@@ -42,8 +43,9 @@ class Answer:
 class Connection:
     """Sends calls to one base URL.
 
-    It drives httpx's transport itself, without httpx.AsyncClient. That one writes a log line for each request, which with a poll a
-    second would fill PAR's log, and it takes proxies and credentials (~/.netrc) from the environment, which must never see the token.
+    It drives httpx's transport itself, without httpx.AsyncClient. That one writes a log line for each request, which
+    with a poll a second would fill PAR's log, and it takes proxies and credentials (~/.netrc) from the environment,
+    which must never see the token.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class Connection:
         return response
 
     def _request(self, call: Call, timeout: float) -> httpx.Request:
-        headers: Dict[str, str] = {"Accept": "application/json", **(call.headers or {})}
+        headers: dict[str, str] = {"Accept": "application/json", **(call.headers or {})}
         # Readiness and stats need no token; what is not sent cannot leak.
         if self._authorization is not None and call.path.startswith("/v1/"):
             headers["Authorization"] = self._authorization
@@ -143,5 +145,7 @@ def _authorization(token: Optional[str]) -> Optional[str]:
         return None
     if not all("!" <= character <= "~" for character in token):
         # httpx would refuse it as well, with the token in its message.
-        raise InvalidArgument(f"the token (by default {TOKEN_VARIABLE}) holds a blank or a character that is not printable ASCII")
+        raise InvalidArgument(
+            f"the token (by default {TOKEN_VARIABLE}) holds a blank or a character that is not printable ASCII"
+        )
     return f"Bearer {token}"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Dict, Mapping, Optional
+from collections.abc import Mapping
+from typing import Optional
 
 from .models import Route
 
 
 def difference(
     current: Mapping[str, Route], wanted: Mapping[str, Optional[Route]], keep_unknown: bool
-) -> Dict[str, Optional[Route]]:
+) -> dict[str, Optional[Route]]:
     """The merge patch from `current` to `wanted`; empty where they agree.
 
-    None in `wanted` stands for an id without a route. Ids that `wanted` does not name are removed, or with `keep_unknown` left alone.
+    None in `wanted` stands for an id without a route. Ids that `wanted` does not name are removed, or with
+    `keep_unknown` left alone.
     """
     patch = {key: route for key, route in wanted.items() if current.get(key) != route}
     if not keep_unknown:

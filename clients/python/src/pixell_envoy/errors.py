@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Optional, Tuple, Type
+from typing import Optional
 
 from .problem import Fault, Problem
 
@@ -39,7 +39,7 @@ class Refused(RouteApiError):
         self.problem = problem
 
     @property
-    def faults(self) -> Tuple[Fault, ...]:
+    def faults(self) -> tuple[Fault, ...]:
         """Every fault of the body, each with a JSON pointer. Only 409 and 422 have them."""
         return self.problem.faults
 
@@ -91,7 +91,7 @@ class RetriesExhausted(Refused):
         self.retry_after = retry_after
 
 
-REFUSALS: Dict[int, Type[Refused]] = {
+REFUSALS: dict[int, type[Refused]] = {
     400: BadRequest,
     401: Unauthorized,
     403: Forbidden,

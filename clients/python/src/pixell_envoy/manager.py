@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Awaitable, Dict, Mapping, Optional, TypeVar
+from collections.abc import Awaitable, Mapping
+from typing import Any, Optional, TypeVar
 
 from .client import DEFAULT_ADMIN_URL, RouteApiClient
 from .errors import ClientClosed, FaultyRequest, RouteApiError, Unreachable
@@ -21,12 +22,13 @@ class EnvoyManager:
 
     `token` and `timeout` are those of RouteApiClient.
 
-    The manager remembers what it was asked for, and from the first registration on a background task sees to it that Envoy has just
-    that: an Envoy that was restarted or away gets all agents back, a removal that did not arrive is made up for. So False means "not in
-    Envoy now", and the manager goes on trying until the agent is deregistered; only a registration that is at fault itself (a bad id, a
-    port that is not allowed) is dropped. Routes that this manager was never asked about are left alone: a PAR that was restarted
-    remembers nothing, and must not take the routes of running agents away. Call `replace_agents` once PAR knows all its agents, to
-    remove what is left over. `reconcile=False` turns the background task off.
+    The manager remembers what it was asked for, and from the first registration on a background task sees to it that
+    Envoy has just that: an Envoy that was restarted or away gets all agents back, a removal that did not arrive is made
+    up for. So False means "not in Envoy now", and the manager goes on trying until the agent is deregistered; only a
+    registration that is at fault itself (a bad id, a port that is not allowed) is dropped. Routes that this manager was
+    never asked about are left alone: a PAR that was restarted remembers nothing, and must not take the routes of
+    running agents away. Call `replace_agents` once PAR knows all its agents, to remove what is left over.
+    `reconcile=False` turns the background task off.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class EnvoyManager:
 
         Another id that had the port loses its route: its process must be gone.
         """
-        done = await self._attempt(f"register {deployment_id!r} on port {a2a_port!r}", self._register(deployment_id, a2a_port))
+        done = await self._attempt(
+            f"register {deployment_id!r} on port {a2a_port!r}", self._register(deployment_id, a2a_port)
+        )
         return done is not None
 
     async def deregister_agent(self, deployment_id: str) -> bool:
-        """Removes the route of `deployment_id`. True as well where there was none. Requests under way are not touched."""
+        """Removes the route of `deployment_id`. True as well where there was none. Leaves requests under way alone."""
         return await self._attempt(f"deregister {deployment_id!r}", self._deregister(deployment_id)) is not None
 
     async def replace_agents(self, ports: Mapping[str, int]) -> bool:
@@ -66,12 +70,15 @@ class EnvoyManager:
         """Whether Envoy is ready."""
         return await self._attempt("check the health of Envoy", self._is_ready()) or False
 
-    async def get_stats(self) -> Optional[Dict[str, Any]]:
+    async def get_stats(self) -> Optional[dict[str, Any]]:
         """Envoy's statistics as `GET /stats?format=json` gives them."""
         return await self._attempt("read the statistics of Envoy", self._stats())
 
     async def close(self) -> None:
-        """Stops the background task and closes the connections. Routes stay. Can be repeated; other calls fail from then on."""
+        """Stops the background task and closes the connections; routes stay. Other calls fail from then on.
+
+        Can be repeated.
+        """
         self._closed = True
         try:
             if self._reconciler is not None:
@@ -108,11 +115,11 @@ class EnvoyManager:
     async def _is_ready(self) -> bool:
         return await self._open(reconcile=False).is_ready()
 
-    async def _stats(self) -> Dict[str, Any]:
+    async def _stats(self) -> dict[str, Any]:
         return await self._open(reconcile=False).stats()
 
     def _open(self, reconcile: bool) -> RouteApiClient:
-        """The client, made at the first call, because the constructor may run before there is an event loop, and must not raise."""
+        """The client, made at the first call: the constructor may run without an event loop, and must not raise."""
         if self._closed:
             raise ClientClosed("this manager has been closed")
         if self._client is None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, Mapping, Tuple, Union
+from typing import Literal, Union
 
 from .errors import InvalidArgument
 
@@ -18,7 +19,8 @@ _ETAG = re.compile(r'"(?P<epoch>[0-9a-f]+)-(?P<generation>[0-9]+)"')
 class Route:
     """Where a deployment id leads: a TCP port on 127.0.0.1 and whether it takes new requests.
 
-    The allowed ports are set in Envoy's configuration (default 1024-65535 without Envoy's and PAR's own), so the API judges them.
+    The allowed ports are set in Envoy's configuration (default 1024-65535 without Envoy's and PAR's own), so the API
+    judges them.
     """
 
     port: int
@@ -45,8 +47,8 @@ def as_route(value: RouteLike) -> Route:
 class MapVersion:
     """Which state of the route map is meant.
 
-    `epoch` is drawn when an Envoy process stores its first map ("0" before), so it tells a restarted Envoy from a running one.
-    `generation` grows by one at each effective change and is 0 as long as no map has been stored.
+    `epoch` is drawn when an Envoy process stores its first map ("0" before), so it tells a restarted Envoy from a
+    running one. `generation` grows by one at each effective change and is 0 as long as no map has been stored.
     """
 
     epoch: str
@@ -86,22 +88,22 @@ class RouteMap:
 class WriteResult:
     """What a write did. Counts are routes.
 
-    `displaced` names the ids that lost their port to another id and are no longer routed.
-    `repeated` is True where the write was sent again because an earlier answer got lost: the write is in force, but the counts and
-    `displaced` tell what the last attempt found left to do.
+    `displaced` names the ids that lost their port to another id and are no longer routed. `repeated` is True where the
+    write was sent again because an earlier answer got lost: the write is in force, but the counts and `displaced` tell
+    what the last attempt found left to do.
     """
 
     version: MapVersion
     added: int
     changed: int
     removed: int
-    displaced: Tuple[str, ...] = ()
+    displaced: tuple[str, ...] = ()
     repeated: bool = False
 
 
 @dataclass(frozen=True)
 class Status:
-    """`GET /v1/status`: the map's version, how many routes it has, whether a map was stored yet, the filter's version."""
+    """What `GET /v1/status` says. `routes` is a count; `loaded` tells whether a map has been stored yet."""
 
     version: MapVersion
     routes: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Optional
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Problem:
     code: str
     title: str
     detail: str
-    faults: Tuple[Fault, ...] = ()
+    faults: tuple[Fault, ...] = ()
 
     def __str__(self) -> str:
         text = f"{self.status} {self.code}: {self.detail or self.title}"

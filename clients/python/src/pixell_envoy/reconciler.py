@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from contextlib import nullcontext
+from collections.abc import Awaitable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Awaitable, Callable, ContextManager, Dict, Mapping, Optional, Type, Union
+from typing import Callable, Optional, Union
 
 from .backoff import Backoff
 from .client import RouteApiClient
@@ -39,19 +40,21 @@ class ReconcilerState:
 class Reconciler:
     """Makes Envoy's map equal to what `wanted` returns: at start, after each `changed()`, and whenever the two differ.
 
-    That they differ is found by asking Envoy every `poll` seconds whether its map has changed (304 where not), so an Envoy that was
-    restarted, and has lost its map, gets it back within `poll`, or within the longest `backoff` after it answers again.
+    That they differ is found by asking Envoy every `poll` seconds whether its map has changed (304 where not), so an
+    Envoy that was restarted, and has lost its map, gets it back within `poll`, or within the longest `backoff` after it
+    answers again.
 
-    `wanted` is called, or awaited, at every poll. As long as it raises, Envoy's map is left as it is: raise in it until the truth is
-    known, an empty mapping removes everything. It must not block. Ids that it does not name are removed, or with `keep_unknown` left
-    alone. Stopping never removes a route: Envoy serves the last map on.
+    `wanted` is called, or awaited, at every poll. As long as it raises, Envoy's map is left as it is: raise in it until
+    the truth is known, an empty mapping removes everything. It must not block. Ids that it does not name are removed,
+    or with `keep_unknown` left alone. Stopping never removes a route: Envoy serves the last map on.
 
-    Each pass reads Envoy's map, then calls `wanted`, then writes on the condition that the map is still the one it read. So a write that
-    someone else makes meanwhile, and that `wanted` may not know yet, is never undone by an older truth.
+    Each pass reads Envoy's map, then calls `wanted`, then writes on the condition that the map is still the one it
+    read. So a write that someone else makes meanwhile, and that `wanted` may not know yet, is never undone by an older
+    truth.
 
-    `on_in_sync` is called after every pass that found nothing to do, `on_refused` with each refusal of the wanted map (409, 413, 422).
-    The context manager that `while_pushing` returns is entered before each write, with no await after a synchronous `wanted`, and left
-    after its answer.
+    `on_in_sync` is called after every pass that found nothing to do, `on_refused` with each refusal of the wanted map
+    (409, 413, 422). The context manager that `while_pushing` returns is entered before each write, with no await after
+    a synchronous `wanted`, and left after its answer.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Reconciler:
         backoff: Backoff = _BACKOFF,
         on_in_sync: Optional[Callable[[], None]] = None,
         on_refused: Optional[Callable[[FaultyRequest], None]] = None,
-        while_pushing: Callable[[], ContextManager[None]] = nullcontext,
+        while_pushing: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         if not poll > 0:
             raise InvalidArgument(f"poll is a number of seconds above 0, not {poll!r}")
@@ -90,7 +93,7 @@ class Reconciler:
         """Starts the task in the running event loop; does nothing where it runs already."""
         if self._task is not None and not self._task.done():
             return
-        # Made here and not in the constructor: until Python 3.10 an event belongs to the loop of the moment it was made.
+        # Made here and not in the constructor: in Python 3.9 an event belongs to the loop of the moment it was made.
         self._wake = asyncio.Event()
         self._synced = asyncio.Event()
         self._seen = None
@@ -108,7 +111,7 @@ class Reconciler:
         return self
 
     async def __aexit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:
         await self.stop()
 
@@ -165,7 +168,7 @@ class Reconciler:
                 unsettled = 0
                 await self._wait(self._poll)
             else:
-                # The next pass proves the push. Where maps keep differing, another writer works against this one: slow down.
+                # The next pass proves the push. Where the maps keep differing, another writer works against this one.
                 unsettled += 1
                 await self._wait(0 if unsettled == 1 else next(delays))
 
@@ -191,13 +194,15 @@ class Reconciler:
             self._seen = await self._client.get_routes_if_changed(self._seen.version) or self._seen
         return self._seen
 
-    async def _read_wanted(self) -> Dict[str, Optional[Route]]:
+    async def _read_wanted(self) -> dict[str, Optional[Route]]:
         wanted = self._wanted()
         if inspect.isawaitable(wanted):
             wanted = await wanted
         return {key: None if route is None else as_route(route) for key, route in wanted.items()}
 
-    async def _push(self, current: RouteMap, wanted: Mapping[str, Optional[Route]], patch: Mapping[str, Optional[Route]]) -> None:
+    async def _push(
+        self, current: RouteMap, wanted: Mapping[str, Optional[Route]], patch: Mapping[str, Optional[Route]]
+    ) -> None:
         self._out_of_sync()
         try:
             if self._keep_unknown:
@@ -232,8 +237,9 @@ class Reconciler:
     def _failed(self, error: Exception) -> None:
         # Once for each new reason, not once for each attempt.
         is_news = repr(error) != repr(self._state.last_error)
+        level = logging.WARNING if isinstance(error, Unreachable) else logging.ERROR
         logger.log(
-            logging.ERROR if is_news else logging.DEBUG,
+            level if is_news else logging.DEBUG,
             "cannot reconcile the route map, will try again: %r",
             error,
             # The trace of an error of this package tells nothing that the message does not.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import AsyncIterator, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Optional
 from weakref import WeakValueDictionary
 
 from .errors import FaultyRequest, InvalidArgument
@@ -16,19 +17,19 @@ AT_FAULT = (FaultyRequest, InvalidArgument)
 class Registry:
     """Ports by deployment id, as last asked for.
 
-    None stands for an id that was deregistered. It is kept until Envoy's map has been seen without the id, so that a removal which did
-    not reach Envoy is made up for.
+    None stands for an id that was deregistered. It is kept until Envoy's map has been seen without the id, so that a
+    removal which did not reach Envoy is made up for.
     """
 
     def __init__(self) -> None:
-        self._ports: Dict[str, Optional[int]] = {}
-        self._under_way: List[Tuple[str, Optional[int]]] = []
+        self._ports: dict[str, Optional[int]] = {}
+        self._under_way: list[tuple[str, Optional[int]]] = []
         self._replacing = 0
         self._push_ended: Optional[asyncio.Event] = None
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def settled(self) -> Dict[str, Optional[int]]:
-        """All that no call under way may be changing: such ids, and ids whose port is about to be given to another, are left out."""
+    def settled(self) -> dict[str, Optional[int]]:
+        """All but what a call under way may be changing: its id, and an id whose port it gives to another."""
         if self._replacing:
             return {}
         ids = {deployment_id for deployment_id, _ in self._under_way}
@@ -39,8 +40,9 @@ class Registry:
     async def asking(self, deployment_id: str, port: Optional[int]) -> AsyncIterator[None]:
         """Marks a call that asks for one id on `port`, or for its removal, as under way.
 
-        Calls for the same id wait for each other, in the order in which they were made. Unless the body says that the request is at fault,
-        this is then what was asked for: a call that failed otherwise, or was cancelled, may have reached Envoy, and it is still wanted.
+        Calls for the same id wait for each other, in the order in which they were made. Unless the body says that the
+        request is at fault, this is then what was asked for: a call that failed otherwise, or was cancelled, may have
+        reached Envoy, and it is still wanted.
         """
         async with self._locks.setdefault(deployment_id, asyncio.Lock()):
             await self._no_push()
@@ -69,7 +71,10 @@ class Registry:
 
     @contextmanager
     def pushing(self) -> Iterator[None]:
-        """Marks a push of what `settled` has just returned as under way. Calls wait for its end, lest they are overtaken by it."""
+        """Marks a push of what `settled` has just returned as under way.
+
+        Calls wait for its end, lest it takes effect after them.
+        """
         ended = self._push_ended = asyncio.Event()
         try:
             yield
@@ -81,7 +86,8 @@ class Registry:
     async def replacing(self, ports: Mapping[str, int]) -> AsyncIterator[None]:
         """Marks a replacement of the whole map by `ports` as under way.
 
-        Unless the body says that the request is at fault, `ports` is then what was asked for, together with all that was asked for meanwhile.
+        Unless the body says that the request is at fault, `ports` is then what was asked for, together with all that
+        was asked for meanwhile.
         """
         await self._no_push()
         before = dict(self._ports)

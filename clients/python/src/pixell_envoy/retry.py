@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Awaitable, Callable, Optional
+from typing import Callable, Optional
 
 from .backoff import Backoff
 from .errors import InvalidArgument, OutcomeUnknown, RetriesExhausted, RouteApiError, Unreachable
+
+_BACKOFF = Backoff(first=0.1, longest=1.0)
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Retry:
     """
 
     attempts: int = 3
-    backoff: Backoff = Backoff(first=0.1, longest=1.0)
+    backoff: Backoff = _BACKOFF
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -31,9 +34,9 @@ class Retry:
 def may_repeat(error: RouteApiError, idempotent: bool) -> bool:
     """Whether the request that failed with `error` can be sent again without doing more than was asked for.
 
-    A request that never left and one that Envoy gave up without a change can always be repeated. One whose answer got lost can be
-    repeated only where a second execution does no harm; a conditional write is none of these, because the 412 of its repetition
-    would hide that the first one landed.
+    A request that never left and one that Envoy gave up without a change can always be repeated. One whose answer got
+    lost can be repeated only where a second execution does no harm; a conditional write is none of these, because the
+    412 of its repetition would hide that the first one landed.
     """
     if isinstance(error, OutcomeUnknown):
         return idempotent

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Awaitable, Callable, Dict, Mapping, Optional
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Callable, Optional
 
 from .backoff import Backoff
 from .errors import InvalidArgument, OutcomeUnknown, PreconditionFailed, RouteApiError
@@ -11,7 +12,8 @@ from .models import Route, RouteLike, RouteMap, WriteResult, as_route
 if TYPE_CHECKING:
     from .client import RouteApiClient
 
-# Another writer was faster: a write takes about a millisecond, so a few of them are enough to get out of each other's way.
+# Another writer was faster: a write takes about a millisecond, so a few of them are enough to get out of each other's
+# way.
 _BACKOFF = Backoff(first=0.002, longest=0.1)
 # How often one conditional write is sent while its answers get lost.
 _SENDS = 3
@@ -19,7 +21,7 @@ _SENDS = 3
 
 async def update(
     client: RouteApiClient,
-    change: Callable[[Dict[str, Route]], Mapping[str, RouteLike]],
+    change: Callable[[dict[str, Route]], Mapping[str, RouteLike]],
     idempotent: bool,
     attempts: int,
     sleep: Callable[[float], Awaitable[None]],
@@ -37,7 +39,7 @@ async def update(
 
 
 async def _once(
-    client: RouteApiClient, change: Callable[[Dict[str, Route]], Mapping[str, RouteLike]], idempotent: bool
+    client: RouteApiClient, change: Callable[[dict[str, Route]], Mapping[str, RouteLike]], idempotent: bool
 ) -> WriteResult:
     """Raises PreconditionFailed only where the change is certainly not made, or may be made twice."""
     before = await client.get_routes()
@@ -49,7 +51,8 @@ async def _once(
         try:
             return await client.replace_routes(wanted, if_match=before.version)
         except OutcomeUnknown as error:
-            # The very same conditional write again: it can land only where the first did not, and if it lands the first never will.
+            # The very same conditional write again: it can land only where the first did not, and if it lands the first
+            # never will.
             lost = error
         except PreconditionFailed:
             if lost is None or idempotent or await _certainly_not_made(client, before, wanted):
@@ -65,8 +68,9 @@ async def _once(
 async def _certainly_not_made(client: RouteApiClient, before: RouteMap, wanted: Mapping[str, Route]) -> bool:
     """Whether the write that moved the map on from `before` can only have been another one.
 
-    Exactly one write happened since, and it made another map than ours would have: so ours was refused, or still under way and will
-    be. In every other case (further writes, an equal map, a restarted Envoy) ours may have been among them.
+    Exactly one write happened since, and it made another map than ours would have: so ours was refused, or still under
+    way and will be. In every other case (further writes, an equal map, a restarted Envoy) ours may have been among
+    them.
     """
     try:
         now = await client.get_routes()
