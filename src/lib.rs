@@ -12,6 +12,7 @@
 //! | [`decision`] | header and map to forward or reject |
 //! | [`upstream`] | how the chosen port is handed to Envoy |
 //! | [`rejection`] | every refusal of the data path |
+//! | [`metrics`] | names and labels of what is counted |
 //! | [`problem`] | the error document both roles answer with |
 //! | [`json`] | JSON text to values, duplicate keys kept apart |
 //! | [`config`] | plugin configuration |
@@ -25,6 +26,7 @@ pub mod config;
 pub mod decision;
 pub mod deployment_id;
 pub mod json;
+pub mod metrics;
 pub mod problem;
 pub mod rejection;
 pub mod route;

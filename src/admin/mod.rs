@@ -11,7 +11,7 @@ pub mod token;
 
 use self::call::{Call, Head, Operation};
 use self::etag::Version;
-use self::reply::Reply;
+use self::reply::{Outcome, Reply};
 use self::token::Token;
 use crate::change::{Applied, Change, Edit, Refusal, routes_of};
 use crate::config::AdminConfig;
@@ -105,15 +105,18 @@ impl RouteApi {
                 change.apply(&before, self.config.limits.max_routes).map_err(|refusal| refused(refusal, &call.operation))?;
             // Replacing nothing by an empty map is a change all the same: from now on the map counts as loaded.
             let loads = current.is_none() && (change.replace || !applied.is_empty());
-            if call.dry_run || (applied.is_empty() && !loads) {
+            if call.dry_run {
                 return Ok(Update::Keep(written(call, now, &applied)));
+            }
+            if applied.is_empty() && !loads {
+                return Ok(Update::Keep(written(call, now, &applied).with_outcome(Outcome::Confirmed)));
             }
             let epoch = current.map_or_else(backend.new_epoch, Snapshot::epoch);
             let next = Version { epoch, generation: now.generation + 1 };
             let bytes = applied
                 .encode(next.epoch, next.generation)
                 .map_err(|error| Problem::new(413, "payload_too_large", error.to_string()))?;
-            Ok(Update::Store(bytes, written(call, next, &applied)))
+            Ok(Update::Store(bytes, written(call, next, &applied).with_outcome(Outcome::Published)))
         });
         match published {
             Ok(reply) => reply,

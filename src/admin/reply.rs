@@ -9,6 +9,20 @@ use crate::route::Route;
 use crate::snapshot::Snapshot;
 use std::fmt::Write;
 
+/// What a reply means for the map, for whoever counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing was to be changed: a read or a dry run.
+    #[default]
+    Read,
+    /// The map was replaced by another one.
+    Published,
+    /// A write was accepted that changed nothing.
+    Confirmed,
+    /// The request was refused, with this code.
+    Refused(&'static str),
+}
+
 /// Status, headers and body, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -18,6 +32,8 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     /// The body; empty where the status has none.
     pub body: String,
+    /// What it means for the map.
+    pub outcome: Outcome,
 }
 
 impl Reply {
@@ -33,7 +49,7 @@ impl Reply {
     /// No body, but the version.
     #[must_use]
     pub fn empty(status: u16, version: Version) -> Self {
-        Self { status, headers: vec![("etag", version.etag()), no_store()], body: String::new() }
+        Self { status, headers: vec![("etag", version.etag()), no_store()], body: String::new(), outcome: Outcome::Read }
     }
 
     /// An error.
@@ -41,7 +57,14 @@ impl Reply {
     pub fn problem(problem: &Problem) -> Self {
         let mut headers = vec![("content-type", problem::CONTENT_TYPE.to_owned()), no_store()];
         headers.extend(problem.header.map(|(name, value)| (name, value.to_owned())));
-        Self { status: problem.status, headers, body: problem.to_json() }
+        Self { status: problem.status, headers, body: problem.to_json(), outcome: Outcome::Refused(problem.code) }
+    }
+
+    /// The same with another outcome.
+    #[must_use]
+    pub(super) fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.outcome = outcome;
+        self
     }
 }
 

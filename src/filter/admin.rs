@@ -1,8 +1,9 @@
 //! The route API's side of Envoy: gathers a request, hands it to [`RouteApi`], sends the reply.
 
 use super::host::{self, HostData, Signal};
+use super::metrics::AdminMetrics;
 use crate::admin::call::{Call, Head};
-use crate::admin::reply::Reply;
+use crate::admin::reply::{Outcome, Reply};
 use crate::admin::token::{self, Token};
 use crate::admin::{Backend, Begun, RouteApi, owns_path};
 use crate::change::{Change, Edit, routes_of};
@@ -23,6 +24,7 @@ pub(super) struct AdminRoot {
 struct Admin {
     api: RouteApi,
     signal: Signal,
+    metrics: AdminMetrics,
 }
 
 impl Context for AdminRoot {}
@@ -60,18 +62,27 @@ impl Admin {
         };
         prepare(&HostData);
         let signal = Signal::open();
-        store_bootstrap_routes(&config, signal)?;
-        Ok(Self { api: RouteApi { config, token }, signal })
+        let metrics = AdminMetrics::define();
+        metrics.written(store_bootstrap_routes(&config, signal)?, signal);
+        // Should an earlier VM have died after publishing a map, the gauges still tell of the one before.
+        metrics.settle(signal);
+        Ok(Self { api: RouteApi { config, token }, signal, metrics })
     }
 
     fn backend(&self) -> Backend<'_, HostData, Signal> {
         Backend { data: &HostData, signal: &self.signal, new_epoch: host::random }
     }
+
+    fn finish(&self, call: &Call, body: &[u8]) {
+        let reply = self.api.finish(call, body, &self.backend());
+        self.metrics.written(reply.outcome, self.signal);
+        send(&reply);
+    }
 }
 
 /// Stores the configured routes, but only where no map exists: every worker comes by here, also after a crash of its VM.
-fn store_bootstrap_routes(config: &AdminConfig, signal: Signal) -> Result<(), String> {
-    let Some(routes) = &config.bootstrap_routes else { return Ok(()) };
+fn store_bootstrap_routes(config: &AdminConfig, signal: Signal) -> Result<Outcome, String> {
+    let Some(routes) = &config.bootstrap_routes else { return Ok(Outcome::Read) };
     let mut edits = Vec::with_capacity(routes.len());
     for (id, route) in routes {
         edits.push((DeploymentId::parse(id.as_bytes()).map_err(|error| error.to_string())?, Edit::Set(*route)));
@@ -79,10 +90,13 @@ fn store_bootstrap_routes(config: &AdminConfig, signal: Signal) -> Result<(), St
     let change = Change { replace: true, edits };
     let stored = publish(&HostData, &signal, |current| {
         if current.is_some() {
-            return Ok(Update::Keep(()));
+            return Ok(Update::Keep(Outcome::Read));
         }
         let applied = change.apply(&routes_of(current), config.limits.max_routes).map_err(|refusal| format!("{refusal:?}"))?;
-        applied.encode(host::random(), 1).map(|bytes| Update::Store(bytes, ())).map_err(|error| error.to_string())
+        applied
+            .encode(host::random(), 1)
+            .map(|bytes| Update::Store(bytes, Outcome::Published))
+            .map_err(|error| error.to_string())
     });
     stored.map_err(|error| format!("/bootstrap_routes could not be stored: {error:?}"))
 }
@@ -118,8 +132,14 @@ impl HttpContext for AdminStream {
             if_none_match: if_none_match.as_deref(),
         };
         match admin.api.begin(&head, &admin.backend()) {
-            Begun::Answered(reply) => send(&reply),
-            Begun::NeedsBody(call) if end_of_stream => send(&admin.api.finish(&call, &[], &admin.backend())),
+            Begun::Answered(reply) => {
+                // A read that is refused says nothing about the map; what is not a read can only be meant as a write.
+                if !matches!(method.as_slice(), b"GET" | b"HEAD" | b"OPTIONS") {
+                    admin.metrics.written(reply.outcome, admin.signal);
+                }
+                send(&reply);
+            }
+            Begun::NeedsBody(call) if end_of_stream => admin.finish(&call, &[]),
             Begun::NeedsBody(call) => self.call = Some(call),
         }
         Action::Pause
@@ -150,11 +170,14 @@ impl AdminStream {
         // One byte more than allowed is enough to see that it is too much.
         let most = body_size.min(admin.api.config.max_body_bytes.saturating_add(1));
         let body = hostcalls::get_buffer(BufferType::HttpRequestBody, 0, most).ok().flatten().unwrap_or_default();
-        send(&admin.api.finish(&call, &body, &admin.backend()));
+        admin.finish(&call, &body);
     }
 }
 
 fn send(reply: &Reply) {
+    if let Outcome::Refused(code) = reply.outcome {
+        host::note_rejection(code);
+    }
     let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let body = (!reply.body.is_empty()).then_some(reply.body.as_bytes());
     if let Err(status) = hostcalls::send_http_response(u32::from(reply.status), headers, body) {

@@ -66,12 +66,28 @@ impl ChangeSignal for Signal {
             Self::Gauge(id) => {
                 let _ = hostcalls::increment_metric(*id, 1);
             }
-            Self::Key => loop {
-                let (bytes, cas) = HostData.get(SIGNAL_KEY);
-                if HostData.set(SIGNAL_KEY, &number(&bytes).wrapping_add(1).to_le_bytes(), cas).is_ok() {
-                    break;
-                }
-            },
+            Self::Key => {
+                let _ = next_number(SIGNAL_KEY);
+            }
+        }
+    }
+}
+
+/// Makes sure that a key for [`next_number`] exists; as with [`crate::store::prepare`], two first callers would get the same number else.
+pub(super) fn prepare_number(key: &str) {
+    if HostData.get(key).1 == 0 {
+        // An unconditional write cannot mismatch.
+        let _ = HostData.set(key, &[], 0);
+    }
+}
+
+/// Raises the number under a key of the shared data by one and gives the new one, from 1.
+pub(super) fn next_number(key: &str) -> u64 {
+    loop {
+        let (bytes, cas) = HostData.get(key);
+        let next = number(&bytes).wrapping_add(1);
+        if HostData.set(key, &next.to_le_bytes(), cas).is_ok() {
+            return next;
         }
     }
 }
@@ -89,6 +105,14 @@ pub(super) fn random() -> u64 {
 /// A request header; `None` where it is absent or empty. Several fields of one name come joined by commas.
 pub(super) fn request_header(name: &str) -> Option<Vec<u8>> {
     hostcalls::get_property(vec!["request", "headers", name]).ok().flatten()
+}
+
+/// Leaves the reason of a rejection to Envoy's access log and tracing, as the filter state `wasm.pixell.rejection`: unlike a
+/// response header, no agent can set it.
+pub(super) fn note_rejection(code: &str) {
+    if let Err(status) = hostcalls::set_property(vec!["pixell.rejection"], Some(code.as_bytes())) {
+        log::error!("the reason of a rejection could not be noted: {status:?}");
+    }
 }
 
 /// The plugin's configuration text.

@@ -5,6 +5,7 @@
 
 mod admin;
 mod host;
+mod metrics;
 mod router;
 
 use proxy_wasm::types::LogLevel;

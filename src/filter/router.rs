@@ -1,6 +1,7 @@
 //! The data path: one header read, one signal read and one foreign call for each request that is forwarded.
 
 use super::host::{self, HostData, Signal};
+use super::metrics::{CountedData, RouterMetrics};
 use crate::config::RouterConfig;
 use crate::decision::{Decision, decide, deployment_id};
 use crate::problem::CONTENT_TYPE;
@@ -26,7 +27,13 @@ impl RootContext for RouterRoot {
         match RouterConfig::parse(&host::plugin_configuration()) {
             Ok(config) => {
                 prepare(&HostData);
-                self.router = Some(Rc::new(Router { config, signal: Signal::open(), worker: RefCell::default() }));
+                self.router = Some(Rc::new(Router {
+                    config,
+                    signal: Signal::open(),
+                    data: CountedData::open(),
+                    metrics: RouterMetrics::define(),
+                    worker: RefCell::default(),
+                }));
                 true
             }
             Err(error) => {
@@ -48,6 +55,8 @@ impl RootContext for RouterRoot {
 struct Router {
     config: RouterConfig,
     signal: Signal,
+    data: CountedData,
+    metrics: RouterMetrics,
     worker: RefCell<Worker>,
 }
 
@@ -66,11 +75,11 @@ impl Context for RouterStream {}
 impl HttpContext for RouterStream {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         // Envoy creates no stream on a VM that was not configured.
-        let Some(router) = &self.router else { return reject(Rejection::Internal) };
+        let Some(router) = &self.router else { return respond(Rejection::Internal) };
         let header = router.config.id_headers.iter().find_map(|name| host::request_header(name));
         match deployment_id(header.as_deref()) {
             Ok(id) => router.decide(id),
-            Err(rejection) => reject(rejection),
+            Err(rejection) => router.reject(rejection),
         }
     }
 }
@@ -78,24 +87,30 @@ impl HttpContext for RouterStream {
 impl Router {
     fn decide(&self, id: crate::deployment_id::DeploymentId<'_>) -> Action {
         // Host calls may enter the guest again, but only to allocate: nobody else can hold the worker's state.
-        let Ok(mut worker) = self.worker.try_borrow_mut() else { return reject(Rejection::Internal) };
+        let Ok(mut worker) = self.worker.try_borrow_mut() else { return self.reject(Rejection::Internal) };
         let Worker { cache, argument } = &mut *worker;
-        match decide(id, cache.current(&HostData, &self.signal), self.config.fallback_port) {
+        match decide(id, cache.current(&self.data, &self.signal), self.config.fallback_port) {
             Decision::Forward { port } => {
                 match hostcalls::call_foreign_function(upstream::FUNCTION, Some(argument.for_port(port))) {
                     Ok(_) => Action::Continue,
                     Err(status) => {
                         log::error!("{} failed: {status:?}", upstream::FUNCTION);
-                        reject(Rejection::Internal)
+                        self.reject(Rejection::Internal)
                     }
                 }
             }
-            Decision::Reject(rejection) => reject(rejection),
+            Decision::Reject(rejection) => self.reject(rejection),
         }
+    }
+
+    fn reject(&self, rejection: Rejection<'_>) -> Action {
+        self.metrics.rejected(rejection.code());
+        host::note_rejection(rejection.code());
+        respond(rejection)
     }
 }
 
-fn reject(rejection: Rejection<'_>) -> Action {
+fn respond(rejection: Rejection<'_>) -> Action {
     let content_type = host::request_header("content-type").unwrap_or_default();
     let sent = if is_grpc(&content_type) {
         let status = match rejection.grpc_status() {

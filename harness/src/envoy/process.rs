@@ -19,6 +19,8 @@ use crate::wait;
 const START: Duration = Duration::from_secs(60);
 /// How long Envoy may take to end after SIGTERM.
 const STOP: Duration = Duration::from_secs(20);
+/// How long a line of the access log may take to be written.
+const LOGGED: Duration = Duration::from_secs(10);
 /// The longest path that a Unix socket can have on every system, in bytes.
 const SOCKET_PATH_LIMIT: usize = 103;
 /// How many of the log's last lines are shown when something fails.
@@ -142,6 +144,31 @@ impl Envoy {
     pub fn log(&self) -> String {
         let bytes = fs::read(log_file(self.directory.path())).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The access log as it stands by now: one JSON document for each line on Envoy's standard output, which carries nothing else.
+    ///
+    /// # Errors
+    /// Where a line is no JSON; the error shows it.
+    pub fn access_log(&self) -> Result<Vec<serde_json::Value>> {
+        let bytes = fs::read(access_log_file(self.directory.path())).unwrap_or_default();
+        // Envoy may be in the middle of a line.
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines = bytes.get(..whole).unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
+        lines.map(|line| serde_json::from_slice(line).with_context(|| format!("no JSON: {}", line.escape_ascii()))).collect()
+    }
+
+    /// The lines of the access log that `wanted` likes, once there are `count` of them.
+    ///
+    /// # Errors
+    /// Where a line is no JSON, or there are not as many of them after some seconds; the error shows what there is.
+    pub async fn logged(&self, count: usize, wanted: impl Fn(&serde_json::Value) -> bool) -> Result<Vec<serde_json::Value>> {
+        let found = || -> Result<Vec<_>> { Ok(self.access_log()?.into_iter().filter(|line| wanted(line)).collect()) };
+        let enough = || {
+            let found = found();
+            async move { Ok(Some(found?).filter(|lines| lines.len() >= count)) }
+        };
+        wait::until("the access log", LOGGED, enough).await.with_context(|| format!("it has {:?}", found()))
     }
 
     /// Asks Envoy to end, waits until it has, and tells how it ended.
@@ -270,6 +297,10 @@ fn admin_socket(directory: &Path) -> PathBuf {
     directory.join("admin.sock")
 }
 
+fn access_log_file(directory: &Path) -> PathBuf {
+    directory.join("access.log")
+}
+
 fn log_file(directory: &Path) -> PathBuf {
     directory.join("envoy.log")
 }
@@ -282,13 +313,15 @@ fn spawn(settings: &EnvoyBuilder, binary: &Path, directory: &Path) -> Result<Chi
         .arg("--config-path")
         .arg(&configuration)
         .args(["--concurrency", &settings.concurrency.to_string(), "--log-level", &settings.log_level])
+        // A test that looks for an access log line does not want to wait for the 10 s that Envoy gathers them otherwise.
+        .args(["--file-flush-interval-msec", "100"])
         // Each Envoy stands alone: no memory shared with another one on this machine.
         .arg("--disable-hot-restart")
         .stdin(Stdio::null());
     if !settings.foreground {
         // A variable of the developer's shell must not decide a test.
-        let log = File::options().create(true).append(true).open(log_file(directory))?;
-        command.env_clear().stdout(log.try_clone()?).stderr(log);
+        let append = |path| File::options().create(true).append(true).open(path);
+        command.env_clear().stdout(append(access_log_file(directory))?).stderr(append(log_file(directory))?);
     }
     command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
     command.spawn().with_context(|| format!("starting {}", binary.display()))
