@@ -7,8 +7,8 @@ use harness::workspace;
 
 use crate::command::{self, program, say};
 
-/// The oldest Node.js that runs what wasm-bindgen makes of Rust's default WebAssembly features.
-const NODE: u32 = 18;
+/// The oldest major version of Node.js that the tests are known to run on.
+const NODE: u32 = 20;
 
 /// Makes sure that Rust can compile for `target`.
 ///
@@ -31,7 +31,7 @@ pub(crate) fn wasm_target(target: &str) -> Result<()> {
 /// # Errors
 /// Where it is not.
 pub(crate) fn node() -> Result<()> {
-    let advice = format!("install Node.js {NODE} or later (Debian: apt-get install nodejs)");
+    let advice = format!("install Node.js {NODE} or later (https://nodejs.org; Debian 13: apt-get install nodejs)");
     let said = command::read(program("node").arg("--version")).with_context(|| format!("node is missing: {advice}"))?;
     match node_major(&said) {
         Some(major) if major >= NODE => Ok(()),
