@@ -1,10 +1,10 @@
 //! A change: what one write does to the route map.
 
-use crate::deployment_id::DeploymentId;
+use crate::deployment_id::{DeploymentId, OwnedDeploymentId};
 use crate::json::pointer;
 use crate::problem::Fault;
 use crate::route::{Route, RouteState};
-use crate::snapshot::{Snapshot, TooLarge, encode};
+use crate::store::{SharedData, Stop, StoredMap};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The wanted change, as a request states it.
@@ -32,19 +32,19 @@ pub enum Edit {
     Remove,
 }
 
-/// What a change did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applied<'a> {
-    /// The whole map after it.
-    pub routes: BTreeMap<DeploymentId<'a>, Route>,
-    /// Ids that had no route before.
-    pub added: usize,
-    /// Ids whose port or state is another one now.
-    pub changed: usize,
+/// What a change does to a map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The routes that are new or another one than before.
+    pub set: BTreeMap<OwnedDeploymentId, Route>,
     /// Ids that have no route any more, displaced ones included.
-    pub removed: usize,
-    /// Ids that have no route any more and whose port belongs to another id now, in ascending order.
-    pub displaced: Vec<DeploymentId<'a>>,
+    pub removed: BTreeSet<OwnedDeploymentId>,
+    /// How many of `set` had no route before.
+    pub added: usize,
+    /// How many of `set` had another port or state.
+    pub changed: usize,
+    /// Those of `removed` whose port belongs to another id now.
+    pub displaced: BTreeSet<OwnedDeploymentId>,
 }
 
 /// Why a change cannot be applied; the map stays as it was.
@@ -56,21 +56,26 @@ pub enum Refusal {
     PortInUse(Vec<Fault>),
 }
 
-impl<'a> Change<'a> {
-    /// Applies the change to `current`, the map as it is now.
+impl Change<'_> {
+    /// Finds out what the change does to `map`, as it is now, and whether it may.
     ///
     /// # Errors
-    /// [`Refusal`] lists every fault.
-    pub fn apply(&self, current: &BTreeMap<DeploymentId<'a>, Route>, max_routes: usize) -> Result<Applied<'a>, Refusal> {
-        let mut routes = if self.replace { BTreeMap::new() } else { current.clone() };
-        let mut owners: BTreeMap<u16, DeploymentId<'a>> = BTreeMap::new();
+    /// [`Stop::Refused`] with every fault; [`Stop::Moved`] where the map moved on meanwhile.
+    pub fn apply<D: SharedData>(&self, map: &StoredMap<'_, D>, max_routes: usize) -> Result<Applied, Stop<Refusal>> {
+        let mut applied = Applied::default();
+        let mut edited = BTreeSet::new();
+        let mut owners: BTreeMap<u16, DeploymentId<'_>> = BTreeMap::new();
         let mut invalid = Vec::new();
         let mut in_use = Vec::new();
         for (id, edit) in &self.edits {
-            let route = match edit.resolve(current.get(id).copied()) {
+            edited.insert(*id);
+            let before = map.find(*id)?;
+            let route = match edit.resolve(before) {
                 Ok(Some(route)) => route,
                 Ok(None) => {
-                    routes.remove(id);
+                    if before.is_some() {
+                        applied.removed.insert((*id).into());
+                    }
                     continue;
                 }
                 Err(NoPort) => {
@@ -83,21 +88,35 @@ impl<'a> Change<'a> {
                 let detail = format!("port {} is also given to {owner}; one port serves one id", route.port);
                 in_use.push(Fault::new(pointer("/routes", id.as_str()), detail));
             }
-            routes.insert(*id, route);
+            if before != Some(route) {
+                applied.added += usize::from(before.is_none());
+                applied.changed += usize::from(before.is_some());
+                applied.set.insert((*id).into(), route);
+            }
         }
-        routes.retain(|id, route| owners.get(&route.port).is_none_or(|owner| owner == id));
-        if routes.len() > max_routes {
-            let detail = format!("the map would hold {} routes; at most {max_routes} are allowed", routes.len());
+        if self.replace {
+            let routes = map.routes()?;
+            applied.removed.extend(routes.into_iter().filter(|(id, _)| !edited.contains(id)).map(|(id, _)| id.into()));
+        }
+        for port in owners.keys() {
+            // Whoever had the port and was not given another one has lost it.
+            let owner = map.owner(*port)?.filter(|owner| !edited.contains(owner) || applied.removed.contains(&(*owner).into()));
+            applied.displaced.extend(owner.map(OwnedDeploymentId::from));
+        }
+        applied.removed.extend(applied.displaced.iter().cloned());
+        let len = (map.len() + applied.added).saturating_sub(applied.removed.len());
+        if len > max_routes {
+            let detail = format!("the map would hold {len} routes; at most {max_routes} are allowed");
             invalid.push(Fault::new("/routes", detail));
         }
         if !invalid.is_empty() {
             invalid.append(&mut in_use);
-            return Err(Refusal::Invalid(invalid));
+            return Err(Stop::Refused(Refusal::Invalid(invalid)));
         }
         if !in_use.is_empty() {
-            return Err(Refusal::PortInUse(in_use));
+            return Err(Stop::Refused(Refusal::PortInUse(in_use)));
         }
-        Ok(Applied::between(current, routes, &owners))
+        Ok(applied)
     }
 }
 
@@ -117,45 +136,18 @@ impl Edit {
     }
 }
 
-impl<'a> Applied<'a> {
-    fn between(
-        before: &BTreeMap<DeploymentId<'a>, Route>,
-        routes: BTreeMap<DeploymentId<'a>, Route>,
-        owners: &BTreeMap<u16, DeploymentId<'a>>,
-    ) -> Self {
-        let added = routes.keys().filter(|id| !before.contains_key(id)).count();
-        let changed = routes.iter().filter(|(id, route)| before.get(id).is_some_and(|old| old != *route)).count();
-        let gone = before.iter().filter(|(id, _)| !routes.contains_key(id));
-        let displaced: BTreeSet<_> =
-            gone.clone().filter(|(_, route)| owners.contains_key(&route.port)).map(|(id, _)| *id).collect();
-        let removed = gone.count();
-        Self { routes, added, changed, removed, displaced: displaced.into_iter().collect() }
-    }
-
+impl Applied {
     /// Whether the map is the same as before.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.added == 0 && self.changed == 0 && self.removed == 0
+        self.set.is_empty() && self.removed.is_empty()
     }
-
-    /// The map after the change as a snapshot.
-    ///
-    /// # Errors
-    /// [`TooLarge`], see [`encode`].
-    pub fn encode(&self, epoch: u64, generation: u64) -> Result<Vec<u8>, TooLarge> {
-        encode(epoch, generation, self.routes.iter().map(|(id, route)| (*id, *route)))
-    }
-}
-
-/// The routes of a snapshot; none where no map has been stored.
-#[must_use]
-pub fn routes_of<B: AsRef<[u8]>>(snapshot: Option<&Snapshot<B>>) -> BTreeMap<DeploymentId<'_>, Route> {
-    snapshot.into_iter().flat_map(Snapshot::iter).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::fake::FakeData;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -176,10 +168,17 @@ mod tests {
     }
 
     /// Applies to the map a: 1, b: 2 (draining), with at most three routes.
-    fn apply<'a>(replace: bool, edits: &[(&'a str, Edit)]) -> Result<Applied<'a>, Refusal> {
-        let edits = edits.iter().map(|(name, edit)| (id(name), *edit)).collect();
-        let current = BTreeMap::from([(id("a"), active(1)), (id("b"), draining(2))]);
-        Change { replace, edits }.apply(&current, 3)
+    fn apply(replace: bool, edits: &[(&str, Edit)]) -> Result<(Applied, BTreeMap<String, Route>), Refusal> {
+        let data = FakeData::with([("a", active(1)), ("b", draining(2))]);
+        let change = Change { replace, edits: edits.iter().map(|(name, edit)| (id(name), *edit)).collect() };
+        match change.apply(&StoredMap::now(&data), 3) {
+            Ok(applied) => {
+                data.publish(&change);
+                Ok((applied, data.routes()))
+            }
+            Err(Stop::Refused(refusal)) => Err(refusal),
+            Err(Stop::Moved) => panic!("nobody else writes"),
+        }
     }
 
     #[track_caller]
@@ -190,11 +189,11 @@ mod tests {
         counts: (usize, usize, usize),
         displaced: &[&str],
     ) {
-        let applied = apply(replace, edits).expect("valid");
-        let found: Vec<_> = applied.routes.iter().map(|(id, route)| (id.as_str(), *route)).collect();
+        let (applied, after) = apply(replace, edits).expect("valid");
+        let found: Vec<_> = after.iter().map(|(id, route)| (id.as_str(), *route)).collect();
         assert_eq!(found, routes);
-        assert_eq!((applied.added, applied.changed, applied.removed), counts);
-        assert_eq!(applied.displaced.iter().map(|id| id.as_str()).collect::<Vec<_>>(), displaced);
+        assert_eq!((applied.added, applied.changed, applied.removed.len()), counts);
+        assert_eq!(applied.displaced.iter().map(|id| id.as_id().as_str()).collect::<Vec<_>>(), displaced);
         assert_eq!(applied.is_empty(), counts == (0, 0, 0));
     }
 

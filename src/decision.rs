@@ -2,8 +2,7 @@
 
 use crate::deployment_id::DeploymentId;
 use crate::rejection::Rejection;
-use crate::route::RouteState;
-use crate::snapshot::Snapshot;
+use crate::route::{Route, RouteState};
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,26 +35,22 @@ pub fn deployment_id(header: Option<&[u8]>) -> Result<DeploymentId<'_>, Rejectio
     if ids.all(|id| id == Ok(first)) { Ok(first) } else { Err(Rejection::InvalidDeploymentId) }
 }
 
-/// Decides on a request for `id`.
+/// Decides on a request for `id`, whose route in the map is `route`.
 ///
-/// `map` is `None` until the first map has been pushed. With a `fallback_port`, ids that the map does not hold go there.
+/// With a `fallback_port`, ids that the map does not hold go there, also before the first map was pushed.
 #[must_use]
-pub fn decide<'a, B: AsRef<[u8]>>(id: DeploymentId<'a>, map: Option<&Snapshot<B>>, fallback_port: Option<u16>) -> Decision<'a> {
-    let route = map.and_then(|map| map.find(id));
+pub const fn decide(id: DeploymentId<'_>, route: Option<Route>, map_loaded: bool, fallback_port: Option<u16>) -> Decision<'_> {
     match (route, fallback_port) {
-        (Some(route), _) if route.state == RouteState::Active => Decision::Forward { port: route.port },
+        (Some(Route { port, state: RouteState::Active }), _) | (None, Some(port)) => Decision::Forward { port },
         (Some(_), _) => Decision::Reject(Rejection::DeploymentDraining(id)),
-        (None, Some(port)) => Decision::Forward { port },
-        (None, None) if map.is_none() => Decision::Reject(Rejection::RouteMapNotLoaded),
-        (None, None) => Decision::Reject(Rejection::UnknownDeployment(id)),
+        (None, None) if map_loaded => Decision::Reject(Rejection::UnknownDeployment(id)),
+        (None, None) => Decision::Reject(Rejection::RouteMapNotLoaded),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::Route;
-    use crate::snapshot::encode;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -82,24 +77,20 @@ mod tests {
     }
 
     #[test]
-    fn decides_by_the_map() {
-        let id = |text: &'static str| DeploymentId::parse(text.as_bytes()).expect("valid");
-        let routes = [
-            (id("down"), Route { port: 1025, state: RouteState::Draining }),
-            (id("up"), Route { port: 1024, state: RouteState::Active }),
-        ];
-        let bytes = encode(1, 1, routes.into_iter()).expect("fits");
-        let map = Snapshot::parse(bytes).expect("parses");
-        let check = |name, map: Option<&Snapshot<Vec<u8>>>, fallback, expected| {
-            assert_eq!(decide(id(name), map, fallback), expected, "{name} {fallback:?}");
+    fn decides_by_the_route() {
+        let id = DeploymentId::parse(b"a").expect("valid");
+        let up = Some(Route { port: 1024, state: RouteState::Active });
+        let down = Some(Route { port: 1025, state: RouteState::Draining });
+        let check = |route, loaded, fallback, expected| {
+            assert_eq!(decide(id, route, loaded, fallback), expected, "{route:?} {loaded} {fallback:?}");
         };
-        check("up", Some(&map), None, Decision::Forward { port: 1024 });
-        check("up", Some(&map), Some(9), Decision::Forward { port: 1024 });
-        check("down", Some(&map), None, Decision::Reject(Rejection::DeploymentDraining(id("down"))));
-        check("down", Some(&map), Some(9), Decision::Reject(Rejection::DeploymentDraining(id("down"))));
-        check("other", Some(&map), None, Decision::Reject(Rejection::UnknownDeployment(id("other"))));
-        check("other", Some(&map), Some(9), Decision::Forward { port: 9 });
-        check("up", None, None, Decision::Reject(Rejection::RouteMapNotLoaded));
-        check("up", None, Some(9), Decision::Forward { port: 9 });
+        check(up, true, None, Decision::Forward { port: 1024 });
+        check(up, true, Some(9), Decision::Forward { port: 1024 });
+        check(down, true, None, Decision::Reject(Rejection::DeploymentDraining(id)));
+        check(down, true, Some(9), Decision::Reject(Rejection::DeploymentDraining(id)));
+        check(None, true, None, Decision::Reject(Rejection::UnknownDeployment(id)));
+        check(None, true, Some(9), Decision::Forward { port: 9 });
+        check(None, false, None, Decision::Reject(Rejection::RouteMapNotLoaded));
+        check(None, false, Some(9), Decision::Forward { port: 9 });
     }
 }

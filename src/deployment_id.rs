@@ -40,6 +40,24 @@ impl<'a> DeploymentId<'a> {
     }
 }
 
+/// A deployment id that owns its text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnedDeploymentId(Box<str>);
+
+impl OwnedDeploymentId {
+    /// The id.
+    #[must_use]
+    pub fn as_id(&self) -> DeploymentId<'_> {
+        DeploymentId(&self.0)
+    }
+}
+
+impl From<DeploymentId<'_>> for OwnedDeploymentId {
+    fn from(id: DeploymentId<'_>) -> Self {
+        Self(id.0.into())
+    }
+}
+
 impl fmt::Display for DeploymentId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)

@@ -1,6 +1,6 @@
-//! A snapshot: the whole route map as one string of bytes, as it lies in Envoy's shared data.
+//! A snapshot: routes as one string of bytes, as they lie in Envoy's shared data.
 //!
-//! A worker looks ids up in these bytes; there is nothing to decode but the header. All numbers are little-endian:
+//! The store keeps the route map in 256 of them ([`crate::store`]). A worker looks ids up in these bytes; there is nothing to decode but the header. All numbers are little-endian:
 //!
 //! ```text
 //! header   magic "PXR1" | epoch u64 | generation u64 | routes u32 | log2 of the slots u32
@@ -16,7 +16,7 @@ const MAGIC: [u8; 4] = *b"PXR1";
 const HEADER_LEN: usize = 28;
 const ENTRY_HEAD_LEN: usize = 4;
 
-/// A route map in its stored form, over owned or borrowed bytes.
+/// Routes in their stored form, over owned or borrowed bytes.
 #[derive(Clone, Debug)]
 pub struct Snapshot<B> {
     bytes: B,
@@ -60,7 +60,7 @@ impl<B: AsRef<[u8]>> Snapshot<B> {
         self.epoch
     }
 
-    /// How many effective changes the map has seen; the first stored map is 1.
+    /// The generation of the map that these routes were written for.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -72,7 +72,7 @@ impl<B: AsRef<[u8]>> Snapshot<B> {
         self.len
     }
 
-    /// Whether the map holds no route.
+    /// Whether there is no route.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -81,9 +81,15 @@ impl<B: AsRef<[u8]>> Snapshot<B> {
     /// The route of an id.
     #[must_use]
     pub fn find(&self, id: DeploymentId<'_>) -> Option<Route> {
+        self.find_hashed(id, hash(id))
+    }
+
+    /// The route of an id whose [`hash`] is known already.
+    #[must_use]
+    pub fn find_hashed(&self, id: DeploymentId<'_>, hash: u32) -> Option<Route> {
         let bytes = self.bytes.as_ref();
         let wanted = id.as_str().as_bytes();
-        let mut slot = hash(wanted) & self.slot_mask;
+        let mut slot = hash & self.slot_mask;
         // A well-formed table always has a free slot; the bound is for a damaged one.
         for _ in 0..=self.slot_mask {
             let at = HEADER_LEN.checked_add(usize::try_from(slot).ok()?.checked_mul(4)?)?;
@@ -134,12 +140,12 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Writes a map as a snapshot.
+/// Writes routes as a snapshot.
 ///
 /// The routes must come in ascending order of their ids, each id once (a `BTreeMap` gives them so).
 ///
 /// # Errors
-/// [`TooLarge`] where the map does not fit into 4 GiB, the reach of an offset.
+/// [`TooLarge`] where they do not fit into 4 GiB, the reach of an offset.
 pub fn encode<'a, I>(epoch: u64, generation: u64, routes: I) -> Result<Vec<u8>, TooLarge>
 where
     I: ExactSizeIterator<Item = (DeploymentId<'a>, Route)>,
@@ -152,9 +158,9 @@ where
     let mut table = vec![0_u32; usize::try_from(slots).map_err(|_| TooLarge)?];
     let mut entries = Vec::with_capacity(routes.len().saturating_mul(44));
     for (id, route) in routes {
+        let mut slot = hash(id) & slot_mask;
         let id = id.as_str().as_bytes();
         let reference = u32::try_from(entries.len()).ok().and_then(|offset| offset.checked_add(1)).ok_or(TooLarge)?;
-        let mut slot = hash(id) & slot_mask;
         while let Some(taken) = usize::try_from(slot).ok().and_then(|slot| table.get_mut(slot)) {
             if *taken == 0 {
                 *taken = reference;
@@ -178,13 +184,15 @@ where
     Ok(bytes)
 }
 
-/// FNV-1a over eight bytes at a time. Stored positions depend on it: another hash is another format, with another magic.
+/// The hash of an id: FNV-1a over eight bytes at a time. The top eight bits choose the shard, the low ones the slot in it. What is
+/// stored depends on it, so another hash is another format, with another magic.
 ///
 /// Callers choose the ids they ask for, but not the ids in the table, so they cannot build collisions.
-fn hash(id: &[u8]) -> u32 {
+#[must_use]
+pub fn hash(id: DeploymentId<'_>) -> u32 {
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let mut state = 0xcbf2_9ce4_8422_2325_u64;
-    let mut chunks = id.chunks_exact(8);
+    let mut chunks = id.as_str().as_bytes().chunks_exact(8);
     for chunk in &mut chunks {
         let word = chunk.try_into().map_or(0, u64::from_le_bytes);
         state = (state ^ word).wrapping_mul(PRIME);
@@ -227,13 +235,13 @@ impl fmt::Display for InvalidSnapshot {
 
 impl std::error::Error for InvalidSnapshot {}
 
-/// The map is larger than a snapshot can be.
+/// There are more routes than a snapshot can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge;
 
 impl fmt::Display for TooLarge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the route map does not fit into a snapshot (4 GiB)")
+        f.write_str("the routes do not fit into a snapshot (4 GiB)")
     }
 }
 

@@ -9,8 +9,12 @@ use pixell_router::deployment_id::DeploymentId;
 use pixell_router::json::Json;
 use pixell_router::route::{Route, RouteState};
 use pixell_router::snapshot::{Snapshot, encode};
+use pixell_router::store::{
+    CasMismatch, ChangeSignal, PublishError, RouteCache, SharedData, StoredMap, Update, prepare, publish,
+};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 
 fn ids() -> impl Strategy<Value = String> {
@@ -26,12 +30,81 @@ fn id(text: &str) -> DeploymentId<'_> {
     DeploymentId::parse(text.as_bytes()).unwrap()
 }
 
-/// A map in which every port has one owner.
-fn maps() -> impl Strategy<Value = BTreeMap<String, Route>> {
-    btree_map(ids(), routes(), 0..60).prop_map(|map| {
-        let mut ports = std::collections::HashSet::new();
-        map.into_iter().filter(|(_, route)| ports.insert(route.port)).collect()
-    })
+/// Edits of few ids and few ports, so that they meet.
+fn edits() -> impl Strategy<Value = BTreeMap<String, Edit>> {
+    let state = prop_oneof![Just(RouteState::Active), Just(RouteState::Draining)];
+    let edit = prop_oneof![
+        4 => (2000_u16..2030, state.clone()).prop_map(|(port, state)| Edit::Set(Route { port, state })),
+        1 => prop::option::of(state).prop_map(|state| Edit::Merge { port: None, state }),
+        1 => Just(Edit::Remove),
+    ];
+    btree_map("[a-d][0-9]", edit, 0..12)
+}
+
+/// What the edits make of a plain map; `None` where they are to be refused.
+fn model_of(
+    before: &BTreeMap<String, Route>,
+    replace: bool,
+    edits: &BTreeMap<String, Edit>,
+) -> Option<BTreeMap<String, Route>> {
+    let mut after = if replace { BTreeMap::new() } else { before.clone() };
+    let mut given = BTreeMap::new();
+    for (id, edit) in edits {
+        let route = match *edit {
+            Edit::Set(route) => Some(route),
+            Edit::Remove => None,
+            Edit::Merge { state, .. } => {
+                let old = before.get(id)?;
+                Some(Route { port: old.port, state: state.unwrap_or(old.state) })
+            }
+        };
+        after.remove(id);
+        if let Some(route) = route {
+            if given.insert(route.port, id).is_some() {
+                return None;
+            }
+            after.insert(id.clone(), route);
+        }
+    }
+    after.retain(|id, route| given.get(&route.port).is_none_or(|owner| *owner == id));
+    (after.len() <= 30).then_some(after)
+}
+
+/// Shared data and a signal in memory.
+#[derive(Default)]
+struct Memory {
+    entries: RefCell<HashMap<String, (Vec<u8>, u32)>>,
+    signal: Cell<u64>,
+}
+
+impl SharedData for Memory {
+    fn get(&self, key: &str) -> (Vec<u8>, u32) {
+        self.entries.borrow().get(key).cloned().unwrap_or_default()
+    }
+
+    fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), CasMismatch> {
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.entry(key.to_owned()).or_default();
+        if cas != 0 && cas != entry.1 {
+            return Err(CasMismatch);
+        }
+        *entry = (value.to_owned(), entry.1 + 1);
+        Ok(())
+    }
+
+    fn now(&self) -> u64 {
+        1
+    }
+}
+
+impl ChangeSignal for Memory {
+    fn read(&self) -> u64 {
+        self.signal.get()
+    }
+
+    fn raise(&self) {
+        self.signal.set(self.signal.get() + 1);
+    }
 }
 
 fn snapshot(map: &BTreeMap<String, Route>) -> Snapshot<Vec<u8>> {
@@ -66,7 +139,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_snapshot_or_refused(map in maps(), cut in any::<prop::sample::Index>(), flips in vec((any::<prop::sample::Index>(), any::<u8>()), 0..8)) {
+    fn any_bytes_are_a_snapshot_or_refused(map in btree_map(ids(), routes(), 0..60), cut in any::<prop::sample::Index>(), flips in vec((any::<prop::sample::Index>(), any::<u8>()), 0..8)) {
         let mut bytes = encode(9, 4, map.iter().map(|(text, route)| (id(text), *route))).unwrap();
         for (at, byte) in flips {
             let at = at.index(bytes.len());
@@ -79,24 +152,37 @@ proptest! {
         }
     }
 
-    /// A merge patch leads to the same map as replacing the whole by the patched document.
+    /// A stored map behaves like a plain one in which a port has one owner: each change is compared with the model.
     #[test]
-    fn a_patch_is_a_replacement_by_the_patched_map(before in maps(), patch in btree_map(ids(), prop::option::of(routes()), 0..20)) {
-        let current: BTreeMap<_, _> = before.iter().map(|(text, route)| (id(text), *route)).collect();
-        let edits = patch.iter().map(|(text, route)| (id(text), route.map_or(Edit::Remove, Edit::Set))).collect();
-        let Ok(patched) = (Change { replace: false, edits }).apply(&current, usize::MAX) else {
-            // Only two ids of the patch with one port are refused.
-            let mut ports: Vec<u16> = patch.values().flatten().map(|route| route.port).collect();
-            ports.sort_unstable();
-            prop_assert!(ports.windows(2).any(|pair| pair[0] == pair[1]));
-            return Ok(());
-        };
-        let edits = patched.routes.iter().map(|(id, route)| (*id, Edit::Set(*route))).collect();
-        let replaced = Change { replace: true, edits }.apply(&current, usize::MAX).unwrap();
-        prop_assert_eq!(&replaced, &patched);
-        let mut owners = std::collections::HashSet::new();
-        prop_assert!(patched.routes.values().all(|route| owners.insert(route.port)), "one port one id");
-        prop_assert_eq!(patched.routes.len() + patched.removed, current.len() + patched.added);
+    fn a_stored_map_is_a_map_with_one_owner_a_port(changes in vec((any::<bool>(), edits()), 1..12)) {
+        let data = Memory::default();
+        prepare(&data);
+        let mut model: BTreeMap<String, Route> = BTreeMap::new();
+        let mut cache = RouteCache::default();
+        for (replace, edits) in &changes {
+            let change = Change { replace: *replace, edits: edits.iter().map(|(text, edit)| (id(text), *edit)).collect() };
+            let published = publish(&data, &data, || 5, |map| change.apply(map, 30).map(Update::Store));
+            match (published, model_of(&model, *replace, edits)) {
+                (Ok(published), Some(after)) => {
+                    let gone: Vec<_> = model.keys().filter(|id| !after.contains_key(*id)).collect();
+                    let removed: Vec<_> = published.applied.removed.iter().map(|id| id.as_id().as_str()).collect();
+                    prop_assert_eq!(removed, gone);
+                    prop_assert_eq!(published.applied.added, after.keys().filter(|id| !model.contains_key(*id)).count());
+                    model = after;
+                }
+                (Err(PublishError::Refused(_)), None) => {}
+                (published, model) => prop_assert!(false, "{published:?} but {model:?}"),
+            }
+            let map = StoredMap::now(&data);
+            let stored: BTreeMap<_, _> = map.routes().unwrap().into_iter().map(|(id, route)| (id.as_str().to_owned(), route)).collect();
+            prop_assert_eq!(&stored, &model);
+            prop_assert_eq!(map.len(), model.len());
+            cache.refresh(&data, &data);
+            for (text, route) in &model {
+                prop_assert_eq!(cache.find(id(text)), Some(*route));
+                prop_assert_eq!(map.owner(route.port), Ok(Some(id(text))));
+            }
+        }
     }
 
     #[test]

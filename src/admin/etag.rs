@@ -1,25 +1,18 @@
 //! Entity tags and the preconditions made of them (RFC 9110, 8.8.3 and 13.1).
 
 use crate::problem::Problem;
-use crate::snapshot::Snapshot;
 use std::fmt;
 
 /// The version of a route map: `"<epoch>-<generation>"`, epoch in 16 hexadecimal digits. Without a map it is `"0-0"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version {
-    /// See [`Snapshot::epoch`]; 0 where no map is stored.
+    /// Drawn when the first map of this Envoy process was stored; 0 before.
     pub epoch: u64,
-    /// See [`Snapshot::generation`]; 0 where no map is stored.
+    /// Grows by one at each effective change; 0 where no map is stored.
     pub generation: u64,
 }
 
 impl Version {
-    /// The version of what is stored.
-    #[must_use]
-    pub fn of<B: AsRef<[u8]>>(snapshot: Option<&Snapshot<B>>) -> Self {
-        snapshot.map_or_else(Self::default, |map| Self { epoch: map.epoch(), generation: map.generation() })
-    }
-
     /// The epoch as the API shows it.
     #[must_use]
     pub fn epoch_text(self) -> String {
@@ -30,6 +23,12 @@ impl Version {
     #[must_use]
     pub fn etag(self) -> String {
         format!("\"{self}\"")
+    }
+}
+
+impl From<(u64, u64)> for Version {
+    fn from((epoch, generation): (u64, u64)) -> Self {
+        Self { epoch, generation }
     }
 }
 

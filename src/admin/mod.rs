@@ -13,13 +13,12 @@ use self::call::{Call, Head, Operation};
 use self::etag::Version;
 use self::reply::{Outcome, Reply};
 use self::token::Token;
-use crate::change::{Applied, Change, Edit, Refusal, routes_of};
+use crate::change::{Applied, Change, Edit, Refusal};
 use crate::config::AdminConfig;
 use crate::deployment_id::DeploymentId;
 use crate::json::Json;
 use crate::problem::{Fault, Problem};
-use crate::snapshot::Snapshot;
-use crate::store::{self, ChangeSignal, PublishError, SharedData, Update};
+use crate::store::{ChangeSignal, Moved, PublishError, SharedData, Stop, StoredMap, Update, publish};
 
 /// Whether a path belongs to the route API (whatever version): the rest of the listener is Envoy's own admin interface.
 #[must_use]
@@ -71,7 +70,7 @@ impl RouteApi {
         match &call.operation {
             operation if operation.needs_body() => Begun::NeedsBody(call),
             Operation::DeleteRoute(_) => Begun::Answered(self.write(&call, None, backend)),
-            _ => Begun::Answered(read(&call, store::load(backend.data).as_ref())),
+            _ => Begun::Answered(read(&call, backend.data)),
         }
     }
 
@@ -95,36 +94,36 @@ impl RouteApi {
             Ok(change) => change,
             Err(faults) => return Reply::problem(&invalid_routes(faults)),
         };
-        let published = store::publish(backend.data, backend.signal, |current| {
-            let now = Version::of(current);
+        let published = publish(backend.data, backend.signal, backend.new_epoch, |map| {
+            let now = Version::from(map.version());
             if !call.preconditions.if_match_holds(now) || !call.preconditions.if_none_match_holds(now) {
-                return Err(precondition_failed(now));
+                return Err(Stop::Refused(precondition_failed(now)));
             }
-            let before = routes_of(current);
-            let applied =
-                change.apply(&before, self.config.limits.max_routes).map_err(|refusal| refused(refusal, &call.operation))?;
+            let applied = change.apply(map, self.config.limits.max_routes).map_err(|stop| match stop {
+                Stop::Moved => Stop::Moved,
+                Stop::Refused(refusal) => Stop::Refused(refused(refusal, &call.operation)),
+            })?;
             // Replacing nothing by an empty map is a change all the same: from now on the map counts as loaded.
-            let loads = current.is_none() && (change.replace || !applied.is_empty());
-            if call.dry_run {
-                return Ok(Update::Keep(written(call, now, &applied)));
+            let loads = !map.is_loaded() && change.replace;
+            if call.dry_run || (applied.is_empty() && !loads) {
+                return Ok(Update::Keep(applied));
             }
-            if applied.is_empty() && !loads {
-                return Ok(Update::Keep(written(call, now, &applied).with_outcome(Outcome::Confirmed)));
-            }
-            let epoch = current.map_or_else(backend.new_epoch, Snapshot::epoch);
-            let next = Version { epoch, generation: now.generation + 1 };
-            let bytes = applied
-                .encode(next.epoch, next.generation)
-                .map_err(|error| Problem::new(413, "payload_too_large", error.to_string()))?;
-            Ok(Update::Store(bytes, written(call, next, &applied).with_outcome(Outcome::Published)))
+            Ok(Update::Store(applied))
         });
         match published {
-            Ok(reply) => reply,
-            Err(PublishError::Refused(problem)) => Reply::problem(&problem),
-            Err(PublishError::RetriesExhausted) => {
-                let detail = "other writers were faster every time; nothing was changed, try again";
-                Reply::problem(&Problem::new(503, "conflict_retries_exhausted", detail).with_header("retry-after", "1"))
+            Ok(published) => {
+                let outcome = match published.stored {
+                    true => Outcome::Published,
+                    false if call.dry_run => Outcome::Read,
+                    false => Outcome::Confirmed,
+                };
+                written(call, (published.epoch, published.generation).into(), &published.applied).with_outcome(outcome)
             }
+            Err(PublishError::Refused(problem)) => Reply::problem(&problem),
+            Err(PublishError::TooLarge) => {
+                Reply::problem(&Problem::new(413, "payload_too_large", "the map would be larger than can be stored"))
+            }
+            Err(PublishError::RetriesExhausted) => Reply::problem(&retries_exhausted()),
         }
     }
 
@@ -146,31 +145,51 @@ fn valid(id: &str) -> Result<DeploymentId<'_>, Vec<Fault>> {
     DeploymentId::parse(id.as_bytes()).map_err(|error| vec![Fault::new("", error.to_string())])
 }
 
-fn read(call: &Call, map: Option<&Snapshot<Vec<u8>>>) -> Reply {
-    let now = Version::of(map);
+/// How often a read begins again because the map moved on under it.
+const READ_ATTEMPTS: usize = 16;
+
+fn read(call: &Call, data: &impl SharedData) -> Reply {
+    let attempt = |_| try_read(call, &StoredMap::now(data)).ok();
+    (0..READ_ATTEMPTS).find_map(attempt).unwrap_or_else(|| Reply::problem(&retries_exhausted()))
+}
+
+fn try_read(call: &Call, map: &StoredMap<'_, impl SharedData>) -> Result<Reply, Moved> {
+    let now = Version::from(map.version());
     if !call.preconditions.if_match_holds(now) {
-        return Reply::problem(&precondition_failed(now));
+        return Ok(Reply::problem(&precondition_failed(now)));
     }
     let body = match &call.operation {
         Operation::GetRoute(id) => {
-            let route = valid(id).ok().and_then(|id| map?.find(id));
+            let route = match valid(id) {
+                Ok(id) => map.find(id)?,
+                Err(_) => None,
+            };
             let Some(route) = route else {
-                return Reply::problem(&Problem::new(404, "not_found", format!("there is no route for {id}")));
+                return Ok(Reply::problem(&Problem::new(404, "not_found", format!("there is no route for {id}"))));
             };
             reply::route_body(now, route)
         }
-        Operation::GetRoutes => reply::routes_body(now, map),
-        _ => reply::status_body(now, map),
+        Operation::GetRoutes => {
+            let mut routes = map.routes()?;
+            routes.sort_unstable_by_key(|(id, _)| *id);
+            reply::routes_body(now, &routes)
+        }
+        _ => reply::status_body(now, map.len(), map.is_loaded()),
     };
-    if call.preconditions.if_none_match_holds(now) { Reply::json(200, now, body) } else { Reply::empty(304, now) }
+    Ok(if call.preconditions.if_none_match_holds(now) { Reply::json(200, now, body) } else { Reply::empty(304, now) })
 }
 
-fn written(call: &Call, version: Version, applied: &Applied<'_>) -> Reply {
+fn written(call: &Call, version: Version, applied: &Applied) -> Reply {
     match &call.operation {
         Operation::DeleteRoute(_) => Reply::empty(204, version),
         Operation::PutRoute(_) if applied.added > 0 => Reply::json(201, version, reply::applied_body(version, applied)),
         _ => Reply::json(200, version, reply::applied_body(version, applied)),
     }
+}
+
+fn retries_exhausted() -> Problem {
+    let detail = "other writers were faster every time; nothing was changed, try again";
+    Problem::new(503, "conflict_retries_exhausted", detail).with_header("retry-after", "1")
 }
 
 fn precondition_failed(now: Version) -> Problem {

@@ -6,7 +6,6 @@ use crate::deployment_id::DeploymentId;
 use crate::json::quote;
 use crate::problem::{self, Problem};
 use crate::route::Route;
-use crate::snapshot::Snapshot;
 use std::fmt::Write;
 
 /// What a reply means for the map, for whoever counts.
@@ -74,11 +73,11 @@ fn no_store() -> (&'static str, String) {
 }
 
 /// The body of `GET /v1/routes`.
-pub(super) fn routes_body(version: Version, map: Option<&Snapshot<Vec<u8>>>) -> String {
-    let mut json = String::with_capacity(64 + map.map_or(0, Snapshot::len) * 80);
+pub(super) fn routes_body(version: Version, routes: &[(DeploymentId<'_>, Route)]) -> String {
+    let mut json = String::with_capacity(64 + routes.len() * 80);
     // Writing into a string cannot fail, here and below. Ids need no escaping.
     let _ = write!(json, r#"{{"epoch":"{}","generation":{},"routes":{{"#, version.epoch_text(), version.generation);
-    for (n, (id, route)) in map.into_iter().flat_map(Snapshot::iter).enumerate() {
+    for (n, (id, route)) in routes.iter().enumerate() {
         let comma = if n == 0 { "" } else { "," };
         let _ = write!(json, r#"{comma}"{id}":{{"port":{},"state":"{}"}}"#, route.port, route.state.name());
     }
@@ -92,27 +91,25 @@ pub(super) fn route_body(version: Version, route: Route) -> String {
 }
 
 /// The body of `GET /v1/status`.
-pub(super) fn status_body(version: Version, map: Option<&Snapshot<Vec<u8>>>) -> String {
+pub(super) fn status_body(version: Version, routes: usize, loaded: bool) -> String {
     format!(
-        r#"{{"epoch":"{}","generation":{},"routes":{},"loaded":{},"version":{}}}"#,
+        r#"{{"epoch":"{}","generation":{},"routes":{routes},"loaded":{loaded},"version":{}}}"#,
         version.epoch_text(),
         version.generation,
-        map.map_or(0, Snapshot::len),
-        map.is_some(),
         quote(env!("CARGO_PKG_VERSION"))
     )
 }
 
 /// The body of every write that has one.
-pub(super) fn applied_body(version: Version, applied: &Applied<'_>) -> String {
-    let displaced: Vec<String> = applied.displaced.iter().copied().map(DeploymentId::as_str).map(quote).collect();
+pub(super) fn applied_body(version: Version, applied: &Applied) -> String {
+    let displaced: Vec<String> = applied.displaced.iter().map(|id| quote(id.as_id().as_str())).collect();
     format!(
         r#"{{"epoch":"{}","generation":{},"added":{},"changed":{},"removed":{},"displaced":[{}]}}"#,
         version.epoch_text(),
         version.generation,
         applied.added,
         applied.changed,
-        applied.removed,
+        applied.removed.len(),
         displaced.join(",")
     )
 }

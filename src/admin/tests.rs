@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::fake::{FakeData, FakeSignal};
+use crate::store::prepare;
 use serde_json::{Value, json};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -24,7 +25,7 @@ impl Fixture {
         let config = AdminConfig::parse(config.as_bytes()).expect("valid");
         let token = token.map(|token| Token::parse(token).expect("valid"));
         let fixture = Self { api: RouteApi { config, token }, data: FakeData::default(), signal: FakeSignal::default() };
-        store::prepare(&fixture.data);
+        prepare(&fixture.data);
         fixture
     }
 
@@ -106,7 +107,7 @@ fn an_empty_map_is_loaded_and_no_map_is_not() {
         json!({"epoch": "0", "generation": 0, "added": 0, "changed": 0, "removed": 0, "displaced": []}),
     );
     api.check("DELETE", "/v1/routes/a", "", 204, Value::Null);
-    assert!(store::load(&api.data).is_none());
+    assert!(!StoredMap::now(&api.data).is_loaded());
     api.check("PUT", "/v1/routes", r#"{"routes":{}}"#, 200, wrote(1, 0, 0, 0, &[]));
     api.check("PUT", "/v1/routes", r#"{"routes":{}}"#, 200, wrote(1, 0, 0, 0, &[]));
 }

@@ -6,7 +6,7 @@ use crate::admin::call::{Call, Head};
 use crate::admin::reply::{Outcome, Reply};
 use crate::admin::token::{self, Token};
 use crate::admin::{Backend, Begun, RouteApi, owns_path};
-use crate::change::{Change, Edit, routes_of};
+use crate::change::{Applied, Change, Edit};
 use crate::config::AdminConfig;
 use crate::deployment_id::DeploymentId;
 use crate::store::{Update, prepare, publish};
@@ -88,17 +88,15 @@ fn store_bootstrap_routes(config: &AdminConfig, signal: Signal) -> Result<Outcom
         edits.push((DeploymentId::parse(id.as_bytes()).map_err(|error| error.to_string())?, Edit::Set(*route)));
     }
     let change = Change { replace: true, edits };
-    let stored = publish(&HostData, &signal, |current| {
-        if current.is_some() {
-            return Ok(Update::Keep(Outcome::Read));
+    let stored = publish(&HostData, &signal, host::random, |map| {
+        if map.is_loaded() {
+            return Ok(Update::Keep(Applied::default()));
         }
-        let applied = change.apply(&routes_of(current), config.limits.max_routes).map_err(|refusal| format!("{refusal:?}"))?;
-        applied
-            .encode(host::random(), 1)
-            .map(|bytes| Update::Store(bytes, Outcome::Published))
-            .map_err(|error| error.to_string())
+        change.apply(map, config.limits.max_routes).map(Update::Store)
     });
-    stored.map_err(|error| format!("/bootstrap_routes could not be stored: {error:?}"))
+    stored
+        .map(|done| if done.stored { Outcome::Published } else { Outcome::Read })
+        .map_err(|error| format!("/bootstrap_routes could not be stored: {error:?}"))
 }
 
 struct AdminStream {

@@ -4,6 +4,7 @@ use crate::store::{CasMismatch, ChangeSignal, SharedData};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MetricType};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::UNIX_EPOCH;
 
 /// Name of the gauge that every published change increments; Envoy shows it as `wasmcustom.pixell_route_map_changes`.
 const SIGNAL_GAUGE: &str = "pixell_route_map_changes";
@@ -22,6 +23,11 @@ impl SharedData for HostData {
 
     fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), CasMismatch> {
         hostcalls::set_shared_data(key, Some(value), Some(cas)).map_err(|_| CasMismatch)
+    }
+
+    fn now(&self) -> u64 {
+        let since_epoch = hostcalls::get_current_time().ok().and_then(|now| now.duration_since(UNIX_EPOCH).ok());
+        since_epoch.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
     }
 }
 

@@ -6,8 +6,7 @@ use crate::metrics::{
     BUILD_INFO, GENERATION, LAST_PUSH, OTHER, PUBLISHES, REFRESHES, REFUSAL_REASONS, REFUSED_WRITES, REJECTION_REASONS,
     REJECTIONS, ROUTES, labelled, worker_label,
 };
-use crate::snapshot::Snapshot;
-use crate::store::{self, CasMismatch, ChangeSignal, SharedData};
+use crate::store::{ChangeSignal, StoredMap};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 use std::cell::Cell;
@@ -65,52 +64,31 @@ impl<const N: usize> Labelled<N> {
     }
 }
 
-/// What the data path counts. A request that is forwarded costs nothing here.
+/// What the data path counts. A request that is forwarded costs nothing here, unless the map has changed since the last one.
 pub(super) struct RouterMetrics {
     rejections: Labelled<{ REJECTION_REASONS.len() }>,
+    refreshes: Cell<Option<Metric>>,
 }
 
 impl RouterMetrics {
     pub(super) fn define() -> Self {
-        Self { rejections: Labelled::define(REJECTIONS, "reason", REJECTION_REASONS) }
+        host::prepare_number(WORKERS_KEY);
+        Self { rejections: Labelled::define(REJECTIONS, "reason", REJECTION_REASONS), refreshes: Cell::default() }
     }
 
     pub(super) fn rejected(&self, code: &str) {
         self.rejections.increment(code);
     }
-}
 
-/// Shared data that counts how often it is read, which a worker does once for each change of the map.
-pub(super) struct CountedData {
-    refreshes: Cell<Option<Metric>>,
-}
-
-impl CountedData {
-    pub(super) fn open() -> Self {
-        host::prepare_number(WORKERS_KEY);
-        Self { refreshes: Cell::default() }
-    }
-
-    /// The counter of this worker, named when the worker first takes a request: Envoy does not tell a VM whose it is, and
-    /// one of them, the main thread's, never takes any.
-    fn refreshes(&self) -> Metric {
-        if let Some(counter) = self.refreshes.get() {
-            return counter;
-        }
-        let counter = Metric::counter(&labelled(REFRESHES, "worker", &worker_label(host::next_number(WORKERS_KEY))));
+    /// Counts a refresh of this worker's copy of the map. Its counter is named when the worker first takes a request: Envoy does
+    /// not tell a VM whose it is, and one of them, the main thread's, never takes any.
+    pub(super) fn refreshed(&self) {
+        let counter = self.refreshes.get().unwrap_or_else(|| {
+            let worker = worker_label(host::next_number(WORKERS_KEY));
+            Metric::counter(&labelled(REFRESHES, "worker", &worker))
+        });
         self.refreshes.set(Some(counter));
-        counter
-    }
-}
-
-impl SharedData for CountedData {
-    fn get(&self, key: &str) -> (Vec<u8>, u32) {
-        self.refreshes().increment();
-        HostData.get(key)
-    }
-
-    fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), CasMismatch> {
-        HostData.set(key, value, cas)
+        counter.increment();
     }
 }
 
@@ -159,9 +137,9 @@ impl AdminMetrics {
     pub(super) fn settle(&self, signal: Signal) {
         for _ in 0..MAX_SETTLING {
             let seen = signal.read();
-            let map = store::load(&HostData);
-            self.routes.set(map.as_ref().map_or(0, |map| map.len() as u64));
-            self.generation.set(map.as_ref().map_or(0, Snapshot::generation));
+            let map = StoredMap::now(&HostData);
+            self.routes.set(map.len() as u64);
+            self.generation.set(map.version().1);
             if signal.read() == seen {
                 break;
             }

@@ -1,7 +1,7 @@
 //! The data path: one header read, one signal read and one foreign call for each request that is forwarded.
 
 use super::host::{self, HostData, Signal};
-use super::metrics::{CountedData, RouterMetrics};
+use super::metrics::RouterMetrics;
 use crate::config::RouterConfig;
 use crate::decision::{Decision, decide, deployment_id};
 use crate::problem::CONTENT_TYPE;
@@ -30,7 +30,6 @@ impl RootContext for RouterRoot {
                 self.router = Some(Rc::new(Router {
                     config,
                     signal: Signal::open(),
-                    data: CountedData::open(),
                     metrics: RouterMetrics::define(),
                     worker: RefCell::default(),
                 }));
@@ -55,7 +54,6 @@ impl RootContext for RouterRoot {
 struct Router {
     config: RouterConfig,
     signal: Signal,
-    data: CountedData,
     metrics: RouterMetrics,
     worker: RefCell<Worker>,
 }
@@ -89,7 +87,10 @@ impl Router {
         // Host calls may enter the guest again, but only to allocate: nobody else can hold the worker's state.
         let Ok(mut worker) = self.worker.try_borrow_mut() else { return self.reject(Rejection::Internal) };
         let Worker { cache, argument } = &mut *worker;
-        match decide(id, cache.current(&self.data, &self.signal), self.config.fallback_port) {
+        if cache.refresh(&HostData, &self.signal) {
+            self.metrics.refreshed();
+        }
+        match decide(id, cache.find(id), cache.is_loaded(), self.config.fallback_port) {
             Decision::Forward { port } => {
                 match hostcalls::call_foreign_function(upstream::FUNCTION, Some(argument.for_port(port))) {
                     Ok(_) => Action::Continue,

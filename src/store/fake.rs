@@ -1,8 +1,11 @@
 //! Shared data and a signal in memory, with a way to lose races on purpose.
 
-use super::{CasMismatch, ChangeSignal, SharedData};
+use super::{CasMismatch, ChangeSignal, SharedData, StoredMap, Update, prepare, publish};
+use crate::change::{Change, Edit};
+use crate::deployment_id::DeploymentId;
+use crate::route::Route;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 type Interloper<'a> = Box<dyn FnOnce(&FakeData<'a>) + 'a>;
 
@@ -13,15 +16,49 @@ pub(crate) struct FakeData<'a> {
     reads: Cell<usize>,
     interloper: RefCell<Option<Interloper<'a>>>,
     always_mismatch: Cell<bool>,
+    now: Cell<u64>,
 }
 
 impl<'a> FakeData<'a> {
-    /// Runs `other` just before the next conditional write.
+    /// A prepared store, with a map of these routes.
+    pub(crate) fn with<const N: usize>(routes: [(&str, Route); N]) -> Self {
+        let data = Self::default();
+        prepare(&data);
+        let edits = routes.iter().map(|(id, route)| (DeploymentId::parse(id.as_bytes()).expect("valid"), Edit::Set(*route)));
+        data.publish(&Change { replace: true, edits: edits.collect() });
+        data
+    }
+
+    /// Makes a change that is known to be valid.
+    pub(crate) fn publish(&self, change: &Change<'_>) {
+        let update = |map: &StoredMap<'_, Self>| change.apply(map, usize::MAX).map(Update::Store);
+        assert!(publish(self, &FakeSignal::default(), || 1, update).is_ok());
+    }
+
+    /// The whole map.
+    pub(crate) fn routes(&self) -> BTreeMap<String, Route> {
+        let map = StoredMap::now(self);
+        let routes = map.routes().expect("nobody else writes");
+        assert_eq!(routes.len(), map.len());
+        routes.into_iter().map(|(id, route)| (id.as_str().to_owned(), route)).collect()
+    }
+
+    /// Lets time pass, in milliseconds.
+    pub(crate) fn advance(&self, by: u64) {
+        self.now.set(self.now.get() + by);
+    }
+
+    /// How many keys there are.
+    pub(crate) fn keys(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    /// Runs `other` just before the next swap of the head.
     pub(crate) fn interleave(&self, other: impl FnOnce(&FakeData<'a>) + 'a) {
         *self.interloper.borrow_mut() = Some(Box::new(other));
     }
 
-    /// Makes every conditional write lose from now on.
+    /// Makes every swap of the head lose from now on.
     pub(crate) fn always_mismatch(&self) {
         self.always_mismatch.set(true);
     }
@@ -39,7 +76,8 @@ impl SharedData for FakeData<'_> {
     }
 
     fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), CasMismatch> {
-        if cas != 0 {
+        let swaps_head = key == super::head::KEY && cas != 0;
+        if swaps_head {
             let interloper = self.interloper.borrow_mut().take();
             if let Some(other) = interloper {
                 other(self);
@@ -47,11 +85,15 @@ impl SharedData for FakeData<'_> {
         }
         let mut entries = self.entries.borrow_mut();
         let entry = entries.entry(key.to_owned()).or_default();
-        if cas != 0 && (self.always_mismatch.get() || cas != entry.1) {
+        if cas != 0 && cas != entry.1 || swaps_head && self.always_mismatch.get() {
             return Err(CasMismatch);
         }
         *entry = (value.to_owned(), entry.1 + 1);
         Ok(())
+    }
+
+    fn now(&self) -> u64 {
+        self.now.get()
     }
 }
 

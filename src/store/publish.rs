@@ -1,0 +1,206 @@
+//! Publishing: a change becomes the map that everybody sees.
+
+use super::claim::Claim;
+use super::head::{Head, KEY, Reference, id_shard, port_shard, slot_key};
+use super::map::{Moved, StoredMap};
+use super::ports::PortTable;
+use super::{ChangeSignal, SharedData};
+use crate::change::Applied;
+use crate::deployment_id::DeploymentId;
+use crate::route::Route;
+use crate::snapshot::{Snapshot, TooLarge, encode, hash};
+use std::collections::BTreeMap;
+
+/// How often a writer that lost the race starts over. Writers are worker threads, each in one write at a time, so losing
+/// this often in a row means that something else is wrong.
+const MAX_ATTEMPTS: usize = 16;
+
+/// What to do with the map, decided from what it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// Make this change.
+    Store(Applied),
+    /// Leave the map alone; this is what would have changed.
+    Keep(Applied),
+}
+
+/// Why an update was not decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop<E> {
+    /// The map moved on under it; it is asked again.
+    Moved,
+    /// It refuses.
+    Refused(E),
+}
+
+impl<E> From<Moved> for Stop<E> {
+    fn from(_: Moved) -> Self {
+        Self::Moved
+    }
+}
+
+/// What was done, and the version of the map since then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// See [`StoredMap::version`].
+    pub epoch: u64,
+    /// See [`StoredMap::version`].
+    pub generation: u64,
+    /// What changed, or would have.
+    pub applied: Applied,
+    /// Whether a new map was stored.
+    pub stored: bool,
+}
+
+/// Why a change was not published. The map is untouched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublishError<E> {
+    /// The update itself refused.
+    Refused(E),
+    /// A shard would be larger than a snapshot can be.
+    TooLarge,
+    /// Other writers were faster every time.
+    RetriesExhausted,
+}
+
+/// Makes the change that `update` decides on, however often it has to be asked because another writer was faster.
+///
+/// # Errors
+/// [`PublishError`]
+pub fn publish<D: SharedData, E>(
+    data: &D,
+    signal: &impl ChangeSignal,
+    new_epoch: fn() -> u64,
+    mut update: impl FnMut(&StoredMap<'_, D>) -> Result<Update, Stop<E>>,
+) -> Result<Published, PublishError<E>> {
+    let mut claim = None;
+    let mut result = Err(PublishError::RetriesExhausted);
+    for _ in 0..MAX_ATTEMPTS {
+        let (map, number) = StoredMap::with_number(data);
+        let applied = match update(&map) {
+            Err(Stop::Moved) => continue,
+            Err(Stop::Refused(error)) => {
+                result = Err(PublishError::Refused(error));
+                break;
+            }
+            Ok(Update::Keep(applied)) => {
+                let (epoch, generation) = map.version();
+                result = Ok(Published { epoch, generation, applied, stored: false });
+                break;
+            }
+            Ok(Update::Store(applied)) => applied,
+        };
+        if claim.is_none() {
+            claim = Claim::take(data);
+        }
+        let Some(claim) = claim else { break };
+        let head = match write_shards(data, claim, &map, new_epoch, &applied) {
+            Ok(head) => head,
+            Err(Fault::Moved) => continue,
+            Err(Fault::TooLarge) => {
+                result = Err(PublishError::TooLarge);
+                break;
+            }
+        };
+        if data.set(KEY, &head.encode(), number).is_ok() {
+            signal.raise();
+            result = Ok(Published { epoch: head.epoch, generation: head.generation, applied, stored: true });
+            break;
+        }
+    }
+    if let Some(claim) = claim {
+        claim.release(data);
+    }
+    result
+}
+
+enum Fault {
+    Moved,
+    TooLarge,
+}
+
+impl From<Moved> for Fault {
+    fn from(_: Moved) -> Self {
+        Self::Moved
+    }
+}
+
+impl From<TooLarge> for Fault {
+    fn from(_: TooLarge) -> Self {
+        Self::TooLarge
+    }
+}
+
+/// Writes the shards that change into free slots, and gives the head that names them.
+fn write_shards<D: SharedData>(
+    data: &D,
+    claim: Claim,
+    map: &StoredMap<'_, D>,
+    new_epoch: fn() -> u64,
+    applied: &Applied,
+) -> Result<Head, Fault> {
+    let mut head = map.head().cloned().unwrap_or_else(|| Head::new(new_epoch()));
+    head.generation += 1;
+    head.len = u32::try_from(map.len() + applied.added - applied.removed.len()).map_err(|_| Fault::TooLarge)?;
+    let mut owners = BTreeMap::new();
+    for (shard, changes) in by_shard(applied) {
+        let before = map.shard(shard)?;
+        let mut routes: BTreeMap<_, _> = before.into_iter().flat_map(Snapshot::iter).collect();
+        for (id, route) in changes {
+            let old = match route {
+                Some(route) => routes.insert(id, route),
+                None => routes.remove(&id),
+            };
+            // A port that changes hands in this write is set by its new owner, whichever of the two comes first.
+            if let Some(old) = old {
+                owners.entry(old.port).or_insert(None);
+            }
+            if let Some(route) = route {
+                owners.insert(route.port, Some(shard));
+            }
+        }
+        let bytes = if routes.is_empty() { None } else { Some(encode(head.epoch, head.generation, routes.into_iter())?) };
+        store(data, claim, &mut head, shard, bytes.as_deref());
+    }
+    let mut tables: BTreeMap<usize, PortTable> = BTreeMap::new();
+    for (port, owner) in owners {
+        let shard = port_shard(port);
+        let table = match tables.entry(shard) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(map.port_table(shard)?.unwrap_or_else(PortTable::new))
+            }
+        };
+        table.set(port, owner);
+    }
+    for (shard, table) in tables {
+        let bytes = table.encode(head.generation);
+        store(data, claim, &mut head, shard, Some(&bytes));
+    }
+    Ok(head)
+}
+
+/// Puts a shard into a slot that the present head does not name, and lets the new head name it.
+fn store(data: &impl SharedData, claim: Claim, head: &mut Head, shard: usize, bytes: Option<&[u8]>) {
+    let reference = bytes.map_or_else(Reference::default, |bytes| {
+        let now = head.reference(shard);
+        let slot = claim.slot(now.generation().map(|_| now.slot()));
+        // An unconditional write cannot mismatch.
+        let _ = data.set(&slot_key(shard, slot), bytes, 0);
+        Reference::new(head.generation, slot)
+    });
+    head.refer(shard, reference);
+}
+
+type Changes<'a> = Vec<(DeploymentId<'a>, Option<Route>)>;
+
+/// The changes of each id shard; a removed id has no route.
+fn by_shard(applied: &Applied) -> BTreeMap<usize, Changes<'_>> {
+    let mut shards: BTreeMap<usize, Changes<'_>> = BTreeMap::new();
+    let set = applied.set.iter().map(|(id, route)| (id, Some(*route)));
+    for (id, route) in set.chain(applied.removed.iter().map(|id| (id, None))) {
+        let id = id.as_id();
+        shards.entry(id_shard(hash(id))).or_default().push((id, route));
+    }
+    shards
+}
