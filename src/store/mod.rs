@@ -13,7 +13,7 @@
 //! reads the signal at each request; when it differs from what it last saw, it fetches the head and the shards that are new to it.
 //! So whoever asks after a write was answered sees it.
 //!
-//! Keys are bounded, because a guest cannot delete one: a shard has two slots for each of [`claim::WRITERS`] writers.
+//! Keys are bounded, because a guest cannot delete one: a shard has two slots for each of `claim::WRITERS` writers.
 
 mod cache;
 mod claim;
