@@ -1,16 +1,20 @@
 //! What `cargo xtask bench` runs: the filter beside its floors and beside what others would use, measured round by round.
 
 pub mod agents;
+pub mod child;
 pub mod connection;
 pub mod contender;
 pub mod cpu_time;
 pub mod load;
 pub mod machine;
 pub mod pinning;
+pub mod python;
 pub mod report;
 pub mod requests;
 pub mod results;
 pub mod rounds;
+pub mod section;
+pub mod stream_agent;
 pub mod summary;
 pub mod table;
 
@@ -22,13 +26,14 @@ use crate::contender::{AGENTS, PLANS, Stage};
 use crate::load::Load;
 use crate::pinning::Cores;
 use crate::results::Results;
+use crate::section::SECTIONS;
 
 /// What to measure.
 #[derive(Debug)]
 pub struct Settings<'a> {
     /// How many rounds.
     pub rounds: u32,
-    /// Names of contenders, or beginnings of names before a `-`; all where it is empty.
+    /// Names of contenders and sections, or beginnings of names before a `-`; all where it is empty.
     pub only: &'a [String],
     /// The directory of router.wasm and admin.wasm.
     pub modules: &'a Path,
@@ -61,7 +66,13 @@ async fn measure(settings: &Settings<'_>, stage: &Stage<'_>, machine: results::M
         running.push(contender);
     }
     let samples = rounds::run(&mut loads, settings.rounds)?;
-    Ok(Results { machine, rounds: settings.rounds, contenders: requests::rows(&samples), figures: requests::figures(&samples) })
+    drop((loads, running));
+    let mut figures = requests::figures(&samples);
+    for section in SECTIONS.iter().filter(|section| wanted(section.name, settings.only)) {
+        eprintln!("measuring {}: {}", section.name, section.about);
+        figures.extend(section.measure(stage, settings.rounds).await?);
+    }
+    Ok(Results { machine, rounds: settings.rounds, contenders: requests::rows(&samples), figures })
 }
 
 /// Whether `name` is asked for: all are where nothing is said.
@@ -72,8 +83,9 @@ fn wanted(name: &str, only: &[String]) -> bool {
 
 fn check(only: &[String]) -> Result<()> {
     for asked in only {
-        if !PLANS.iter().any(|plan| wanted(plan.name, std::slice::from_ref(asked))) {
-            let known: Vec<_> = PLANS.iter().map(|plan| plan.name).collect();
+        let names = || PLANS.iter().map(|plan| plan.name).chain(SECTIONS.iter().map(|section| section.name));
+        if !names().any(|name| wanted(name, std::slice::from_ref(asked))) {
+            let known: Vec<_> = names().collect();
             bail!("--only {asked}: nothing is called so; known are {}", known.join(", "));
         }
     }

@@ -11,6 +11,9 @@ use crate::{agents, cpu_time};
 /// Callers at once while CPU time and throughput are measured.
 const CALLERS: usize = 16;
 
+/// How long they are at work before anything counts.
+const WARM_UP: Duration = Duration::from_millis(30);
+
 /// A caller: its connection, and the requests that it sends in turn.
 struct Caller {
     connection: Connection,
@@ -65,6 +68,8 @@ impl Load {
     /// # Errors
     /// Where an answer is missing or wrong.
     pub fn measure(&mut self, busy: Duration, alone: Duration) -> Result<Sample> {
+        // Towards agents, idle connections are closed after some seconds: those of the last round are made anew here.
+        all(&mut self.callers, WARM_UP)?;
         let (started, cpu_before) = (Instant::now(), cpu_time::of(&self.pids)?);
         let requests = all(&mut self.callers, busy)?;
         let (took, cpu) = (started.elapsed(), cpu_time::of(&self.pids)? - cpu_before);

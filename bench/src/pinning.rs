@@ -37,6 +37,14 @@ impl Cores {
         pin(Pid::from_raw(0), self.load)
     }
 
+    /// Moves the calling thread, and so whatever it starts from now on, to the proxy's core.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn take_proxy(self) -> Result<()> {
+        pin(Pid::from_raw(0), self.proxy)
+    }
+
     /// Moves all threads of the process `pid` to the proxy's core.
     ///
     /// # Errors

@@ -6,19 +6,18 @@ use harness::{Envoy, EnvoyBuilder};
 use super::{Contender, Stage};
 use crate::table::Table;
 
-/// Takes the upstream's address from a header of the request, where no filter says it.
-pub(super) const ADDRESS_FROM_HEADER: [&str; 2] = [
-    "    - name: agents_http1\n      type: ORIGINAL_DST\n      lb_policy: CLUSTER_PROVIDED\n",
-    "    - name: agents_http1\n      type: ORIGINAL_DST\n      lb_policy: CLUSTER_PROVIDED\n      \
-     original_dst_lb_config: { use_http_header: true }\n",
-];
-
-/// The settings that all Envoys of the bench share: one worker, which has a core to itself.
+/// The settings that all Envoys of the bench share. One worker, unless told: it has a core to itself.
 pub(crate) fn settings(stage: &Stage<'_>) -> EnvoyBuilder {
     Envoy::builder().modules(stage.modules).concurrency(1).log_level("warning")
 }
 
-/// `settings` with limits that let a map hold a route for each port there is.
+/// Has the upstream's address taken from a header of the request, where no filter says it.
+pub(crate) fn address_from_header(settings: EnvoyBuilder) -> EnvoyBuilder {
+    let original = "      type: ORIGINAL_DST\n";
+    settings.edit_times(2, original, &format!("{original}      original_dst_lb_config: {{ use_http_header: true }}\n"))
+}
+
+/// Lets a map hold a route for each port there is.
 pub(crate) fn without_limits(settings: EnvoyBuilder) -> EnvoyBuilder {
     settings.edit(
         "\"role\": \"admin\"",
@@ -26,17 +25,22 @@ pub(crate) fn without_limits(settings: EnvoyBuilder) -> EnvoyBuilder {
     )
 }
 
+/// Pushes all routes of `table`.
+pub(crate) async fn push(envoy: &Envoy, table: &Table) -> Result<()> {
+    envoy.routes().put_all(table.routes.iter().map(|(id, port)| (id.as_str(), *port))).await?;
+    Ok(())
+}
+
 /// The shipped Envoy with the routes of `table`.
 pub(super) async fn shipped(stage: &Stage<'_>, table: &Table) -> Result<Contender> {
     let envoy = without_limits(settings(stage)).start().await?;
-    envoy.routes().put_all(table.routes.iter().map(|(id, port)| (id.as_str(), *port))).await?;
+    push(&envoy, table).await?;
     contender(stage, envoy, table.asked.clone())
 }
 
 /// ORIGINAL_DST without a filter, asked for `agents` agents.
 pub(super) async fn without_filter(stage: &Stage<'_>, agents: usize) -> Result<Contender> {
-    let [from, to] = ADDRESS_FROM_HEADER;
-    let envoy = settings(stage).data_filter("").edit(from, to).start().await?;
+    let envoy = address_from_header(settings(stage).data_filter("")).start().await?;
     let agents = stage.agents.get(..agents).unwrap_or(stage.agents);
     contender(stage, envoy, Table::new(agents.len(), agents).asked)
 }
@@ -44,5 +48,5 @@ pub(super) async fn without_filter(stage: &Stage<'_>, agents: usize) -> Result<C
 /// The running `envoy`, moved to its core.
 pub(super) fn contender(stage: &Stage<'_>, envoy: Envoy, asked: Vec<(String, u16)>) -> Result<Contender> {
     stage.cores.give_proxy(envoy.pid())?;
-    Ok(Contender { address: envoy.data_addr(), pids: vec![envoy.pid()], asked, _running: envoy })
+    Ok(Contender { address: envoy.data_addr(), pids: vec![envoy.pid()], asked, _running: Box::new(envoy) })
 }

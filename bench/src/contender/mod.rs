@@ -1,13 +1,14 @@
 //! What is measured: one way of routing by `x-deployment-id` each, running and ready to be asked.
 
-mod envoy;
+pub(crate) mod envoy;
+pub(crate) mod haproxy;
+mod peers;
 mod wasm;
 
 use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use harness::Envoy;
 
 use crate::pinning::Cores;
 use crate::table::{LARGEST, Table};
@@ -32,6 +33,12 @@ enum Kind {
     Raw,
     /// The shipped Envoy with so many routes.
     Ours { routes: usize },
+    /// Envoy's Lua filter.
+    Lua { routes: usize },
+    /// Envoy's own routes, matched by header.
+    HeaderRoutes { routes: usize },
+    /// HAProxy with a map file.
+    Haproxy { routes: usize },
 }
 
 /// All contenders, in the order they are measured and shown.
@@ -49,6 +56,16 @@ pub const PLANS: &[Plan] = &[
         about: "pixell-envoy, 65,535 routes (one for each port: no map is larger)",
         kind: Kind::Ours { routes: LARGEST },
     },
+    Plan { name: "lua", about: "Envoy's Lua filter with a table of 20 in the script", kind: Kind::Lua { routes: 20 } },
+    Plan { name: "headers-20", about: "Envoy, 20 routes matched by header", kind: Kind::HeaderRoutes { routes: 20 } },
+    Plan { name: "headers-1000", about: "Envoy, 1,000 routes matched by header", kind: Kind::HeaderRoutes { routes: 1000 } },
+    Plan {
+        name: "headers-10000",
+        about: "Envoy, 10,000 routes matched by header",
+        kind: Kind::HeaderRoutes { routes: 10_000 },
+    },
+    Plan { name: "haproxy-20", about: "HAProxy with a map file of 20", kind: Kind::Haproxy { routes: 20 } },
+    Plan { name: "haproxy-10000", about: "HAProxy with a map file of 10,000", kind: Kind::Haproxy { routes: 10_000 } },
 ];
 
 /// How many agents the load is spread over, where the contender has as many routes.
@@ -77,7 +94,7 @@ pub struct Contender {
     /// The ids to ask for, and the ports of the agents that must answer.
     pub asked: Vec<(String, u16)>,
     /// Ends it when dropped.
-    _running: Envoy,
+    _running: Box<dyn std::fmt::Debug>,
 }
 
 impl Plan {
@@ -100,6 +117,9 @@ impl Plan {
             Kind::Empty => wasm::empty(stage).await,
             Kind::Raw => wasm::raw(stage).await,
             Kind::Ours { routes } => envoy::shipped(stage, &Table::new(routes, stage.agents)).await,
+            Kind::Lua { routes } => peers::lua(stage, &Table::new(routes, stage.agents)).await,
+            Kind::HeaderRoutes { routes } => peers::header_routes(stage, &Table::new(routes, stage.agents)).await,
+            Kind::Haproxy { routes } => haproxy::contender(stage, &Table::new(routes, stage.agents)).await,
         };
         started.with_context(|| format!("contender {}", self.name))
     }

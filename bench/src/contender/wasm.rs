@@ -11,8 +11,7 @@ use crate::table::Table;
 /// A filter that does nothing; the address comes from a header.
 pub(super) async fn empty(stage: &Stage<'_>) -> Result<Contender> {
     let modules = directory(stage, "empty", include_str!("../../modules/empty.wat"))?;
-    let [from, to] = envoy::ADDRESS_FROM_HEADER;
-    let envoy = envoy::settings(stage).modules(modules).edit(from, to).start().await?;
+    let envoy = envoy::address_from_header(envoy::settings(stage).modules(modules)).start().await?;
     envoy::contender(stage, envoy, Table::new(stage.agents.len(), stage.agents).asked)
 }
 

@@ -1,0 +1,71 @@
+//! CPU time per message of a long gRPC stream in both directions, with the filter and without.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::contender::{Stage, envoy};
+use crate::cpu_time;
+use crate::results::Figure;
+use crate::stream_agent::{self, Stream};
+use crate::table::Table;
+
+/// Bytes of a message's content: a token or two of a model's answer.
+const CONTENT: usize = 64;
+/// How long each is measured in one round.
+const BUSY: Duration = Duration::from_millis(300);
+
+pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure>> {
+    let port = stream_agent::start()?;
+    let mut table = Table::new(20, stage.agents);
+    let id = "stream";
+    table.routes.push((id.to_owned(), port));
+    let with = envoy::settings(stage).start().await?;
+    envoy::push(&with, &table).await?;
+    let without = envoy::address_from_header(envoy::settings(stage).data_filter("")).start().await?;
+    let mut streams = Vec::new();
+    for envoy in [&with, &without] {
+        stage.cores.give_proxy(envoy.pid())?;
+        let mut stream = Stream::open(envoy.data_addr(), id, port).await?;
+        per_message(&mut stream, envoy.pid()).await?;
+        streams.push((stream, envoy.pid(), Vec::new()));
+    }
+    for _ in 0..rounds {
+        for (stream, pid, values) in &mut streams {
+            values.push(per_message(stream, *pid).await?);
+        }
+        streams.reverse();
+    }
+    streams.sort_by_key(|(_, pid, _)| *pid != with.pid());
+    let mut values = streams.into_iter().map(|(_, _, values)| values);
+    let (with, without) = (values.next().unwrap_or_default(), values.next().unwrap_or_default());
+    let ratios = with.iter().zip(&without).map(|(with, without)| with / without).collect();
+    let figure = |what: &str, unit, values| Figure::median(what, unit, values).context("nothing was measured");
+    Ok(vec![
+        figure("CPU per streamed message, with the filter / without", "", ratios)?.at_most(1.03),
+        figure("- with the filter", "us", with)?,
+        figure("- without", "us", without)?,
+    ])
+}
+
+/// Microseconds of CPU time for each message, either way counted as one.
+async fn per_message(stream: &mut Stream, pid: u32) -> Result<f64> {
+    let message = message();
+    let (started, before) = (Instant::now(), cpu_time::of(&[pid])?);
+    let mut messages = 0_u32;
+    while started.elapsed() < BUSY {
+        stream.exchange(&message).await?;
+        messages += 2;
+    }
+    Ok((cpu_time::of(&[pid])? - before) as f64 / 1e3 / f64::from(messages))
+}
+
+/// A message as gRPC frames it: not compressed, its length, its content.
+fn message() -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(CONTENT).unwrap_or(0));
+    bytes.put_bytes(b'.', CONTENT);
+    bytes.freeze()
+}
