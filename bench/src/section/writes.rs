@@ -28,7 +28,7 @@ pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure
         for (workers, answered, seen) in &mut workers {
             for write in 0..WRITES {
                 let (id, home) = workers.table.asked.first().context("the map is empty")?.clone();
-                let port = if (round * WRITES + write) % 2 == 0 { workers.spare } else { home };
+                let port = if (round * WRITES + write).is_multiple_of(2) { workers.spare } else { home };
                 let started = Instant::now();
                 workers.write(&id, port)?;
                 answered.push(started.elapsed().as_secs_f64() * 1e3);
