@@ -7,6 +7,7 @@ pub mod body;
 pub mod call;
 pub mod etag;
 pub mod reply;
+pub mod status_page;
 pub mod token;
 
 use self::call::{Call, Head, Operation};

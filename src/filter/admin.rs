@@ -4,6 +4,7 @@ use super::host::{self, HostData, Signal};
 use super::metrics::AdminMetrics;
 use crate::admin::call::{Call, Head};
 use crate::admin::reply::{Outcome, Reply};
+use crate::admin::status_page::{self, StatusPage};
 use crate::admin::token::{self, Token};
 use crate::admin::{Backend, Begun, RouteApi, owns_path};
 use crate::change::{Applied, Change, Edit};
@@ -25,6 +26,7 @@ struct Admin {
     api: RouteApi,
     signal: Signal,
     metrics: AdminMetrics,
+    page: StatusPage,
 }
 
 impl Context for AdminRoot {}
@@ -66,7 +68,7 @@ impl Admin {
         metrics.written(store_bootstrap_routes(&config, signal)?, signal);
         // Should an earlier VM have died after publishing a map, the gauges still tell of the one before.
         metrics.settle(signal);
-        Ok(Self { api: RouteApi { config, token }, signal, metrics })
+        Ok(Self { api: RouteApi { config, token }, signal, metrics, page: StatusPage::new() })
     }
 
     fn backend(&self) -> Backend<'_, HostData, Signal> {
@@ -109,12 +111,17 @@ impl Context for AdminStream {}
 impl HttpContext for AdminStream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let target = hostcalls::get_property(vec!["request", "path"]).ok().flatten().unwrap_or_default();
-        if !owns_path(&target) {
+        let page = status_page::owns_path(&target);
+        if !page && !owns_path(&target) {
             return Action::Continue;
         }
         // Envoy creates no stream on a VM that was not configured.
         let Some(admin) = &self.admin else { return Action::Pause };
         let method = hostcalls::get_property(vec!["request", "method"]).ok().flatten().unwrap_or_default();
+        if page {
+            send(&admin.page.reply(&method));
+            return Action::Pause;
+        }
         let authorization = host::request_header("authorization");
         let content_type = host::request_header("content-type");
         let content_length = host::request_header("content-length");

@@ -8,5 +8,6 @@ mod hostile_headers;
 mod metrics;
 mod rejections;
 mod smoke;
+mod status_page;
 mod unreachable;
 mod visibility;
