@@ -6,6 +6,7 @@ mod admin_listener;
 mod clients;
 mod hostile_headers;
 mod metrics;
+mod observability;
 mod rejections;
 mod smoke;
 mod status_page;

@@ -73,7 +73,8 @@
       const legend = [...this.series].map(([key, colour]) => [key, colour, this.sum(key)]);
       svg.setAttribute('aria-label', `${this.name}: ${shown(now)} now, at most ${shown(top)}; in the last minutes ` +
         (legend.map(([key, , sum]) => `${sum} ${key}`).join(', ') || 'none'));
-      $(this.name + '-legend').replaceChildren(...legend.filter(([, , sum]) => sum > 0 || legend.length < 4).map(([key, colour, sum]) => {
+      const counted = legend.filter(([, , sum]) => sum > 0);
+      $(this.name + '-legend').replaceChildren(...(counted.length ? counted : [['none so far', 's5', 0]]).map(([key, colour, sum]) => {
         const item = element('li', colour);
         item.append(element('span', '', key), element('span', 'count', sum));
         return item;

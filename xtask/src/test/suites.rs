@@ -47,7 +47,7 @@ pub(super) const SUITES: &[Suite] = &[
         about: "all Rust tests on this machine: the core, its properties, the tools, and the filter in a real Envoy",
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Cargo,
-        command: || Ok(cargo(["test", "--workspace", "--no-fail-fast"])),
+        command: || Ok(cargo(["test", "--workspace", "--exclude", "system-tests", "--no-fail-fast"])),
     },
     Suite {
         name: "wasm",
@@ -69,6 +69,26 @@ pub(super) const SUITES: &[Suite] = &[
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Whole,
         command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "demo", "--check"])),
+    },
+    Suite {
+        name: "browser",
+        about: "the status page in a headless Chromium",
+        needs: &[
+            Need::Modules,
+            Need::Envoy,
+            Need::Debian { program: "chromium", package: "chromium" },
+            Need::Debian { program: "chromedriver", package: "chromium-driver" },
+        ],
+        runner: Runner::Cargo,
+        // Two browsers at a time: each is some ten processes.
+        command: || Ok(cargo(["test", "--package", "system-tests", "--test", "browser", "--", "--test-threads", "2"])),
+    },
+    Suite {
+        name: "promtool",
+        about: "alert rules and metrics by Prometheus' own checks",
+        needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "promtool", package: "prometheus" }],
+        runner: Runner::Cargo,
+        command: || Ok(cargo(["test", "--package", "system-tests", "--test", "promtool"])),
     },
     Suite {
         name: "scripts",

@@ -1,0 +1,93 @@
+//! The dashboard and the alert rules speak of metrics that there are: each name is looked up in a live scrape.
+
+use std::collections::BTreeSet;
+
+use harness::proto::DEPLOYMENT_ID;
+use harness::{Envoy, agents, workspace};
+use serde_json::Value;
+
+const DIRECTORY: &str = "deploy/observability";
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(workspace::root().join(DIRECTORY).join(name)).unwrap()
+}
+
+/// The metrics that a PromQL expression names: its words that start like ours or Envoy's, outside of label matchers and groupings.
+fn metrics_of(expression: &str) -> BTreeSet<String> {
+    let mut bare = String::new();
+    let mut depth = 0;
+    for c in expression.replace("by (", "{").replace("by(", "{").chars() {
+        match c {
+            '{' => depth += 1,
+            // What `by (` has become ends with its own bracket.
+            '}' | ')' if depth > 0 => depth -= 1,
+            _ if depth == 0 => bare.push(c),
+            _ => {}
+        }
+    }
+    let words = bare.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("pixell_") || word.starts_with("envoy_")).map(str::to_owned).collect()
+}
+
+/// Every `expr` of the dashboard.
+fn dashboard_expressions() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(&read("grafana-dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    assert!(
+        panels.iter().all(|panel| panel["description"].as_str().is_some_and(|words| !words.is_empty())),
+        "a panel says nothing"
+    );
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let variables =
+        dashboard["templating"]["list"].as_array().unwrap().iter().filter_map(|list| list["query"]["query"].as_str());
+    let expressions = targets.map(|target| target["expr"].as_str().unwrap()).chain(variables);
+    expressions.map(str::to_owned).collect()
+}
+
+#[test]
+fn metrics_are_told_from_labels() {
+    let expression = r#"sum by (envoy_label) (rate(envoy_a_total{envoy_b="x", c="pixell_d"}[5m])) / pixell_e > envoy_f_bucket"#;
+    let expected = ["envoy_a_total", "envoy_f_bucket", "pixell_e"].map(str::to_owned);
+    assert_eq!(metrics_of(expression), BTreeSet::from(expected));
+}
+
+#[tokio::test]
+async fn every_metric_that_is_named_is_there() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let agent = agents::echo::start("a").unwrap();
+    envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    assert_eq!(http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap().status(), 200);
+    // What a histogram has gathered is shown from its next flush on.
+    let scrape = || async {
+        let text = http.get(envoy.api_url() + "/stats/prometheus").send().await?.text().await?;
+        Ok(text.contains("\nenvoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"agents_http1\"").then_some(text))
+    };
+    let scrape = harness::wait::until("the histograms", std::time::Duration::from_secs(20), scrape).await.unwrap();
+    let known: BTreeSet<&str> =
+        scrape.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next()).collect();
+
+    let rules = read("prometheus-rules.yaml");
+    let rule_words: String =
+        rules.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect();
+    // Names of labels in templates are in braces; all other words of the file that look like metrics are metrics.
+    let mut named = metrics_of(&rule_words);
+    assert!(named.len() >= 8, "{named:?}");
+    let expressions = dashboard_expressions();
+    assert!(expressions.len() > 20);
+    named.extend(expressions.iter().flat_map(|expression| metrics_of(expression)));
+    let unknown: Vec<_> = named.iter().filter(|name| !known.contains(name.as_str())).collect();
+    assert!(unknown.is_empty(), "no scrape has {unknown:?}");
+
+    // And what the status page asks for.
+    let page = include_str!("../../src/admin/status_page/page.js");
+    let stats = envoy.stats().await.unwrap();
+    for name in
+        ["http.agents.downstream_rq_total", "http.agents.downstream_rq_active", "server.uptime", "wasm.pixell.router.vm_reload"]
+    {
+        assert!(stats.get(name).is_some(), "{name}");
+    }
+    for counter in ["upstream_cx_connect_fail", "upstream_cx_destroy_remote_with_active_rq", "upstream_rq_rx_reset"] {
+        assert!(page.contains(counter) && stats.get(&format!("cluster.agents_http1.{counter}")).is_some(), "{counter}");
+    }
+}
