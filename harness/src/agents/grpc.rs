@@ -136,8 +136,9 @@ mod tests {
         let mut client = proto::connect(([127, 0, 0, 1], port).into()).await.unwrap();
         client.ping(Empty {}).await.unwrap();
         agent.kill();
-        let again = crate::wait::until("the port", Duration::from_secs(10), || async { Ok(start_on("heir", port).ok()) });
-        let heir = again.await.unwrap();
+        // Refused at once, and free at once for somebody else.
+        std::net::TcpStream::connect(("127.0.0.1", port)).unwrap_err();
+        let heir = start_on("heir", port).unwrap();
         // The old connection is gone, so this call reaches the heir.
         let answer = crate::wait::until("the heir", Duration::from_secs(10), || {
             let mut client = client.clone();

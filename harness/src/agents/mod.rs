@@ -10,11 +10,15 @@ pub mod raw;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+/// How long an agent's threads may take to end; they have nothing to wait for.
+const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// A running agent. Dropping it kills it.
 #[derive(Debug)]
@@ -85,7 +89,7 @@ impl Agent {
         }
     }
 
-    /// Ends at once: the port is closed and open connections break.
+    /// Ends at once: when this returns, the port is closed and open connections are broken.
     pub fn kill(self) {
         drop(self);
     }
@@ -94,7 +98,9 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // Waited for, so that the port is closed when this returns; on a thread of its own, because tokio does not let one
+            // runtime wait for another. The thread cannot fail: there is nothing to do if it did.
+            let _ = std::thread::spawn(move || runtime.shutdown_timeout(SHUTDOWN)).join();
         }
     }
 }
