@@ -11,6 +11,12 @@ mod generated {
     tonic::include_proto!("pixell.agent");
 }
 
+/// The four shapes of a gRPC call, generated from `harness/proto/streams.proto`.
+pub mod streams {
+    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+    tonic::include_proto!("pixell.test");
+}
+
 /// The header that names the agent a request is for.
 pub const DEPLOYMENT_ID: &str = "x-deployment-id";
 

@@ -7,6 +7,7 @@ pub mod echo;
 pub mod grpc;
 pub mod http;
 pub mod raw;
+pub mod streams;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -3,6 +3,7 @@
 pub mod binary;
 mod builder;
 mod config;
+mod memory;
 pub mod modules;
 mod process;
 mod stats;

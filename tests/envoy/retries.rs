@@ -1,0 +1,201 @@
+//! A request is sent again only where the agent cannot have seen it: a restart costs no error, and nothing runs twice.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use harness::agents::{self, http as agent};
+use harness::proto::{self, DEPLOYMENT_ID, Empty};
+use harness::{Agent, Envoy};
+use http_body_util::BodyExt;
+use hyper::Response;
+use tokio::io::AsyncReadExt;
+
+use crate::clients::{http1, http2};
+
+/// How often each request, told apart by its path, has reached an agent.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<HashMap<String, u32>>>);
+
+impl Seen {
+    fn note(&self, path: &str) {
+        *self.0.lock().unwrap().entry(path.to_owned()).or_default() += 1;
+    }
+
+    /// Every request came, and came once.
+    #[track_caller]
+    fn assert_once(&self, requests: usize) {
+        let seen = self.0.lock().unwrap();
+        assert!(seen.values().all(|times| *times == 1), "{seen:?}");
+        assert_eq!(seen.len(), requests);
+    }
+}
+
+/// An HTTP/1.1 agent on `port` that notes each request and answers `status`.
+fn noting(port: u16, seen: &Seen, status: u16) -> anyhow::Result<Agent> {
+    let seen = seen.clone();
+    agent::start("noting", port, agent::Version::Http1, move |request| {
+        let seen = seen.clone();
+        async move {
+            seen.note(request.uri().path());
+            drop(request.into_body().collect().await);
+            let mut response = Response::new(agent::whole("done"));
+            *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            response
+        }
+    })
+}
+
+/// What a caller might ask for, were it believed.
+const SEND_AGAIN: [(&str, &str); 6] = [
+    ("x-envoy-retry-on", "5xx,gateway-error,reset,retriable-4xx,connect-failure,retriable-status-codes"),
+    ("x-envoy-retry-grpc-on", "cancelled,deadline-exceeded,internal,unavailable"),
+    ("x-envoy-retriable-status-codes", "200,400,500,503"),
+    ("x-envoy-max-retries", "5"),
+    ("x-envoy-upstream-rq-per-try-timeout-ms", "1"),
+    ("x-envoy-hedge-on-per-try-timeout", "true"),
+];
+
+#[tokio::test]
+async fn what_an_agent_has_seen_is_not_sent_again() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let seen = Seen::default();
+    let agents = [500, 502, 503, 504, 429].map(|status| (format!("s{status}"), noting(0, &seen, status).unwrap()));
+    let (notes, count) = (seen.clone(), Arc::new(Mutex::new(0_u32)));
+    let counted = count.clone();
+    // Reads the request and breaks off.
+    let breaking = agents::raw::start("breaking", move |mut stream| {
+        let count = counted.clone();
+        async move {
+            let mut some = [0; 1024];
+            if stream.read(&mut some).await? > 0 {
+                *count.lock().unwrap() += 1;
+            }
+            Ok(())
+        }
+    });
+    let breaking = breaking.unwrap();
+    let mut routes: Vec<_> = agents.iter().map(|(id, agent)| (id.as_str(), agent.port())).collect();
+    routes.push(("breaking", breaking.port()));
+    envoy.routes().put_all(routes.iter().copied()).await.unwrap();
+
+    for client in [http1(), http2()] {
+        for (id, _) in &routes {
+            for method in [http::Method::GET, http::Method::POST] {
+                let before = notes.0.lock().unwrap().len();
+                let url = format!("{}/{id}/{before}", envoy.data_url());
+                let mut request = client.request(method, url).header(DEPLOYMENT_ID, *id);
+                for (name, value) in SEND_AGAIN {
+                    request = request.header(name, value);
+                }
+                let status = request.send().await.unwrap().status().as_u16();
+                let expected = id.strip_prefix('s').map_or(503, |status| status.parse().unwrap());
+                assert_eq!(status, expected, "{id}");
+            }
+        }
+    }
+    seen.assert_once(5 * 2 * 2);
+    assert_eq!(*count.lock().unwrap(), 2 * 2, "the agent that broke off saw each request once");
+}
+
+/// An agent that says REFUSED_STREAM has not begun (RFC 9113, 8.7), so the request is sent again, and runs once.
+#[tokio::test]
+async fn a_refused_stream_is_sent_again() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let refused = Arc::new(Mutex::new(0_u32));
+    let counted = refused.clone();
+    let agent = agents::raw::start("refusing", move |stream| {
+        let refused = counted.clone();
+        async move {
+            let mut connection = h2::server::handshake(stream).await.map_err(std::io::Error::other)?;
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let so_far = *refused.lock().unwrap();
+                if so_far < 3 {
+                    *refused.lock().unwrap() += 1;
+                    respond.send_reset(h2::Reason::REFUSED_STREAM);
+                    continue;
+                }
+                let response = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                let mut body = respond.send_response(response, false).map_err(std::io::Error::other)?;
+                body.send_data(vec![0; 5].into(), false).map_err(std::io::Error::other)?;
+                let trailers = http::HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+                body.send_trailers(trailers).map_err(std::io::Error::other)?;
+            }
+            Ok(())
+        }
+    });
+    let agent = agent.unwrap();
+    envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+    let mut client = proto::connect(envoy.data_addr()).await.unwrap();
+    client.health(proto::request_to("a", Empty {}).unwrap()).await.unwrap();
+    assert_eq!(*refused.lock().unwrap(), 3);
+}
+
+/// Calls that come while an agent restarts wait for it, however many wait for another agent that is gone for good.
+#[tokio::test]
+async fn a_restarting_agent_costs_no_error() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let seen = Seen::default();
+    let first = noting(0, &seen, 200).unwrap();
+    let port = first.port();
+    let gone = noting(0, &seen, 200).unwrap();
+    envoy.routes().put_all([("a", port), ("gone", gone.port())]).await.unwrap();
+    gone.kill();
+    let (one, two) = (http1(), http2());
+    let call = |number: usize| {
+        let client = if number.is_multiple_of(2) { &one } else { &two };
+        let request = client.post(format!("{}/{number}", envoy.data_url())).header(DEPLOYMENT_ID, "a").body("once");
+        async move { anyhow::Ok((number, request.send().await?.status())) }
+    };
+    assert_eq!(call(0).await.unwrap().1, 200);
+    first.stop().await.unwrap();
+    let waiting = join_all((0..50).map(|_| two.get(envoy.data_url()).header(DEPLOYMENT_ID, "gone").send()));
+    let restart = async {
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        harness::wait::until("the port", Duration::from_secs(10), || async { Ok(noting(port, &seen, 200).ok()) }).await
+    };
+    let (calls, restarted, lost) = tokio::join!(try_join_all((1..=40).map(call)), restart, waiting);
+    for (number, status) in calls.unwrap() {
+        assert_eq!(status, 200, "call {number}");
+    }
+    assert!(lost.iter().all(|answer| answer.as_ref().unwrap().status() == 503));
+    seen.assert_once(41);
+    drop(restarted);
+}
+
+/// gRPC callers that never pause while their agent is restarted again and again.
+#[tokio::test]
+async fn graceful_restarts_under_load_cost_no_error() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let mut agent = agents::grpc::start("a").unwrap();
+    let port = agent.port();
+    envoy.routes().put_all([("a", port)]).await.unwrap();
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (done, address) = (done.clone(), envoy.data_addr());
+            tokio::spawn(async move {
+                let mut client = proto::connect(address).await.unwrap();
+                let mut calls = 0_u32;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let answer = client.health(proto::request_to("a", Empty {}).unwrap()).await;
+                    answer.unwrap_or_else(|status| panic!("call {calls}: {status:?}"));
+                    calls += 1;
+                }
+                calls
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        agent.stop().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        agent = agents::grpc::start_on("a", port).unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    for caller in callers {
+        assert!(caller.await.unwrap() > 0);
+    }
+}
