@@ -12,6 +12,7 @@
 //! ```
 
 pub mod agents;
+pub mod endurance;
 pub mod envoy;
 pub mod proto;
 pub mod routes;

@@ -74,6 +74,10 @@ impl HttpContext for RouterStream {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         // Envoy creates no stream on a VM that was not configured.
         let Some(router) = &self.router else { return respond(Rejection::Internal) };
+        #[cfg(feature = "test-trap")]
+        if host::request_header("x-test-trap").is_some() {
+            std::process::abort();
+        }
         let header = router.config.id_headers.iter().find_map(|name| host::request_header(name));
         match deployment_id(header.as_deref()) {
             Ok(id) => router.decide(id),

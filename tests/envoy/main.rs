@@ -4,6 +4,7 @@
 mod access_log;
 mod admin_listener;
 mod clients;
+mod endurance;
 mod faults;
 mod grpc_streams;
 mod hostile_headers;
@@ -17,6 +18,7 @@ mod retries;
 mod smoke;
 mod spoofing;
 mod status_page;
+mod trap;
 mod unreachable;
 mod visibility;
 mod wire;

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod endurance;
 mod envoy;
 mod ports;
 mod python;
@@ -29,6 +30,7 @@ enum Task {
     Bench(bench::Arguments),
     Build(build::Arguments),
     Demo(demo::Arguments),
+    Endurance(endurance::Arguments),
     Envoy(envoy::Arguments),
     Test(test::Arguments),
     Tidy(tidy::Arguments),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => succeed(bench::run(&arguments)),
         Task::Build(arguments) => succeed(build::run(&arguments)),
         Task::Demo(arguments) => succeed(demo::run(&arguments)),
+        Task::Endurance(arguments) => succeed(endurance::run(&arguments)),
         Task::Envoy(arguments) => succeed(envoy::run(&arguments)),
         Task::Test(arguments) => test::run(&arguments),
         Task::Tidy(arguments) => succeed(tidy::run(&arguments)),

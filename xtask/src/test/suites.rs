@@ -45,9 +45,23 @@ pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "rust",
         about: "all Rust tests on this machine: the core, its properties, the tools, and the filter in a real Envoy",
-        needs: &[Need::Modules, Need::Envoy],
+        needs: &[Need::Modules, Need::TrapModules, Need::Envoy],
         runner: Runner::Cargo,
         command: || Ok(cargo(["test", "--workspace", "--exclude", "system-tests", "--no-fail-fast"])),
+    },
+    Suite {
+        name: "netns",
+        about: "a caller outside the task, in a network namespace of its own: who may do what",
+        needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "ip", package: "iproute2" }],
+        runner: Runner::Cargo,
+        command: || Ok(cargo(["test", "--test", "netns"])),
+    },
+    Suite {
+        name: "versions",
+        about: "the smoke set on the older Envoy releases that are supported",
+        needs: &[Need::Modules, Need::OlderEnvoys],
+        runner: Runner::Cargo,
+        command: || Ok(cargo(["test", "--test", "versions"])),
     },
     Suite {
         name: "wasm",

@@ -1,0 +1,31 @@
+//! The short forms of what `cargo xtask endurance` runs long.
+
+use std::time::Duration;
+
+use harness::Envoy;
+use harness::endurance::{changes, growth, memory};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changing_map_never_answers_wrong() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let figures = changes::run(&envoy, Duration::from_secs(5), 100).await.unwrap();
+    println!("{figures}");
+    assert!(figures.stable > 0 && figures.moving > 0 && figures.unknown > 0 && figures.messages > 0, "{figures}");
+    assert_eq!(envoy.stats().await.unwrap().vm_reloads().unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_added_one_by_one_stay() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let figures = growth::run(&envoy, 300).await.unwrap();
+    println!("{figures}");
+    assert!(figures.calls > 0);
+}
+
+#[tokio::test]
+async fn ids_that_come_and_go_leave_nothing_behind() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let figures = memory::run(&envoy, 50_000, 20_000).await.unwrap();
+    println!("{figures}");
+    assert!(figures.grown_mib() < 32, "{figures}");
+}

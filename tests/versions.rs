@@ -1,0 +1,71 @@
+//! The smoke set on the older Envoy releases that are supported: routes are pushed, requests are routed and refused, streams flow.
+//!
+//! Not part of a plain `cargo test`, for each release is a download: `cargo xtask test versions`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
+
+use harness::agents::{self, streams};
+use harness::envoy::binary;
+use harness::proto::streams::Chunk;
+use harness::proto::{self, DEPLOYMENT_ID, Empty, request_to};
+use harness::{Envoy, routes::RouteApi};
+use serde_json::{Value, json};
+use tonic::Code;
+
+async fn smoke(version: &str) {
+    let envoy = Envoy::builder().binary(binary::release(version).unwrap()).start().await.unwrap();
+    assert!(envoy.admin("/server_info").await.unwrap().contains(&format!("/{version}/")));
+    let (g, h) = (agents::grpc::start("g").unwrap(), agents::echo::start("h").unwrap());
+    let (s, _) = streams::start("s").unwrap();
+
+    // Push.
+    let api: RouteApi = envoy.routes();
+    assert_eq!(api.status().await.unwrap().json().unwrap()["loaded"], false);
+    let pushed = api.put_all([("g", g.port()), ("h", h.port()), ("s", s.port())]).await.unwrap().json().unwrap();
+    assert_eq!((&pushed["added"], &pushed["generation"]), (&3.into(), &1.into()));
+    let refused = api.patch_routes(&json!({"routes": {"bad id": 5000, "e": 50051}})).await.unwrap();
+    assert_eq!((refused.status.as_u16(), refused.json().unwrap()["errors"].as_array().unwrap().len()), (422, 2));
+    let drained = api.patch_routes(&json!({"routes": {"d": {"port": 5000, "state": "draining"}}})).await.unwrap();
+    assert_eq!(drained.json().unwrap()["generation"], 2);
+
+    // Route.
+    let mut grpc = proto::connect(envoy.data_addr()).await.unwrap();
+    assert_eq!(grpc.health(request_to("g", Empty {}).unwrap()).await.unwrap().into_inner().message, "g");
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = http.get(envoy.data_url() + "/p").header(DEPLOYMENT_ID, "h").send().await.unwrap();
+    assert_eq!(answer.json::<Value>().await.unwrap()["agent"], "h");
+
+    // Reject.
+    for (id, code, error) in [
+        ("nobody", Code::NotFound, "unknown_deployment"),
+        ("d", Code::Unavailable, "deployment_draining"),
+        ("?", Code::InvalidArgument, "invalid_deployment_id"),
+    ] {
+        let status = grpc.health(request_to(id, Empty {}).unwrap()).await.unwrap_err();
+        assert_eq!((status.code(), status.metadata().get("x-pixell-error").unwrap().to_str().unwrap()), (code, error));
+    }
+    g.kill();
+    let status = grpc.health(request_to("g", Empty {}).unwrap()).await.unwrap_err();
+    assert_eq!(status.metadata().get("x-pixell-error").unwrap(), "agent_unreachable", "{status:?}");
+    // What a caller asks of Envoy by its headers is not done.
+    let spoofed = http.get(envoy.data_url()).header("x-envoy-original-dst-host", format!("127.0.0.1:{}", h.port()));
+    assert_eq!(spoofed.send().await.unwrap().status(), 400);
+
+    // Stream.
+    let mut client = streams::connect(envoy.data_addr()).await.unwrap();
+    let (send, receive) = tokio::sync::mpsc::channel(1);
+    let outgoing = tokio_stream::wrappers::ReceiverStream::new(receive);
+    let mut chat = client.chat(request_to("s", outgoing).unwrap()).await.unwrap().into_inner();
+    for number in 0..1_000 {
+        send.send(Chunk { number, data: vec![1; 100] }).await.unwrap();
+        assert_eq!(chat.message().await.unwrap().unwrap().number, number);
+    }
+    assert_eq!(envoy.stats().await.unwrap().vm_reloads().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn older_envoys_do_the_main_job() {
+    for version in binary::OLDER {
+        println!("Envoy {version}");
+        smoke(version).await;
+    }
+}
