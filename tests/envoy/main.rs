@@ -7,6 +7,7 @@ mod clients;
 mod endurance;
 mod faults;
 mod grpc_streams;
+mod hostile_bytes;
 mod hostile_headers;
 mod http1;
 mod limits;

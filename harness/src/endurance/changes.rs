@@ -112,7 +112,7 @@ async fn change(
     histories: &[History],
     (begun, duration, per_second): (Instant, Duration, u32),
 ) -> Result<u64> {
-    let mut at = vec![None; MOVING];
+    let mut at = [None; MOVING];
     let mut changes = 0_u64;
     let mut random = 0x9e37_79b9_u64;
     let mut draw = |below: usize| {
@@ -156,7 +156,7 @@ fn note<T>(history: &History, write: impl FnOnce(&mut VecDeque<(Option<usize>, O
 async fn call(url: String, client: usize, histories: Vec<History>, done: Arc<AtomicBool>, counts: Arc<Counts>) -> Result<()> {
     let http = reqwest::Client::builder().no_proxy();
     // Both protocols, and so several connections on both workers.
-    let http = if client % 2 == 0 { http.http2_prior_knowledge() } else { http.http1_only() }.build()?;
+    let http = if client.is_multiple_of(2) { http.http2_prior_knowledge() } else { http.http1_only() }.build()?;
     let ask = async |id: &str| {
         let answer = http.get(&url).header(DEPLOYMENT_ID, id).send().await?;
         let status = answer.status().as_u16();
