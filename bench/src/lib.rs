@@ -1,6 +1,7 @@
 //! What `cargo xtask bench` runs: the filter beside its floors and beside what others would use, measured round by round.
 
 pub mod agents;
+pub mod chart;
 pub mod child;
 pub mod connection;
 pub mod contender;

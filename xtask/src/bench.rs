@@ -20,6 +20,9 @@ pub(crate) struct Arguments {
     /// Write the results to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a chart of the CPU time per request to this file as SVG
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Fail where a figure misses its bound
     #[arg(long)]
     check_bounds: bool,
@@ -37,6 +40,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&results)? + "\n";
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    if let Some(path) = &arguments.svg {
+        std::fs::write(path, bench::chart::svg(&results)).with_context(|| format!("writing {}", path.display()))?;
     }
     let missed: Vec<_> = results.figures.iter().filter(|figure| figure.met() == Some(false)).collect();
     for figure in &missed {

@@ -105,6 +105,16 @@ pub(super) const SUITES: &[Suite] = &[
         command: || Ok(cargo(["test", "--package", "system-tests", "--test", "promtool"])),
     },
     Suite {
+        name: "bench",
+        about: "the bench, two rounds of the filter and its floor, to show that it works; figures are not judged",
+        needs: &[Need::Modules, Need::Envoy],
+        runner: Runner::Whole,
+        command: || {
+            let bench = ["bench", "--rounds", "2", "--only", "none,ours,size,streaming"];
+            Ok(cargo(["run", "--quiet", "--package", "xtask", "--"].into_iter().chain(bench)))
+        },
+    },
+    Suite {
         name: "scripts",
         about: "shellcheck on every shell script",
         needs: &[Need::Debian { program: "shellcheck", package: "shellcheck" }],
