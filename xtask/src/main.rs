@@ -6,6 +6,7 @@ mod command;
 mod demo;
 mod endurance;
 mod envoy;
+mod fuzz;
 mod ports;
 mod python;
 mod shutdown;
@@ -32,6 +33,7 @@ enum Task {
     Demo(demo::Arguments),
     Endurance(endurance::Arguments),
     Envoy(envoy::Arguments),
+    Fuzz(fuzz::Arguments),
     Test(test::Arguments),
     Tidy(tidy::Arguments),
 }
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => succeed(demo::run(&arguments)),
         Task::Endurance(arguments) => succeed(endurance::run(&arguments)),
         Task::Envoy(arguments) => succeed(envoy::run(&arguments)),
+        Task::Fuzz(arguments) => succeed(fuzz::run_targets(&arguments)),
         Task::Test(arguments) => test::run(&arguments),
         Task::Tidy(arguments) => succeed(tidy::run(&arguments)),
     };

@@ -1,0 +1,51 @@
+//! `cargo xtask fuzz`: libFuzzer on the properties of `fuzz/`. `cargo xtask test` runs them on the corpus and on generated inputs.
+
+use anyhow::{Context, Result};
+use clap::Args;
+use harness::workspace;
+
+use crate::command::{program, read, run, say};
+
+/// cargo-fuzz, which knows how to build for libFuzzer.
+const VERSION: &str = "0.13.2";
+
+/// The targets, each a file in fuzz/fuzz_targets.
+const TARGETS: [&str; 4] = ["id", "snapshot", "patch", "api"];
+
+/// Run libFuzzer on each target (needs a nightly toolchain).
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Seconds for each of the four targets
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+}
+
+/// Fuzzes every target in turn.
+///
+/// # Errors
+/// Where the nightly toolchain or cargo-fuzz cannot be had, or an input breaks a property; cargo-fuzz then says where it is.
+pub(crate) fn run_targets(arguments: &Arguments) -> Result<()> {
+    read(program("cargo").args(["+nightly", "--version"]))
+        .context("libFuzzer needs a nightly toolchain: run `rustup toolchain install nightly`")?;
+    let home = workspace::target().join("tools");
+    let tool = home.join("bin/cargo-fuzz");
+    let present = read(program(&tool.to_string_lossy()).arg("--version")).unwrap_or_default();
+    if present.split_whitespace().last() != Some(VERSION) {
+        say(&format!("building cargo-fuzz {VERSION} (once)"));
+        let install = ["install", "cargo-fuzz", "--version", VERSION, "--locked", "--force", "--root"];
+        run(program("cargo").args(install).arg(&home)).context("cargo-fuzz cannot be built: check the network")?;
+    }
+    let mut path = std::ffi::OsString::from(home.join("bin"));
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    for target in TARGETS {
+        // What is found on the way stays out of the repository; the corpus there is only read.
+        let found = workspace::target().join("fuzz-corpus").join(target);
+        std::fs::create_dir_all(&found)?;
+        let mut fuzz = program("cargo");
+        fuzz.args(["+nightly", "fuzz", "run", target]).arg(&found).arg(format!("fuzz/corpus/{target}"));
+        let limits = [format!("-max_total_time={}", arguments.seconds), "-max_len=4096".into()];
+        run(fuzz.arg("--").args(limits).env("PATH", &path))?;
+    }
+    Ok(())
+}
