@@ -5,6 +5,7 @@
 //! one too. The entry point exists because Envoy ends at once on SIGTERM, which would cut every open stream.
 
 pub mod admin;
+pub mod configuration;
 pub mod http;
 pub mod settings;
 pub mod supervisor;

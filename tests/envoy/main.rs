@@ -19,6 +19,7 @@ mod retries;
 mod smoke;
 mod spoofing;
 mod status_page;
+mod tracing;
 mod trap;
 mod unreachable;
 mod visibility;

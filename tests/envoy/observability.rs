@@ -91,3 +91,18 @@ async fn every_metric_that_is_named_is_there() {
         assert!(page.contains(counter) && stats.get(&format!("cluster.agents_http1.{counter}")).is_some(), "{counter}");
     }
 }
+
+/// Every runbook that an alert names is a heading of the document.
+#[test]
+fn every_alert_has_its_runbook() {
+    let document = std::fs::read_to_string(workspace::root().join("docs/operations.md")).unwrap();
+    let anchor = |heading: &str| heading.to_lowercase().replace(' ', "-");
+    let anchors: BTreeSet<String> =
+        document.lines().filter(|line| line.starts_with('#')).map(|line| anchor(line.trim_start_matches('#').trim())).collect();
+    let rules = read("prometheus-rules.yaml");
+    let runbooks: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("runbook: docs/operations.md#")).collect();
+    assert_eq!(runbooks.len(), rules.matches("- alert:").count());
+    for runbook in runbooks {
+        assert!(anchors.contains(runbook), "docs/operations.md has no heading #{runbook}");
+    }
+}

@@ -38,6 +38,14 @@ pub(super) async fn shipped(stage: &Stage<'_>, table: &Table) -> Result<Contende
     contender(stage, envoy, table.asked.clone())
 }
 
+/// The shipped Envoy with these runtime settings of the access log.
+pub(super) async fn with_log(stage: &Stage<'_>, runtime: &str, table: &Table) -> Result<Contender> {
+    let quiet = settings(stage).edit("static_layer: {}", &format!("static_layer: {{ {runtime} }}"));
+    let envoy = without_limits(quiet).start().await?;
+    push(&envoy, table).await?;
+    contender(stage, envoy, table.asked.clone())
+}
+
 /// ORIGINAL_DST without a filter, asked for `agents` agents.
 pub(super) async fn without_filter(stage: &Stage<'_>, agents: usize) -> Result<Contender> {
     let envoy = address_from_header(settings(stage).data_filter("")).start().await?;

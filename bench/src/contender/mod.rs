@@ -33,6 +33,8 @@ enum Kind {
     Raw,
     /// The shipped Envoy with so many routes.
     Ours { routes: usize },
+    /// The shipped Envoy with 20 routes and other runtime settings of the access log.
+    Log { settings: &'static str },
     /// Envoy's Lua filter.
     Lua { routes: usize },
     /// Envoy's own routes, matched by header.
@@ -55,6 +57,16 @@ pub const PLANS: &[Plan] = &[
         name: "ours-largest",
         about: "pixell-envoy, 65,535 routes (one for each port: no map is larger)",
         kind: Kind::Ours { routes: LARGEST },
+    },
+    Plan {
+        name: "ours-20-log-off",
+        about: "the same 20 routes, successes not logged (every other Envoy here logs all)",
+        kind: Kind::Log { settings: "pixell.access_log.full: 0" },
+    },
+    Plan {
+        name: "ours-20-log-brief",
+        about: "the same 20 routes, successes logged in brief",
+        kind: Kind::Log { settings: "pixell.access_log.full: 0, pixell.access_log.brief: 100" },
     },
     Plan { name: "lua", about: "Envoy's Lua filter with a table of 20 in the script", kind: Kind::Lua { routes: 20 } },
     Plan { name: "headers-20", about: "Envoy, 20 routes matched by header", kind: Kind::HeaderRoutes { routes: 20 } },
@@ -117,6 +129,7 @@ impl Plan {
             Kind::Empty => wasm::empty(stage).await,
             Kind::Raw => wasm::raw(stage).await,
             Kind::Ours { routes } => envoy::shipped(stage, &Table::new(routes, stage.agents)).await,
+            Kind::Log { settings } => envoy::with_log(stage, settings, &Table::new(20, stage.agents)).await,
             Kind::Lua { routes } => peers::lua(stage, &Table::new(routes, stage.agents)).await,
             Kind::HeaderRoutes { routes } => peers::header_routes(stage, &Table::new(routes, stage.agents)).await,
             Kind::Haproxy { routes } => haproxy::contender(stage, &Table::new(routes, stage.agents)).await,

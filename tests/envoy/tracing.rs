@@ -1,0 +1,150 @@
+//! Tracing: `traceparent` passes, and with the image's setting spans reach a real OTLP receiver.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use harness::proto::{self, DEPLOYMENT_ID, Empty};
+use harness::{Envoy, EnvoyBuilder, agents, wait};
+use launcher::configuration;
+use launcher::settings::Settings;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::common::v1::any_value::Value as AttributeValue;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use serde_json::Value;
+use tonic::{Request, Response, Status};
+
+const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT: &str = "b7ad6b7169203331";
+
+/// An OTLP receiver (gRPC) on a free port, and the spans that it got.
+#[derive(Clone, Default)]
+struct Receiver(Arc<Mutex<Vec<Span>>>);
+
+#[tonic::async_trait]
+impl TraceService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let spans = request.into_inner().resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+        self.0.lock().unwrap().extend(spans.flat_map(|scope| scope.spans));
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Receiver {
+    async fn start() -> (Self, u16) {
+        let receiver = Self::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(receiver.clone()));
+        tokio::spawn(server.serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)));
+        (receiver, port)
+    }
+
+    /// The first span that `wanted` likes; Envoy sends what it has gathered every five seconds.
+    async fn span(&self, what: &str, wanted: impl Fn(&Span) -> bool) -> Span {
+        let look = || {
+            let found = self.0.lock().unwrap().iter().find(|span| wanted(span)).cloned();
+            async { Ok(found) }
+        };
+        let found = wait::until(what, Duration::from_secs(30), look).await;
+        found.unwrap_or_else(|error| panic!("{error}; there is {:#?}", self.0.lock().unwrap()))
+    }
+}
+
+/// The attribute of a span, where it is text and not empty.
+fn attribute<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
+    let value = span.attributes.iter().find(|attribute| attribute.key == name)?.value.as_ref()?;
+    match value.value.as_ref()? {
+        AttributeValue::StringValue(text) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The shipped configuration with what the image's entry point makes of these variables.
+fn with_settings(vars: &[(&str, &str)]) -> EnvoyBuilder {
+    let settings =
+        Settings::resolve(|name| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())).unwrap();
+    configuration::edits(&settings).into_iter().fold(Envoy::builder(), |builder, edit| builder.edit(edit.place, &edit.text))
+}
+
+/// What the agent saw as the value of a header.
+fn seen<'a>(answer: &'a Value, name: &str) -> Option<&'a str> {
+    answer["headers"].as_array()?.iter().find(|header| header[0] == name)?[1].as_str()
+}
+
+#[tokio::test]
+async fn traceparent_passes_untouched_by_default() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let agent = agents::echo::start("a").unwrap();
+    envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let traceparent = format!("00-{TRACE_ID}-{PARENT}-01");
+    let request = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a");
+    let answer = request.header("traceparent", &traceparent).header("tracestate", "vendor=1").send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!(seen(&answer, "traceparent"), Some(traceparent.as_str()));
+    assert_eq!(seen(&answer, "tracestate"), Some("vendor=1"));
+    let answer: Value = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap().json().await.unwrap();
+    assert_eq!(seen(&answer, "traceparent"), None, "and none is made up");
+}
+
+#[tokio::test]
+async fn spans_tell_the_deployment_and_the_rejection() {
+    let (receiver, port) = Receiver::start().await;
+    let envoy = with_settings(&[("PIXELL_OTLP_ENDPOINT", &format!("127.0.0.1:{port}"))]).start().await.unwrap();
+    let agent = agents::echo::start("a").unwrap();
+    let grpc = agents::grpc::start("g").unwrap();
+    envoy.routes().put_all([("a", agent.port()), ("g", grpc.port())]).await.unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+
+    let request = http.get(envoy.data_url() + "/traced").header(DEPLOYMENT_ID, "a");
+    let answer = request.header("traceparent", format!("00-{TRACE_ID}-{PARENT}-01")).send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    let span = receiver.span("the span of a forwarded request", |span| hex(&span.trace_id) == TRACE_ID).await;
+    assert_eq!(hex(&span.parent_span_id), PARENT);
+    assert_eq!(attribute(&span, "pixell.deployment_id"), Some("a"));
+    assert_eq!(attribute(&span, "pixell.rejection"), None);
+    // The agent's own spans hang below Envoy's.
+    assert_eq!(seen(&answer, "traceparent"), Some(format!("00-{TRACE_ID}-{}-01", hex(&span.span_id)).as_str()));
+    let line = envoy.logged(1, |line| line["path"] == "/traced").await.unwrap().remove(0);
+    assert_eq!(line["trace_id"], TRACE_ID, "the access log leads to the trace: {line}");
+
+    let mut client = proto::connect(envoy.data_addr()).await.unwrap();
+    client.ping(proto::request_to("g", Empty {}).unwrap()).await.unwrap();
+    client.ping(proto::request_to("nobody", Empty {}).unwrap()).await.unwrap_err();
+    let answered = |span: &Span| attribute(span, "pixell.deployment_id") == Some("g");
+    receiver.span("the span of a gRPC call", answered).await;
+    let refused = |span: &Span| attribute(span, "pixell.deployment_id") == Some("nobody");
+    let span = receiver.span("the span of a refused call", refused).await;
+    assert_eq!(attribute(&span, "pixell.rejection"), Some("unknown_deployment"));
+}
+
+#[tokio::test]
+async fn callers_and_the_images_settings_decide_what_is_traced_and_logged() {
+    let (receiver, port) = Receiver::start().await;
+    let endpoint = format!("127.0.0.1:{port}");
+    let envoy = with_settings(&[("PIXELL_OTLP_ENDPOINT", &endpoint), ("PIXELL_ACCESS_LOG", "failures")]).start().await.unwrap();
+    let agent = agents::echo::start("a").unwrap();
+    envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    for _ in 0..20 {
+        // The caller has decided not to have these traced.
+        let request = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a");
+        let request = request.header("traceparent", "00-11111111111111111111111111111111-2222222222222222-00");
+        request.send().await.unwrap().bytes().await.unwrap();
+    }
+    // One that its caller wants traced, and that fails: both show that the twenty before had their time.
+    let request = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "nobody");
+    request.header("traceparent", format!("00-{TRACE_ID}-{PARENT}-01")).send().await.unwrap();
+    receiver.span("what the caller wants traced", |span| hex(&span.trace_id) == TRACE_ID).await;
+    assert_eq!(receiver.0.lock().unwrap().len(), 1);
+    envoy.logged(1, |line| line["rejection"] == "unknown_deployment").await.unwrap();
+    assert!(envoy.access_log().unwrap().iter().all(|line| line["deployment_id"] != "a"));
+}
