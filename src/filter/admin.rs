@@ -125,8 +125,8 @@ impl HttpContext for AdminStream {
         let authorization = host::request_header("authorization");
         let content_type = host::request_header("content-type");
         let content_length = host::request_header("content-length");
-        let if_match = host::request_header("if-match");
-        let if_none_match = host::request_header("if-none-match");
+        let if_match = host::request_header_or_empty("if-match");
+        let if_none_match = host::request_header_or_empty("if-none-match");
         let head = Head {
             method: &method,
             target: &target,

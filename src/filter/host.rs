@@ -2,7 +2,7 @@
 
 use crate::store::{CasMismatch, ChangeSignal, SharedData};
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MetricType};
+use proxy_wasm::types::{BufferType, MapType, MetricType};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::UNIX_EPOCH;
 
@@ -119,6 +119,11 @@ pub(super) fn note_rejection(code: &str) {
     if let Err(status) = hostcalls::set_property(vec!["pixell.rejection"], Some(code.as_bytes())) {
         log::error!("the reason of a rejection could not be noted: {status:?}");
     }
+}
+
+/// A request header that is told from its absence where it is empty: an empty `if-match` is a fault, not a write without condition.
+pub(super) fn request_header_or_empty(name: &str) -> Option<Vec<u8>> {
+    request_header(name).or_else(|| hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok().flatten())
 }
 
 /// The plugin's configuration text.
