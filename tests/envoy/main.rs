@@ -3,6 +3,17 @@
 
 mod access_log;
 mod admin_listener;
+mod api;
+mod api_bodies;
+mod api_bootstrap;
+mod api_configuration;
+mod api_contract;
+mod api_model;
+mod api_patch;
+mod api_raw;
+mod api_token;
+mod api_versions;
+mod api_writers;
 mod clients;
 mod endurance;
 mod faults;
@@ -13,6 +24,7 @@ mod http1;
 mod limits;
 mod live_streams;
 mod metrics;
+mod model;
 mod observability;
 mod rejections;
 mod retries;

@@ -1,0 +1,160 @@
+//! Request bodies: how they arrive, and how large they may be.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use harness::{Envoy, RouteApi};
+use http_body_util::{BodyExt, Full};
+use reqwest::{Body, Client, Method};
+use serde_json::{Map, Value, json};
+
+use crate::api::{Api, Refused, no_vm_fell_over, problem};
+use crate::clients::{http1, http2};
+
+/// `max_body_bytes` where nothing is configured: 4096 + 10,000 routes of 128 + 128 bytes.
+const LARGEST: usize = 2_564_096;
+
+/// A body that is sent in `chunks`, a moment after each other, without its length.
+fn in_chunks(chunks: Vec<Bytes>) -> Body {
+    Body::wrap_stream(stream::unfold(chunks.into_iter(), |mut chunks| async {
+        let chunk = chunks.next()?;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Some((Ok::<_, std::io::Error>(chunk), chunks))
+    }))
+}
+
+async fn put(client: &Client, envoy: &Envoy, body: Body) -> harness::Reply {
+    let request = client.request(Method::PUT, envoy.api_url() + "/v1/routes").header("content-type", "application/json");
+    RouteApi::send(request.body(body)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_body_may_come_in_any_pieces() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let api = Api::open(&envoy).await;
+    let text = r#"{"routes":{"a":2000,"b":{"port":2001,"state":"draining"}}}"#;
+    let bytes = Bytes::from_static(text.as_bytes());
+    let expected = json!({"a": {"port": 2000, "state": "active"}, "b": {"port": 2001, "state": "draining"}});
+    for round in 0..2 {
+        for client in [http1(), http2()] {
+            for size in [1, 7, bytes.len()] {
+                api.call("PUT", "/v1/routes", r#"{"routes":{}}"#).await;
+                let chunks = bytes.chunks(size).map(Bytes::copy_from_slice).collect();
+                assert_eq!(put(&client, &envoy, in_chunks(chunks)).await.status, 200, "round {round}, {size}");
+                assert_eq!(api.map().await["routes"], expected);
+            }
+            // With trailers no part of the body is the last one of its stream.
+            api.call("PUT", "/v1/routes", r#"{"routes":{}}"#).await;
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("x-checksum", http::HeaderValue::from_static("1"));
+            let body = Full::new(bytes.clone()).with_trailers(async { Some(Ok(trailers)) });
+            assert_eq!(put(&client, &envoy, Body::wrap(body)).await.status, 200);
+            assert_eq!(api.map().await["routes"], expected);
+        }
+    }
+    // A read or a removal needs none and does not mind one.
+    assert_eq!(api.call("GET", "/v1/routes", "{").await.status, 200);
+    assert_eq!(api.call("DELETE", "/v1/routes/a", "{").await.status, 204);
+    no_vm_fell_over(&envoy, &api).await;
+}
+
+#[tokio::test]
+async fn a_body_is_accepted_up_to_the_limit_and_refused_above_it() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let api = Api::open(&envoy).await;
+    // The largest map there can be, written as wide as people do.
+    let full: Map<String, Value> =
+        (0..10_000).map(|n| (format!("{n:0128}"), json!({"port": 10_000 + n, "state": "draining"}))).collect();
+    let wide = serde_json::to_string_pretty(&json!({ "routes": full })).unwrap();
+    assert!(wide.len() > 1_900_000);
+    let reply = api.call("PUT", "/v1/routes", &wide).await;
+    assert_eq!((reply.status.as_u16(), reply.json().unwrap()["added"].as_u64()), (200, Some(10_000)));
+    let map = api.map().await;
+    assert_eq!(map["routes"], Value::Object(full));
+
+    // One route more is a fault, unless it takes the place of another one.
+    let more = |body| Refused {
+        method: "PATCH",
+        target: "/v1/routes",
+        body,
+        status: 422,
+        code: "invalid_routes",
+        places: &["/routes"],
+        ..Refused::default()
+    };
+    api.refused(more(br#"{"routes":{"one-more":9999}}"#)).await;
+    assert_eq!(api.call("PUT", "/v1/routes/one-more", "10000").await.status, 201);
+
+    let mut body = br#"{"routes":{"a":2000}}"#.to_vec();
+    body.resize(LARGEST, b' ');
+    for client in [http1(), http2()] {
+        for pieces in [false, true] {
+            let send = |body: &[u8]| {
+                if pieces {
+                    in_chunks(body.chunks(100_000).map(Bytes::copy_from_slice).collect())
+                } else {
+                    Body::from(body.to_vec())
+                }
+            };
+            assert_eq!(put(&client, &envoy, send(&body)).await.status, 200);
+            let map = api.map().await;
+            let mut larger = body.clone();
+            larger[1..].rotate_left(1);
+            larger.push(b' ');
+            // Without a length it is known to be too large when the limit has been passed.
+            let reply = put(&client, &envoy, send(&larger)).await;
+            assert_eq!((reply.status.as_u16(), &problem(&reply)["code"]), (413, &"payload_too_large".into()));
+            assert!(reply.json().unwrap()["detail"].as_str().unwrap().contains("2564096"), "{reply}");
+            assert_eq!(api.map().await, map);
+        }
+    }
+    no_vm_fell_over(&envoy, &api).await;
+}
+
+/// Bodies within the limit that are much work to read: all are answered soon, and no VM falls over.
+#[tokio::test]
+async fn a_hostile_body_is_refused_in_time() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let api = Api::open(&envoy).await;
+    let half = LARGEST / 2;
+    let many = |open: &str, member: &dyn Fn(usize) -> String, close: &str| {
+        let mut text = String::from(open);
+        for n in 0.. {
+            let next = member(n);
+            if text.len() + next.len() + close.len() + 1 > LARGEST {
+                break;
+            }
+            text += if n == 0 { "" } else { "," };
+            text += &next;
+        }
+        text + close
+    };
+    for (body, status) in [
+        ("[".repeat(LARGEST), 400),
+        ("{\"routes\":".repeat(half / 10), 400),
+        ("[".repeat(half) + &"]".repeat(half), 400),
+        (" ".repeat(LARGEST), 400),
+        ("1".repeat(LARGEST), 400),
+        (format!("\"{}\"", "\\u0000".repeat(400_000)), 422),
+        (many("[", &|_| "0".into(), "]"), 422),
+        (many("[", &|_| "[0]".into(), "]"), 422),
+        (many("{", &|n| format!("\"{n:x}\":0"), "}"), 422),
+        (many("{", &|_| "\"routes\":0".into(), "}"), 422),
+        (many("{\"routes\":{", &|_| "\"a\":2000".into(), "}}"), 422),
+        (many("{\"routes\":{", &|n| format!("\"{n:x}\":0"), "}}"), 422),
+        (many("{\"routes\":{\"a\":{", &|n| format!("\"{n:x}\":0"), "}}}"), 422),
+        (many("{\"routes\":{", &|n| format!("\"{n:x}\":2000"), "}}"), 409),
+    ] {
+        let shown = body.chars().take(20).collect::<String>();
+        let started = std::time::Instant::now();
+        for method in ["PUT", "PATCH"] {
+            let reply = api.call(method, "/v1/routes", &body).await;
+            assert_eq!(reply.status.as_u16(), status, "{shown}");
+        }
+        // Milliseconds on an idle machine; what grows with the square of the body would take minutes.
+        assert!(started.elapsed() < Duration::from_secs(20), "{shown}: {:?}", started.elapsed());
+    }
+    assert_eq!(api.map().await["routes"], json!({}));
+    no_vm_fell_over(&envoy, &api).await;
+}

@@ -1,0 +1,173 @@
+//! Thousands of random sequences of calls, each compared call by call with a plain model in memory (`model.rs`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use harness::Reply;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+use serde_json::{Value, json};
+
+use crate::api::{Api, no_vm_fell_over, problem};
+use crate::api_configuration::with_admin;
+use crate::model::{Answer, Call, Condition, Entry, Model};
+
+/// The variable that takes a seed printed by a failure.
+const SEED: &str = "PIXELL_MODEL_SEED";
+const SEQUENCES: u32 = 2000;
+const LONGEST: usize = 12;
+const MAX_ROUTES: usize = 4;
+
+type Step = (Call, Condition, bool);
+
+fn entries() -> impl Strategy<Value = Entry> {
+    // Few ports, so that ids get in each other's way; among them some that nobody may have.
+    let port = || prop_oneof![40 => 2000_u32..2005, 1 => select(vec![80_u32, 50051, 65536])];
+    let state = prop_oneof![5 => Just(None), 4 => Just(Some("active")), 4 => Just(Some("draining")), 1 => Just(Some("up"))];
+    prop_oneof![
+        2 => Just(Entry::Null),
+        4 => port().prop_map(Entry::Bare),
+        6 => (prop::option::weighted(0.7, port()), state).prop_map(|(port, state)| Entry::Object { port, state }),
+    ]
+}
+
+fn ids() -> impl Strategy<Value = &'static str> {
+    select(vec!["a", "b", "c", "d", "e", "f"])
+}
+
+fn bodies() -> impl Strategy<Value = Vec<(&'static str, Entry)>> {
+    let keys = prop_oneof![60 => ids(), 1 => select(vec!["", "b d", "e/f"])];
+    vec((keys, entries()), 0..5)
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let call = prop_oneof![
+        1 => Just(Call::GetAll),
+        2 => ids().prop_map(Call::GetOne),
+        1 => Just(Call::Status),
+        3 => bodies().prop_map(Call::Replace),
+        8 => bodies().prop_map(Call::Patch),
+        6 => (ids(), entries()).prop_map(|(id, entry)| Call::PutOne(id, entry)),
+        4 => ids().prop_map(Call::Delete),
+    ];
+    let condition = prop_oneof![
+        12 => Just(Condition::None),
+        3 => Just(Condition::IfMatchNow),
+        1 => Just(Condition::IfMatchStale),
+        1 => Just(Condition::IfNoneMatchNow),
+        1 => Just(Condition::IfNoneMatchStale),
+    ];
+    (call, condition, prop::bool::weighted(0.1)).prop_map(|(call, condition, dry_run)| {
+        let reads = matches!(call, Call::GetAll | Call::GetOne(_) | Call::Status);
+        (call, condition, dry_run && !reads)
+    })
+}
+
+#[test]
+fn random_sequences_of_calls_do_what_a_plain_map_does() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (envoy, api) = runtime.block_on(async {
+        let envoy = with_admin(&format!("\"max_routes\": {MAX_ROUTES}")).start().await.unwrap();
+        let api = Api::open(&envoy).await;
+        (envoy, api)
+    });
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos().to_string();
+    let seed = std::env::var(SEED).unwrap_or_else(|_| now());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed_bytes(&seed));
+    let config = Config { cases: SEQUENCES, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let checked = runner.run(&vec(steps(), 1..=LONGEST), |steps| runtime.block_on(replay(&api, &steps)));
+    if let Err(failure) = checked {
+        panic!("{failure}\nto see it again, run with {SEED}={seed}");
+    }
+    runtime.block_on(no_vm_fell_over(&envoy, &api));
+}
+
+fn seed_bytes(seed: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (to, from) in bytes.iter_mut().zip(seed.bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+/// Makes the calls on an emptied map and compares each answer, and the map in the end.
+async fn replay(api: &Api, steps: &[Step]) -> Result<(), TestCaseError> {
+    let emptied = api.call("PUT", "/v1/routes", r#"{"routes":{}}"#).await.json().unwrap();
+    let epoch = emptied["epoch"].as_str().unwrap().to_owned();
+    let generation = emptied["generation"].as_u64().unwrap();
+    let mut model = Model { epoch, generation, routes: BTreeMap::new(), max_routes: MAX_ROUTES };
+    for step in steps {
+        let reply = perform(api, step, &model).await;
+        let expected = model.answer(&step.0, step.1, step.2);
+        prop_assert_eq!(&seen(&reply), &expected, "{:?} was answered {}", step, reply);
+        if expected.code.is_none() {
+            let tag = model.tag();
+            prop_assert_eq!(reply.header("etag"), Some(tag.as_str()), "{:?}", step);
+        }
+    }
+    let expected = model.answer(&Call::GetAll, Condition::None, false);
+    prop_assert_eq!(api.map().await, expected.body, "the map after all calls");
+    Ok(())
+}
+
+async fn perform(api: &Api, (call, condition, dry_run): &Step, model: &Model) -> Reply {
+    let (method, mut target, body) = match call {
+        Call::GetAll => ("GET", "/v1/routes".to_owned(), String::new()),
+        Call::GetOne(id) => ("GET", format!("/v1/routes/{id}"), String::new()),
+        Call::Status => ("GET", "/v1/status".to_owned(), String::new()),
+        Call::Replace(entries) => ("PUT", "/v1/routes".to_owned(), body_of(entries)),
+        Call::Patch(entries) => ("PATCH", "/v1/routes".to_owned(), body_of(entries)),
+        Call::PutOne(id, entry) => ("PUT", format!("/v1/routes/{id}"), text_of(entry)),
+        Call::Delete(id) => ("DELETE", format!("/v1/routes/{id}"), String::new()),
+    };
+    if *dry_run {
+        target += "?dry_run=true";
+    }
+    let now = model.tag();
+    let stale = "\"0-0\"";
+    let condition = match condition {
+        Condition::None => None,
+        Condition::IfMatchNow => Some(("if-match", now.as_str())),
+        Condition::IfMatchStale => Some(("if-match", stale)),
+        Condition::IfNoneMatchNow => Some(("if-none-match", now.as_str())),
+        Condition::IfNoneMatchStale => Some(("if-none-match", stale)),
+    };
+    api.call_with(method, &target, condition.as_slice(), body).await
+}
+
+/// Written by hand, since a `Value` cannot have one key twice.
+fn body_of(entries: &[(&'static str, Entry)]) -> String {
+    let members: Vec<_> = entries.iter().map(|(id, entry)| format!("\"{id}\":{}", text_of(entry))).collect();
+    format!("{{\"routes\":{{{}}}}}", members.join(","))
+}
+
+fn text_of(entry: &Entry) -> String {
+    match entry {
+        Entry::Null => "null".to_owned(),
+        Entry::Bare(port) => port.to_string(),
+        Entry::Object { port, state } => {
+            let mut members = serde_json::Map::new();
+            members.extend(port.map(|port| ("port".to_owned(), json!(port))));
+            members.extend(state.map(|state| ("state".to_owned(), json!(state))));
+            Value::Object(members).to_string()
+        }
+    }
+}
+
+/// An answer in the form in which the model gives it.
+fn seen(reply: &Reply) -> Answer {
+    let status = reply.status.as_u16();
+    if status < 400 {
+        let body = if reply.body.is_empty() { Value::Null } else { reply.json().unwrap() };
+        return Answer { status, body, code: None, places: BTreeSet::new() };
+    }
+    let problem = problem(reply);
+    let code =
+        ["invalid_routes", "precondition_failed", "port_in_use", "not_found"].into_iter().find(|code| problem["code"] == *code);
+    let faults = problem["errors"].as_array().into_iter().flatten();
+    let places = faults.map(|fault| fault["pointer"].as_str().unwrap().replace("~1", "/").replace("~0", "~")).collect();
+    Answer { status, body: Value::Null, code, places }
+}

@@ -1,0 +1,143 @@
+//! Writers side by side: no write is lost, and none is applied twice.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::join_all;
+use harness::{Envoy, RouteApi};
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+
+use crate::api::{Api, no_vm_fell_over, problem};
+use crate::clients::http2;
+
+const WRITERS: u16 = 8;
+
+/// Makes sure that each worker has been written to, so that the writers were rivals.
+async fn both_workers_wrote(envoy: &Envoy) {
+    let connections = envoy.stats().await.unwrap().worker_connections("admin").unwrap();
+    assert!(connections.values().all(|count| *count >= 2), "{connections:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn patches_of_eight_writers_all_land() {
+    const PATCHES: u16 = 200;
+    let envoy = Envoy::builder().start().await.unwrap();
+    let api = Api::open(&envoy).await;
+    api.call("PUT", "/v1/routes", r#"{"routes":{}}"#).await;
+    let before = api.map().await;
+    let writers = (0..WRITERS).map(|writer| {
+        // One writer on each worker for sure, the others where the kernel puts them.
+        let routes = if writer < 2 { api.next().clone() } else { envoy.routes() };
+        tokio::spawn(async move {
+            let mut generations = Vec::new();
+            for n in 0..PATCHES {
+                let port = 20_000 + writer * PATCHES + n;
+                let reply = routes.patch_routes(&json!({"routes": {format!("writer-{writer}-{n}"): port}})).await.unwrap();
+                assert_eq!(reply.status, 200, "{reply}");
+                let answer = reply.json().unwrap();
+                assert_eq!((&answer["added"], &answer["displaced"]), (&1.into(), &json!([])), "{reply}");
+                generations.push(answer["generation"].as_u64().unwrap());
+            }
+            assert!(generations.is_sorted_by(|earlier, later| earlier < later), "a writer sees its own writes in their order");
+            generations
+        })
+    });
+    let generations: BTreeSet<u64> = join_all(writers).await.into_iter().flat_map(Result::unwrap).collect();
+    let writes = u64::from(WRITERS * PATCHES);
+    let first = before["generation"].as_u64().unwrap() + 1;
+    assert!(generations.into_iter().eq(first..first + writes), "each write has a generation of its own");
+    let map = api.map().await;
+    assert_eq!((&map["epoch"], &map["generation"]), (&before["epoch"], &(first + writes - 1).into()));
+    let routes = map["routes"].as_object().unwrap();
+    let ports: BTreeSet<_> = routes.values().map(|route| route["port"].as_u64().unwrap()).collect();
+    assert_eq!((routes.len(), ports.len()), (1600, 1600));
+    both_workers_wrote(&envoy).await;
+    no_vm_fell_over(&envoy, &api).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn updates_under_if_match_are_never_lost() {
+    const UPDATES: u16 = 40;
+    let envoy = Envoy::builder().start().await.unwrap();
+    let api = Api::open(&envoy).await;
+    api.call("PUT", "/v1/routes", r#"{"routes":{"shared":20000}}"#).await;
+    let writers = (0..WRITERS).map(|writer| {
+        let routes = if writer < 2 { api.next().clone() } else { envoy.routes() };
+        tokio::spawn(async move {
+            let mut lost_races = 0_u32;
+            for _ in 0..UPDATES {
+                loop {
+                    let read = routes.route("shared").await.unwrap();
+                    let port = read.json().unwrap()["port"].as_u64().unwrap();
+                    let write =
+                        routes.request(Method::PUT, "/v1/routes/shared").header("if-match", read.header("etag").unwrap());
+                    let reply = RouteApi::send(write.json(&(port + 1))).await.unwrap();
+                    match reply.status.as_u16() {
+                        200 => break,
+                        412 => lost_races += 1,
+                        _ => panic!("{reply}"),
+                    }
+                }
+            }
+            lost_races
+        })
+    });
+    let lost_races: u32 = join_all(writers).await.into_iter().map(Result::unwrap).sum();
+    let updates = WRITERS * UPDATES;
+    assert_eq!(api.call("GET", "/v1/routes/shared", "").await.json().unwrap()["port"], 20_000 + updates);
+    assert_eq!(api.map().await["generation"], 1 + updates);
+    assert!(lost_races > 0, "the writers never met, so nothing was shown");
+    both_workers_wrote(&envoy).await;
+    no_vm_fell_over(&envoy, &api).await;
+}
+
+/// First writes race for the epoch: all land in one map with one epoch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_writers_agree_on_one_map() {
+    let mut envoy = Envoy::builder().start().await.unwrap();
+    for _ in 0..3 {
+        let api = Api::open(&envoy).await;
+        let writes = (0..16).map(|n: u16| {
+            let routes = api.next().clone();
+            async move { routes.put_route(&format!("first-{n}"), &json!(20_000 + n)).await.unwrap() }
+        });
+        let answers = join_all(writes).await;
+        let epochs: BTreeSet<_> = answers.iter().map(|answer| answer.json().unwrap()["epoch"].to_string()).collect();
+        let generations: BTreeSet<_> =
+            answers.iter().map(|answer| answer.json().unwrap()["generation"].as_u64().unwrap()).collect();
+        assert_eq!((epochs.len(), generations), (1, (1..=16).collect()));
+        assert_eq!(api.map().await["routes"].as_object().unwrap().len(), 16);
+        envoy.restart().await.unwrap();
+    }
+}
+
+/// Streams of one HTTP/2 connection are on one worker, and still as many calls at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_one_connection_do_not_mix() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let api = Api::open(&envoy).await;
+    let client = http2();
+    let send = async |client: &Client, n: u16| {
+        let request = client.request(Method::PUT, format!("{}/v1/routes/id-{n}", envoy.api_url()));
+        // A fault among them answers its own stream alone.
+        let port = if n.is_multiple_of(10) { json!(80) } else { json!({"port": 20_000 + n}) };
+        let reply = RouteApi::send(request.json(&port)).await.unwrap();
+        if n.is_multiple_of(10) {
+            assert_eq!(problem(&reply)["code"], "invalid_routes");
+        } else {
+            assert_eq!(reply.status, 201, "{reply}");
+        }
+    };
+    // One call first, so that the others find a connection to share.
+    send(&client, 0).await;
+    join_all((1..=100).map(|n| send(&client, n))).await;
+    let map = api.map().await;
+    assert_eq!(map["generation"], 90);
+    let expected: Value = (1..=100_u16)
+        .filter(|n| !n.is_multiple_of(10))
+        .map(|n| (format!("id-{n}"), json!({"port": 20_000 + n, "state": "active"})))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    assert_eq!(map["routes"], expected);
+    no_vm_fell_over(&envoy, &api).await;
+}
