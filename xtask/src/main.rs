@@ -1,5 +1,6 @@
 //! `cargo xtask`: the one entry point for people and CI. One command a file.
 
+mod bases;
 mod bench;
 mod build;
 mod command;
@@ -7,6 +8,8 @@ mod demo;
 mod endurance;
 mod envoy;
 mod fuzz;
+mod image;
+mod integration;
 mod ports;
 mod python;
 mod shutdown;
@@ -34,6 +37,8 @@ enum Task {
     Endurance(endurance::Arguments),
     Envoy(envoy::Arguments),
     Fuzz(fuzz::Arguments),
+    Image(image::Arguments),
+    Integration(integration::Arguments),
     Test(test::Arguments),
     Tidy(tidy::Arguments),
 }
@@ -47,6 +52,8 @@ fn main() -> ExitCode {
         Task::Endurance(arguments) => succeed(endurance::run(&arguments)),
         Task::Envoy(arguments) => succeed(envoy::run(&arguments)),
         Task::Fuzz(arguments) => succeed(fuzz::run_targets(&arguments)),
+        Task::Image(arguments) => succeed(image::run(&arguments)),
+        Task::Integration(arguments) => succeed(integration::run(&arguments)),
         Task::Test(arguments) => test::run(&arguments),
         Task::Tidy(arguments) => succeed(tidy::run(&arguments)),
     };

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use harness::workspace;
 
 use crate::command::{self, program, say};
@@ -81,9 +81,41 @@ pub(crate) fn locked_version(lock: &str, name: &str) -> Result<String> {
     }
 }
 
+/// Makes sure that `name` is on the search path, from the Debian package `package` where apt can install it.
+///
+/// # Errors
+/// Where it is missing and cannot be installed.
+pub(crate) fn debian(name: &str, package: &str) -> Result<()> {
+    if installed(name) {
+        return Ok(());
+    }
+    if !installed("apt-get") {
+        bail!("{name} is missing, and apt-get, which could install it here: install it by hand (on Debian it is in {package})");
+    }
+    say(&format!("{name} is missing: installing the Debian package {package}"));
+    let apt_get =
+        |arguments: &[&str]| command::run(program("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"));
+    apt_get(&["update", "-qq"])
+        .and_then(|()| apt_get(&["install", "-y", "-qq", "--no-install-recommends", package]))
+        .with_context(|| format!("{name} cannot be installed: as root, run `apt-get install {package}`"))?;
+    if installed(name) { Ok(()) } else { Err(anyhow!("the Debian package {package} did not bring {name}")) }
+}
+
+/// Whether a program called `name` is on the search path.
+fn installed(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_found_on_the_path_only() {
+        assert!(installed("sh"));
+        assert!(!installed("no-such-program"));
+    }
 
     #[test]
     fn reads_nodes_version() {

@@ -3,9 +3,8 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, bail};
 
-use crate::command::{program, run, say};
 use harness::envoy::binary::OLDER;
 
 use crate::{build, tools};
@@ -50,7 +49,7 @@ impl Need {
             Self::Envoy => harness::envoy::binary::locate().map(drop),
             Self::OlderEnvoys => OLDER.iter().try_for_each(|version| harness::envoy::binary::release(version).map(drop)),
             Self::Node => tools::node(),
-            Self::Debian { program, package } => debian(program, package),
+            Self::Debian { program, package } => tools::debian(program, package),
         }
     }
 }
@@ -75,36 +74,9 @@ impl Provided {
     }
 }
 
-fn debian(name: &str, package: &str) -> Result<()> {
-    if installed(name) {
-        return Ok(());
-    }
-    if !installed("apt-get") {
-        bail!("{name} is missing, and apt-get, which could install it here: install it by hand (on Debian it is in {package})");
-    }
-    say(&format!("{name} is missing: installing the Debian package {package}"));
-    let apt_get = |arguments: &[&str]| run(program("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"));
-    apt_get(&["update", "-qq"])
-        .and_then(|()| apt_get(&["install", "-y", "-qq", "--no-install-recommends", package]))
-        .with_context(|| format!("{name} cannot be installed: as root, run `apt-get install {package}`"))?;
-    if installed(name) { Ok(()) } else { Err(anyhow!("the Debian package {package} did not bring {name}")) }
-}
-
-/// Whether a program called `name` is on the search path.
-fn installed(name: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_program_is_found_on_the_path_only() {
-        assert!(installed("sh"));
-        assert!(!installed("no-such-program"));
-    }
 
     #[test]
     fn what_could_not_be_had_is_said_again() {

@@ -115,6 +115,16 @@ pub(super) const SUITES: &[Suite] = &[
         },
     },
     Suite {
+        name: "integration",
+        about: "the image, composed with a stand-in PAR and agents: starts, redeploys, failures, stops",
+        needs: &[
+            Need::Debian { program: "docker", package: "docker.io" },
+            Need::Debian { program: "docker-compose", package: "docker-compose" },
+        ],
+        runner: Runner::Pytest,
+        command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "integration"])),
+    },
+    Suite {
         name: "scripts",
         about: "shellcheck on every shell script",
         needs: &[Need::Debian { program: "shellcheck", package: "shellcheck" }],
@@ -142,10 +152,20 @@ fn python() -> Result<Command> {
         tool.current_dir(&client);
         tool
     };
-    run(tool("ruff").args(["format", "--check"]))?;
-    run(tool("ruff").arg("check"))?;
+    run(tool("ruff").args(["format", "--check", ".", "../../integration"]))?;
+    run(tool("ruff").args(["check", ".", "../../integration"]))?;
+    scenarios_types()?;
     run(&mut tool("mypy"))?;
     Ok(tool("pytest"))
+}
+
+/// Checks the types of the stand-in PAR and the scenarios, which run in containers only.
+fn scenarios_types() -> Result<()> {
+    const REQUIREMENTS: &str = "integration/requirements-check.txt";
+    let install = ["--requirement", REQUIREMENTS, "--editable", "clients/python"];
+    let made_of = [REQUIREMENTS, "integration/requirements.txt", "clients/python/pyproject.toml"];
+    let programs = python::environment("venv-integration", &install, &made_of)?;
+    run(program(&programs.join("mypy").to_string_lossy()).current_dir(workspace::root().join("integration")))
 }
 
 fn scripts() -> Result<Command> {

@@ -4,6 +4,7 @@ mod border;
 mod cargo;
 mod code_map;
 mod first_line;
+mod members;
 mod versions;
 
 use anyhow::{Result, bail};
@@ -18,13 +19,14 @@ pub(crate) struct Arguments {}
 /// A check: its name, and what gives the faults it finds. An error of its own is a fault, too.
 type Check = (&'static str, fn() -> Result<Vec<String>>);
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     ("formatting", cargo::formatting),
     ("lints on this machine", cargo::lints_host),
     ("lints of the modules", cargo::lints_module),
     ("documentation", cargo::documentation),
     ("a //! first in every Rust file", first_line::check),
     ("pinned versions agree", versions::check),
+    ("the image is built of all members", members::check),
     ("no proxy_wasm outside src/filter", border::words),
     ("the core depends on no proxy-wasm", border::dependencies),
     ("files that the documents name exist", code_map::check),

@@ -1,0 +1,1 @@
+"""Agents to deploy: real servers that say which deployment they are."""

@@ -1,0 +1,93 @@
+"""PAR's REST interface."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+
+from aiohttp import web
+from pixell_envoy import EnvoyManager
+
+from .deployments import Deployments, TooManyAgents
+
+KINDS = ("grpc", "jsonrpc")
+
+DEPLOYMENTS = web.AppKey("deployments", Deployments)
+ENVOY = web.AppKey("envoy", EnvoyManager)
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/health")
+async def health(request: web.Request) -> web.Response:
+    return web.json_response({"status": "healthy", "deployments": len(request.app[DEPLOYMENTS].agents)})
+
+
+@routes.get("/envoy")
+async def envoy(request: web.Request) -> web.Response:
+    """What PAR sees of Envoy."""
+    manager = request.app[ENVOY]
+    return web.json_response({"healthy": await manager.check_health(), "stats": await manager.get_stats()})
+
+
+@routes.get("/deployments")
+async def deployments(request: web.Request) -> web.Response:
+    agents = request.app[DEPLOYMENTS].agents
+    return web.json_response({name: asdict(agent) for name, agent in agents.items()})
+
+
+@routes.post("/deployments")
+async def deploy(request: web.Request) -> web.Response:
+    try:
+        body = await request.json()
+        deployment_id, kind = body["deployment_id"], body.get("kind", "grpc")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise web.HTTPBadRequest(text='expected {"deployment_id": "...", "kind": "grpc" or "jsonrpc"}') from None
+    if not isinstance(deployment_id, str) or kind not in KINDS:
+        raise web.HTTPBadRequest(text=f"deployment_id must be a string and kind one of {', '.join(KINDS)}")
+    known = deployment_id in request.app[DEPLOYMENTS].agents
+    try:
+        agent, routed = await request.app[DEPLOYMENTS].deploy(deployment_id, kind)
+    except TooManyAgents as error:
+        raise web.HTTPServiceUnavailable(text=str(error)) from None
+    return web.json_response({**asdict(agent), "routed": routed}, status=200 if known else 201)
+
+
+@routes.delete("/deployments/{deployment_id}")
+async def remove(request: web.Request) -> web.Response:
+    if not await request.app[DEPLOYMENTS].remove(request.match_info["deployment_id"]):
+        raise web.HTTPNotFound
+    return web.Response(status=204)
+
+
+@routes.get("/deployments/{deployment_id}/health")
+async def agent_health(request: web.Request) -> web.Response:
+    """PAR's internal call, straight to the agent's port and not through Envoy."""
+    agent = request.app[DEPLOYMENTS].agents.get(request.match_info["deployment_id"])
+    if agent is None:
+        raise web.HTTPNotFound
+    return web.json_response({"message": await agent.health()})
+
+
+async def lifetime(app: web.Application) -> AsyncIterator[None]:
+    manager = EnvoyManager(os.environ["ENVOY_ADMIN_URL"])
+    app[ENVOY] = manager
+    app[DEPLOYMENTS] = Deployments(manager, int(os.environ["MAX_AGENTS"]))
+    await app[DEPLOYMENTS].boot()
+    yield
+    await app[DEPLOYMENTS].shut_down()
+    await manager.close()
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    app = web.Application()
+    app.add_routes(routes)
+    app.cleanup_ctx.append(lifetime)
+    web.run_app(app, port=int(os.environ["PORT"]), access_log=None, print=None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Cold starts in every order, and calls that come before the first push."""
+
+from __future__ import annotations
+
+import grpc
+import httpx
+
+from . import route_api
+from .callers import GrpcCaller, HttpCaller
+from .engine import Project
+from .par_client import Par
+from .wait import wait_until
+
+NOT_LOADED = (grpc.StatusCode.UNAVAILABLE, "Route map not loaded")
+
+
+def test_envoy_first(project: Project, par: Par, grpc_caller: GrpcCaller, http_caller: HttpCaller) -> None:
+    project.par.stop()
+    project.envoy.stop()
+
+    project.envoy.start()
+    # Its health must not depend on a pushed map: PAR waits for it before it can push.
+    project.envoy.wait_healthy()
+    assert grpc_caller.refusal("agent-a") == NOT_LOADED
+    answer = http_caller.send("agent-a", "hello")
+    assert (answer.status_code, answer.headers["x-pixell-error"]) == (503, "route_map_not_loaded")
+    # Without an id the caller is at fault, loaded or not.
+    assert grpc_caller.refusal(None)[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+    project.par.start()
+    project.par.wait_healthy()
+    # PAR pushes its full map when it boots, an empty one here.
+    assert grpc_caller.refusal("agent-a")[0] == grpc.StatusCode.NOT_FOUND
+    assert par.deploy("agent-a")["routed"] is True
+    assert grpc_caller.health("agent-a") == "agent-a"
+
+
+def test_par_first(project: Project, par: Par, grpc_caller: GrpcCaller) -> None:
+    project.par.stop()
+    project.envoy.stop()
+
+    project.par.start()
+    project.par.wait_healthy()
+    # Without Envoy PAR works on, and says that nothing is routed.
+    for name in ("agent-a", "agent-b"):
+        assert par.deploy(name)["routed"] is False
+    assert par.call_directly("agent-a") == "agent-a"
+    assert par.envoy() == {"healthy": False, "stats": None}
+    assert grpc_caller.refusal("agent-a")[0] == grpc.StatusCode.UNAVAILABLE
+
+    project.envoy.start()
+    wait_until("both are routed", lambda: _is_routed(grpc_caller, "agent-a") and _is_routed(grpc_caller, "agent-b"), 10)
+
+
+def test_both_at_once(project: Project, par: Par, grpc_caller: GrpcCaller) -> None:
+    project.par.stop()
+    project.envoy.stop()
+
+    project.par.start()
+    project.envoy.start()
+    project.envoy.wait_healthy()
+    project.par.wait_healthy()
+    assert par.deploy("agent-a")["routed"] is True
+    assert grpc_caller.health("agent-a") == "agent-a"
+
+
+def test_the_whole_task_again(project: Project, par: Par, grpc_caller: GrpcCaller) -> None:
+    par.deploy("agent-a")
+    for container in (project.par, project.envoy):
+        container.stop()
+    project.task.stop(grace=1)
+
+    project.settle()
+    assert httpx.get("http://task:9901/ready").text.strip() == "LIVE"
+    assert route_api.ports(project.par) == {}
+    par.deploy("agent-b")
+    assert grpc_caller.health("agent-b") == "agent-b"
+
+
+def _is_routed(caller: GrpcCaller, deployment_id: str) -> bool:
+    try:
+        return caller.health(deployment_id) == deployment_id
+    except grpc.RpcError:
+        return False
