@@ -7,5 +7,6 @@
 pub mod admin;
 pub mod configuration;
 pub mod http;
+pub mod restart;
 pub mod settings;
 pub mod supervisor;

@@ -3,8 +3,10 @@
 
 use launcher::admin::AdminSocket;
 use launcher::configuration;
+use launcher::restart;
 use launcher::settings::{self, Settings};
 use launcher::supervisor::{self, Supervisor};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 const ENVOY: &str = "/usr/local/bin/envoy";
@@ -68,6 +70,9 @@ fn configuration(settings: &Settings) -> Result<&'static str, String> {
 }
 
 fn run(envoy: Command, settings: &Settings) -> std::io::Result<u8> {
+    if let Some(notice) = restart::notice(Path::new(ADMIN_SOCKET)) {
+        eprintln!("{notice}");
+    }
     // Before Envoy starts, so that no signal is lost in between.
     let events = supervisor::watch_signals()?;
     Supervisor::start(envoy, AdminSocket::new(ADMIN_SOCKET), settings.drain)?.run(&events)

@@ -37,6 +37,11 @@ class EnvoyProcess:
         return f"http://127.0.0.1:{self._ports['admin']}"
 
     @property
+    def agents_port(self) -> int:
+        """The port of the data path."""
+        return self._ports["agents"]
+
+    @property
     def log(self) -> str:
         return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
 
