@@ -10,7 +10,7 @@ command_apply() {
   fi
 
   GO_ON="mend the cause and run apply again; what is done is left as it is"
-  GO_BACK="$0 --settings $SETTINGS rollback"
+  GO_BACK="$SELF rollback"
   local step steps=("${STEPS[@]}")
   # The alarms are the last of the steps, and not everybody wants them.
   if [[ -z $ALARMS ]]; then unset 'steps[-1]'; fi
@@ -34,8 +34,8 @@ command_apply() {
 
   say
   say "Applied: $SERVICE runs $(short_revision "$WANTED_REVISION")."
-  say "Now see that calls arrive:  $0 verify <deployment id> <another deployment id>"
-  say "Back to what was before:    $0 rollback"
+  say "Now see that calls arrive:  $SELF verify <deployment id> <another deployment id>"
+  say "Back to what was before:    $SELF rollback"
 }
 
 # A step is planned anew at its turn, since the steps before it may have changed what it starts from.

@@ -10,7 +10,7 @@ command_check() {
     die "$FAULTS to mend by hand before the rollout (FAULT above)"
   fi
   say
-  say "Nothing to mend by hand. What apply will do: $0 plan"
+  say "Nothing to mend by hand. What apply will do: $SELF plan"
 }
 
 check_everything() {

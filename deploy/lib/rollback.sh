@@ -16,7 +16,7 @@ command_rollback() {
   fi
 
   GO_ON="mend the cause and run rollback again; what is done is left as it is"
-  GO_BACK="$0 --settings $SETTINGS apply"
+  GO_BACK="$SELF apply"
   NOT_DONE=(service stable "${BACK_STEPS[@]//_/ }")
   back_step service
   NOT_DONE=("${NOT_DONE[@]:1}")
@@ -46,6 +46,10 @@ choose_target() {
     sound_record || die "$RECORD_PARAMETER holds no record of this script" "rollback --revision N; $(list_revisions)"
     look target_revision ClientException taskDefinition ecs describe-task-definition --task-definition "$(fact record .taskDefinition)"
     there target_revision || die "the recorded $(fact record .taskDefinition) does not exist any more" "rollback --revision N; $(list_revisions)"
+    if [[ $(fact record .status) == "rolled back" && $(fact service .taskDefinition) != "$(fact record .taskDefinition)" ]]; then
+      die "the recorded rollout was rolled back at $(fact record .at), and somebody has moved the service to $(present_revision) since" \
+        "to go to a revision all the same: rollback --revision N; $(list_revisions)"
+    fi
     TARGET_LOAD_BALANCERS=$(fact record .loadBalancers)
     BACK_STEPS=(listener health_check alarms)
   else
@@ -102,7 +106,16 @@ back_step() {
   DONE+=("${step//_/ }")
 }
 
-back_plan_service() { service_changes "$TARGET_REVISION" "$TARGET_LOAD_BALANCERS"; }
+# Another revision brings other images, which may not be what was meant where others have deployed since: so they are shown.
+back_plan_service() {
+  local changes
+  changes=$(service_changes "$TARGET_REVISION" "$TARGET_LOAD_BALANCERS")
+  if [[ -z $changes ]]; then return; fi
+  say "$changes"
+  fact revision 'def images: [.containerDefinitions[] | {key: .name, value: .image}] | from_entries;
+    images as $is | ($target[0] | images) as $to | ($is + $to | keys[]) | select($is[.] != $to[.])
+    | "\(.).image: \($is[.] // "(none)") -> \($to[.] // "(none)")"' --slurpfile target "$FACTS/target_revision.json"
+}
 back_service() { set_service "$TARGET_REVISION" "$TARGET_LOAD_BALANCERS"; }
 
 back_plan_health_check() { if there a2a; then health_check_changes "$(fact record .healthCheck)"; fi; }

@@ -10,7 +10,7 @@ command_verify() {
   require_facts
   local thing
   for thing in service revision a2a rest load_balancer; do
-    there "$thing" || die "$thing does not exist" "$0 check says what is missing"
+    there "$thing" || die "$thing does not exist" "$SELF check says what is missing"
   done
   [[ -n $ENDPOINT ]] || ENDPOINT=$(fact load_balancer .DNSName):$A2A_PORT
   DEADLINE=$((SECONDS + VERIFY_TIMEOUT_SECONDS)) FAULTS=0
@@ -22,7 +22,7 @@ command_verify() {
   verify_agents
   verify_unknown_agent
   say
-  ((FAULTS == 0)) || die "$FAULTS not as wanted (FAULT above)" "docs/deploy.md, Troubleshooting; or back: $0 rollback"
+  ((FAULTS == 0)) || die "$FAULTS not as wanted (FAULT above)" "docs/deploy.md, Troubleshooting; or back: $SELF rollback"
   say "Verified: calls to $ENDPOINT reach two agents."
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from support.account import ACCOUNT, Account
 from support.ecs_scheduler import Behaviour
 from support.names import REGION, SETTINGS
-from support.tool import VENV, Tool
+from support.tool import RUN_SECONDS, VENV, Tool
 
 WANTED_HEALTH_CHECK = {
     "HealthCheckProtocol": "TCP",
@@ -141,8 +143,7 @@ def test_pars_own_settings_and_other_containers_stay(account: Account, tool: Too
         tags=[{"key": "team", "value": "runtime"}],
         ephemeralStorage={"sizeInGiB": 40},
     )["taskDefinition"]["taskDefinitionArn"]
-    account.moto_service().task_definition = revision
-    account.moto_service().deployments[0]["taskDefinition"] = revision
+    account.deploy_par(revision)
     assert tool.run("apply", "--yes").status == 0
 
     made = account.revision()
@@ -227,17 +228,24 @@ def test_a_deployment_that_does_not_settle_is_said_with_its_reasons(
 
 def test_interrupted_by_hand_it_says_where_it_stopped(account: Account, tool: Tool, behaviour: Behaviour) -> None:
     behaviour.deployment = "sticks"
-    tool.aws_log.touch()
+    tool.settings["STABLE_TIMEOUT_SECONDS"] = "600"
     process = subprocess.Popen(
-        ["bash", "-c", f"exec timeout --foreground --signal=INT --kill-after=20 6 {tool.script()} --settings {tool.settings_file()} apply --yes"],
-        env={**tool.environment},
+        [tool.script(), "--settings", tool.settings_file(), "apply", "--yes"],
+        env=tool.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Ctrl-C at a terminal reaches every process of the group.
+        start_new_session=True,
     )
-    out, err = process.communicate(timeout=60)
-    assert "STOPPED at:" in err, out + err
-    assert "go back:" in err
+    assert process.stdout is not None
+    while "under way:" not in (line := process.stdout.readline()):
+        assert line, "it ended before it waited"
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=RUN_SECONDS)
+    assert process.returncode == 130
+    assert "STOPPED at: wait until the service is stable" in said
+    assert said.rstrip().endswith(" rollback")
     assert not list(tool.directory.glob("pixell-envoy.*")), "the working directory is left behind"
 
 

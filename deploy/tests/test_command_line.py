@@ -11,7 +11,7 @@ import pytest
 
 from support.account import Account
 from support.names import DEPLOY
-from support.tool import Tool
+from support.tool import RUN_SECONDS, Tool
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -120,7 +120,7 @@ def test_settings_written_on_windows_are_read(account: Account, tool: Tool) -> N
     path = tool.settings_file()
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     done = subprocess.run(
-        [DEPLOY / "pixell-envoy", "--settings", path, "check"], env=tool.environment, capture_output=True, text=True, timeout=120
+        [DEPLOY / "pixell-envoy", "--settings", path, "check"], env=tool.environment, capture_output=True, text=True, timeout=RUN_SECONDS
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -156,7 +156,7 @@ def test_a_person_is_asked(account: Account, tool: Tool, answer: str, applied: b
         stdin=terminal,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=RUN_SECONDS,
     )
     os.close(person)
     os.close(terminal)

@@ -117,6 +117,36 @@ def test_to_a_revision_that_is_deregistered(account: Account, tool: Tool) -> Non
     assert result.changes == []
 
 
+def test_after_a_rollback_it_does_not_undo_what_others_have_deployed(account: Account, tool: Tool) -> None:
+    assert tool.run("apply", "--yes").status == 0
+    assert tool.run("rollback", "--yes").status == 0
+    newer = account.register_par("par-multi-agent:3.0.0")
+    account.deploy_par(newer)
+    result = tool.run("rollback", "--yes")
+    assert result.status == 1
+    assert "somebody has moved the service to pixell-runtime-multi-agent:4 since" in result.err
+    assert result.changes == []
+
+
+def test_images_that_go_back_are_shown(account: Account, tool: Tool) -> None:
+    """PAR was deployed anew after the rollout: going back takes that back, too, and says so."""
+    assert tool.run("apply", "--yes").status == 0
+    tool.settings["PAR_IMAGE"] = "registry.example/par-multi-agent:3.0.0"
+    assert tool.run("apply", "--yes", "--image", "registry.example/pixell-envoy:1").status == 0
+    result = tool.run("rollback", "--yes", "--revision", "2")
+    assert "par.image: registry.example/par-multi-agent:3.0.0 -> registry.example/par-multi-agent:2.4.1" in result.out
+    assert "envoy.image: registry.example/pixell-envoy:1 -> (none)" in result.out
+
+
+def test_a_parameter_that_holds_no_record_is_refused(account: Account, tool: Tool) -> None:
+    account.client("ssm").put_parameter(Name=SETTINGS["RECORD_PARAMETER"], Value="something else", Type="String")
+    for command in ("apply", "rollback"):
+        result = tool.run(command, "--yes")
+        assert result.status == 1
+        assert "of this script" in result.out + result.err
+        assert result.changes == []
+
+
 def test_it_works_from_another_machine(account: Account, tool: Tool) -> None:
     """All that is recorded is at AWS: a tool in another directory finds it."""
     before = account.state()
@@ -131,9 +161,7 @@ def test_an_unfinished_rollout_that_others_have_overtaken_is_history(account: Ac
     result = tool.run("apply", "--yes", TEST_AWS_FAIL="elbv2 create-listener")
     assert result.status == 1
     newer = account.register_par("par-multi-agent:3.0.0")
-    service = account.moto_service()
-    service.task_definition = newer
-    service.deployments[0]["taskDefinition"] = newer
+    account.deploy_par(newer)
     assert tool.run("apply", "--yes").status == 0
     record = account.record()
     assert record is not None

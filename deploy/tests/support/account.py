@@ -172,6 +172,12 @@ class Account:
         )["taskDefinition"]["taskDefinitionArn"]
         return arn
 
+    def deploy_par(self, revision: str) -> None:
+        """What PAR's own deployment does: another revision, and nothing else of the service."""
+        service = self.moto_service()
+        service.task_definition = revision
+        ecs_scheduler.settle(service)
+
     def moto_service(self) -> Any:
         return ecs_scheduler.the_service(ecs_backends[ACCOUNT][REGION])
 

@@ -11,6 +11,8 @@ from .names import DEPLOY
 
 VENV = Path(sys.executable).parent
 SUPPORT = Path(__file__).parent
+# A run takes 2 to 4 s on an idle machine.
+RUN_SECONDS = 300
 
 
 @dataclass
@@ -73,7 +75,7 @@ class Tool:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=RUN_SECONDS,
             cwd=self.directory,
         )
         lines = self.aws_log.read_text().splitlines()
