@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use harness::Reply;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use serde_json::{Value, json};
 
@@ -16,14 +16,50 @@ use crate::model::{Answer, Call, Condition, Entry, Model};
 
 /// The variable that takes a seed printed by a failure.
 const SEED: &str = "PIXELL_MODEL_SEED";
-const SEQUENCES: u32 = 2000;
+/// Calls of a sequence, at most.
 const LONGEST: usize = 12;
-const MAX_ROUTES: usize = 4;
+
+/// What the calls of a test are made of.
+#[derive(Clone)]
+struct Scope {
+    sequences: u32,
+    ids: Vec<&'static str>,
+    max_routes: usize,
+    /// Bodies of `PUT /v1/routes` and of `PATCH /v1/routes`.
+    bodies: [BoxedStrategy<Vec<(&'static str, Entry)>>; 2],
+}
+
+/// So few ids and ports that they get in each other's way all the time, and faults in every other body.
+fn narrow() -> Scope {
+    let ids = vec!["a", "b", "c", "d", "e", "f"];
+    let keys = prop_oneof![60 => select(ids.clone()), 1 => select(vec!["", "b d", "e/f"])];
+    let bodies = vec((keys, entries()), 0..5).boxed();
+    Scope { sequences: 2000, ids, max_routes: 4, bodies: [bodies.clone(), bodies] }
+}
+
+/// Maps of a size that is stored in parts, bodies that touch many of them, and hardly a fault.
+fn wide() -> Scope {
+    let ids: Vec<&'static str> = (0..120).map(|n| &*format!("{n:x}-{n:03}").leak()).collect();
+    let bodies = |removals: bool| {
+        let ports = Just((2000..2160).collect::<Vec<u32>>()).prop_shuffle();
+        let states = vec(prop::option::weighted(0.75, select(vec!["active", "draining"])), 90);
+        (subsequence(ids.clone(), 0..=90), ports, states).prop_map(move |(ids, ports, states)| {
+            let entries = ports.into_iter().zip(states).map(|(port, state)| match state {
+                None if removals => Entry::Null,
+                None => Entry::Bare(port),
+                state => Entry::Object { port: Some(port), state },
+            });
+            ids.into_iter().zip(entries).collect()
+        })
+    };
+    let bodies = [bodies(false).boxed(), bodies(true).boxed()];
+    Scope { sequences: 200, ids, max_routes: 110, bodies }
+}
 
 type Step = (Call, Condition, bool);
 
 fn entries() -> impl Strategy<Value = Entry> {
-    // Few ports, so that ids get in each other's way; among them some that nobody may have.
+    // Among the ports some that nobody may have.
     let port = || prop_oneof![40 => 2000_u32..2005, 1 => select(vec![80_u32, 50051, 65536])];
     let state = prop_oneof![5 => Just(None), 4 => Just(Some("active")), 4 => Just(Some("draining")), 1 => Just(Some("up"))];
     prop_oneof![
@@ -33,22 +69,15 @@ fn entries() -> impl Strategy<Value = Entry> {
     ]
 }
 
-fn ids() -> impl Strategy<Value = &'static str> {
-    select(vec!["a", "b", "c", "d", "e", "f"])
-}
-
-fn bodies() -> impl Strategy<Value = Vec<(&'static str, Entry)>> {
-    let keys = prop_oneof![60 => ids(), 1 => select(vec!["", "b d", "e/f"])];
-    vec((keys, entries()), 0..5)
-}
-
-fn steps() -> impl Strategy<Value = Step> {
+fn steps(scope: &Scope) -> impl Strategy<Value = Step> + use<> {
+    let ids = || select(scope.ids.clone());
+    let [whole, patches] = scope.bodies.clone();
     let call = prop_oneof![
         1 => Just(Call::GetAll),
         2 => ids().prop_map(Call::GetOne),
         1 => Just(Call::Status),
-        3 => bodies().prop_map(Call::Replace),
-        8 => bodies().prop_map(Call::Patch),
+        3 => whole.prop_map(Call::Replace),
+        8 => patches.prop_map(Call::Patch),
         6 => (ids(), entries()).prop_map(|(id, entry)| Call::PutOne(id, entry)),
         4 => ids().prop_map(Call::Delete),
     ];
@@ -66,19 +95,28 @@ fn steps() -> impl Strategy<Value = Step> {
 }
 
 #[test]
-fn random_sequences_of_calls_do_what_a_plain_map_does() {
+fn random_sequences_on_a_narrow_map_do_what_a_plain_map_does() {
+    check(&narrow());
+}
+
+#[test]
+fn random_sequences_on_a_wide_map_do_what_a_plain_map_does() {
+    check(&wide());
+}
+
+fn check(scope: &Scope) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (envoy, api) = runtime.block_on(async {
-        let envoy = with_admin(&format!("\"max_routes\": {MAX_ROUTES}")).start().await.unwrap();
+        let envoy = with_admin(&format!("\"max_routes\": {}", scope.max_routes)).start().await.unwrap();
         let api = Api::open(&envoy).await;
         (envoy, api)
     });
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos().to_string();
     let seed = std::env::var(SEED).unwrap_or_else(|_| now());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed_bytes(&seed));
-    let config = Config { cases: SEQUENCES, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+    let config = Config { cases: scope.sequences, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let checked = runner.run(&vec(steps(), 1..=LONGEST), |steps| runtime.block_on(replay(&api, &steps)));
+    let checked = runner.run(&vec(steps(scope), 1..=LONGEST), |steps| runtime.block_on(replay(&api, scope.max_routes, &steps)));
     if let Err(failure) = checked {
         panic!("{failure}\nto see it again, run with {SEED}={seed}");
     }
@@ -94,11 +132,11 @@ fn seed_bytes(seed: &str) -> [u8; 32] {
 }
 
 /// Makes the calls on an emptied map and compares each answer, and the map in the end.
-async fn replay(api: &Api, steps: &[Step]) -> Result<(), TestCaseError> {
+async fn replay(api: &Api, max_routes: usize, steps: &[Step]) -> Result<(), TestCaseError> {
     let emptied = api.call("PUT", "/v1/routes", r#"{"routes":{}}"#).await.json().unwrap();
     let epoch = emptied["epoch"].as_str().unwrap().to_owned();
     let generation = emptied["generation"].as_u64().unwrap();
-    let mut model = Model { epoch, generation, routes: BTreeMap::new(), max_routes: MAX_ROUTES };
+    let mut model = Model { epoch, generation, routes: BTreeMap::new(), max_routes };
     for step in steps {
         let reply = perform(api, step, &model).await;
         let expected = model.answer(&step.0, step.1, step.2);

@@ -1,6 +1,8 @@
 //! Writers side by side: no write is lost, and none is applied twice.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
 use harness::{Envoy, RouteApi};
@@ -139,5 +141,54 @@ async fn streams_of_one_connection_do_not_mix() {
         .collect::<serde_json::Map<_, _>>()
         .into();
     assert_eq!(map["routes"], expected);
+    no_vm_fell_over(&envoy, &api).await;
+}
+
+/// A writer that loses every race is told so, and nothing of what it wanted is there. (A whole large map against small changes that
+/// never stop: each of its attempts takes long enough to lose.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_loses_every_race_is_told() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let api = Api::open(&envoy).await;
+    let (slow, fast) = (api.next().clone(), api.next().clone());
+    let stop = Arc::new(AtomicBool::new(false));
+    let small = (0..4).map(|writer: u16| {
+        let (routes, stop) = (fast.clone(), Arc::clone(&stop));
+        tokio::spawn(async move {
+            for port in (30_000 + writer * 1000..31_000 + writer * 1000).cycle() {
+                let reply = routes.put_route(&format!("small-{writer}"), &json!(port)).await.unwrap();
+                assert!(reply.status.is_success(), "{reply}");
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        })
+    });
+    let small: Vec<_> = small.collect();
+    let large = |attempt: u16| {
+        let routes = (0..9000).map(|n: u16| (format!("large-{attempt}-{n}"), Value::from(20_000 + n)));
+        json!({"routes": routes.collect::<serde_json::Map<_, _>>()})
+    };
+    let mut refused = None;
+    for attempt in 0..50 {
+        let reply = slow.put_routes(&large(attempt)).await.unwrap();
+        if reply.status != 200 {
+            refused = Some((attempt, reply));
+            break;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    for writer in join_all(small).await {
+        writer.unwrap();
+    }
+    let Some((attempt, reply)) = refused else { panic!("none of fifty large writes lost to writers that never stop") };
+    assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (503, Some("1")), "{reply}");
+    assert_eq!(problem(&reply)["code"], "conflict_retries_exhausted");
+    let routes = api.map().await["routes"].as_object().unwrap().clone();
+    let prefix = format!("large-{attempt}-");
+    assert!(!routes.keys().any(|id| id.starts_with(&prefix)), "nothing of the refused write is there");
+    assert!((0..4).all(|writer| routes.contains_key(&format!("small-{writer}"))), "what was answered is");
+    // As soon as the others pause, it lands.
+    assert_eq!(slow.put_routes(&large(attempt)).await.unwrap().json().unwrap()["added"], 9000);
     no_vm_fell_over(&envoy, &api).await;
 }

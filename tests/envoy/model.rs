@@ -169,8 +169,9 @@ impl Model {
                 }
             }
         }
-        // Who had a port that another id was given loses its route.
-        after.retain(|id, (port, _)| claims.get(port).is_none_or(|owner| owner == id));
+        // Who had a port that another id was given loses its route. (Two that the body names are a fault, and both count.)
+        let named = |id: &str| entries.iter().any(|(named, _)| *named == id);
+        after.retain(|id, (port, _)| named(id) || !claims.contains_key(port));
         let too_many = after.len() > self.max_routes;
         if !nameless.is_empty() || too_many {
             nameless.append(&mut taken);

@@ -78,6 +78,13 @@ pub(super) const SUITES: &[Suite] = &[
         command: python,
     },
     Suite {
+        name: "api",
+        about: "the route API against its formal description, by schemathesis too, and every snippet of its documentation",
+        needs: &[Need::Modules, Need::Envoy],
+        runner: Runner::Pytest,
+        command: api,
+    },
+    Suite {
         name: "demo",
         about: "the demo: two agents answer by id through Envoy",
         needs: &[Need::Modules, Need::Envoy],
@@ -193,6 +200,15 @@ fn deploy() -> Result<Command> {
     };
     run(&mut tool("mypy"))?;
     Ok(tool("pytest"))
+}
+
+fn api() -> Result<Command> {
+    const REQUIREMENTS: &str = "tests/api/requirements.txt";
+    let install = ["--requirement", REQUIREMENTS, "--editable", "clients/python"];
+    let programs = python::environment("venv-api", &install, &[REQUIREMENTS, "clients/python/pyproject.toml"])?;
+    let mut pytest = program(&programs.join("pytest").to_string_lossy());
+    pytest.current_dir(workspace::root().join("tests/api"));
+    Ok(pytest)
 }
 
 fn scripts() -> Result<Command> {

@@ -1,0 +1,48 @@
+"""What the tests share: real Envoys, the document, and the helpers of the Python client's tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+# How to start an Envoy is written down once for Python.
+sys.path.insert(0, str(ROOT / "clients/python/tests"))
+
+from envoy_process import EnvoyProcess  # noqa: E402
+
+TOKEN = "correct-horse-battery-staple"
+
+
+@pytest.fixture(scope="session")
+def document() -> dict[str, Any]:
+    """docs/openapi.yaml."""
+    return yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def envoy() -> Iterator[EnvoyProcess]:
+    """An Envoy without a token."""
+    yield from running(EnvoyProcess())
+
+
+@pytest.fixture(scope="session")
+def guarded_envoy() -> Iterator[EnvoyProcess]:
+    """An Envoy that wants TOKEN."""
+    yield from running(EnvoyProcess(token=TOKEN))
+
+
+def running(envoy: EnvoyProcess) -> Iterator[EnvoyProcess]:
+    try:
+        envoy.start()
+        yield envoy
+    finally:
+        # Shown by pytest where the test fails. Each call is a line of it.
+        end = "\n".join(envoy.log.splitlines()[-50:])
+        print(f"--- the end of the log of the Envoy at {envoy.url}\n{end}")
+        envoy.remove()
