@@ -28,8 +28,8 @@ impl Claim {
             let (bytes, cas) = data.get(KEY);
             let now = data.now().max(1);
             let mut times = decode(&bytes);
-            // A time in the future is a clock that was set back.
-            let free = |time: &u64| *time == 0 || now < *time || now - *time > VOID_AFTER;
+            // A time far in the future is a clock that was set back; a little one is the clocks of two threads.
+            let free = |time: &u64| *time == 0 || now.abs_diff(*time) > VOID_AFTER;
             let writer = times.iter().position(free)?;
             *times.get_mut(writer)? = now;
             if data.set(KEY, &encode(&times), cas).is_ok() {

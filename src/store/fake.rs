@@ -15,6 +15,8 @@ pub(crate) struct FakeData<'a> {
     entries: RefCell<HashMap<String, (Vec<u8>, u32)>>,
     reads: Cell<usize>,
     interloper: RefCell<Option<Interloper<'a>>>,
+    /// How many operations go by before the interloper comes; `None`: it comes just before the next swap of the head.
+    delay: Cell<Option<usize>>,
     always_mismatch: Cell<bool>,
     now: Cell<u64>,
 }
@@ -58,6 +60,31 @@ impl<'a> FakeData<'a> {
         *self.interloper.borrow_mut() = Some(Box::new(other));
     }
 
+    /// Runs `other` just before the operation after the next `operations`; `false` from [`FakeData::interloper_came`] where there
+    /// were not that many.
+    pub(crate) fn interleave_after(&self, operations: usize, other: impl FnOnce(&FakeData<'a>) + 'a) {
+        self.interleave(other);
+        self.delay.set(Some(operations));
+    }
+
+    /// Whether the interloper has run.
+    pub(crate) fn interloper_came(&self) -> bool {
+        self.interloper.borrow().is_none()
+    }
+
+    fn operation(&self, swaps_head: bool) {
+        match self.delay.get() {
+            Some(0) => self.delay.set(None),
+            Some(left) => return self.delay.set(Some(left - 1)),
+            None if swaps_head => {}
+            None => return,
+        }
+        let interloper = self.interloper.borrow_mut().take();
+        if let Some(other) = interloper {
+            other(self);
+        }
+    }
+
     /// Makes every swap of the head lose from now on.
     pub(crate) fn always_mismatch(&self) {
         self.always_mismatch.set(true);
@@ -71,18 +98,14 @@ impl<'a> FakeData<'a> {
 
 impl SharedData for FakeData<'_> {
     fn get(&self, key: &str) -> (Vec<u8>, u32) {
+        self.operation(false);
         self.reads.set(self.reads.get() + 1);
         self.entries.borrow().get(key).cloned().unwrap_or_default()
     }
 
     fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), CasMismatch> {
         let swaps_head = key == super::head::KEY && cas != 0;
-        if swaps_head {
-            let interloper = self.interloper.borrow_mut().take();
-            if let Some(other) = interloper {
-                other(self);
-            }
-        }
+        self.operation(swaps_head);
         let mut entries = self.entries.borrow_mut();
         let entry = entries.entry(key.to_owned()).or_default();
         if cas != 0 && cas != entry.1 || swaps_head && self.always_mismatch.get() {

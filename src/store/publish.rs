@@ -73,45 +73,43 @@ pub fn publish<D: SharedData, E>(
     new_epoch: fn() -> u64,
     mut update: impl FnMut(&StoredMap<'_, D>) -> Result<Update, Stop<E>>,
 ) -> Result<Published, PublishError<E>> {
-    let mut claim = None;
-    let mut result = Err(PublishError::RetriesExhausted);
-    for _ in 0..MAX_ATTEMPTS {
-        let (map, number) = StoredMap::with_number(data);
-        let applied = match update(&map) {
-            Err(Stop::Moved) => continue,
-            Err(Stop::Refused(error)) => {
-                result = Err(PublishError::Refused(error));
-                break;
-            }
-            Ok(Update::Keep(applied)) => {
-                let (epoch, generation) = map.version();
-                result = Ok(Published { epoch, generation, applied, stored: false });
-                break;
-            }
-            Ok(Update::Store(applied)) => applied,
-        };
-        if claim.is_none() {
-            claim = Claim::take(data);
-        }
-        let Some(claim) = claim else { break };
-        let head = match write_shards(data, claim, &map, new_epoch, &applied) {
-            Ok(head) => head,
-            Err(Fault::Moved) => continue,
-            Err(Fault::TooLarge) => {
-                result = Err(PublishError::TooLarge);
-                break;
-            }
-        };
-        if data.set(KEY, &head.encode(), number).is_ok() {
-            signal.raise();
-            result = Ok(Published { epoch: head.epoch, generation: head.generation, applied, stored: true });
-            break;
-        }
-    }
-    if let Some(claim) = claim {
-        claim.release(data);
-    }
+    // Claimed before the head is read: whatever an earlier holder of these slots has published is in the head then, so the slots
+    // that the head does not name are free indeed.
+    let Some(claim) = Claim::take(data) else { return Err(PublishError::RetriesExhausted) };
+    let attempt = |_| attempt(data, signal, new_epoch, claim, &mut update).transpose();
+    let result = (0..MAX_ATTEMPTS).find_map(attempt).unwrap_or(Err(PublishError::RetriesExhausted));
+    claim.release(data);
     result
+}
+
+/// One attempt; `None` where another writer was faster.
+fn attempt<D: SharedData, E>(
+    data: &D,
+    signal: &impl ChangeSignal,
+    new_epoch: fn() -> u64,
+    claim: Claim,
+    update: &mut impl FnMut(&StoredMap<'_, D>) -> Result<Update, Stop<E>>,
+) -> Result<Option<Published>, PublishError<E>> {
+    let (map, number) = StoredMap::with_number(data);
+    let applied = match update(&map) {
+        Err(Stop::Moved) => return Ok(None),
+        Err(Stop::Refused(error)) => return Err(PublishError::Refused(error)),
+        Ok(Update::Keep(applied)) => {
+            let (epoch, generation) = map.version();
+            return Ok(Some(Published { epoch, generation, applied, stored: false }));
+        }
+        Ok(Update::Store(applied)) => applied,
+    };
+    let head = match write_shards(data, claim, &map, new_epoch, &applied) {
+        Ok(head) => head,
+        Err(Fault::Moved) => return Ok(None),
+        Err(Fault::TooLarge) => return Err(PublishError::TooLarge),
+    };
+    if data.set(KEY, &head.encode(), number).is_err() {
+        return Ok(None);
+    }
+    signal.raise();
+    Ok(Some(Published { epoch: head.epoch, generation: head.generation, applied, stored: true }))
 }
 
 enum Fault {
@@ -141,7 +139,8 @@ fn write_shards<D: SharedData>(
 ) -> Result<Head, Fault> {
     let mut head = map.head().cloned().unwrap_or_else(|| Head::new(new_epoch()));
     head.generation += 1;
-    head.len = u32::try_from(map.len() + applied.added - applied.removed.len()).map_err(|_| Fault::TooLarge)?;
+    let len = (map.len() + applied.added).saturating_sub(applied.removed.len());
+    head.len = u32::try_from(len).map_err(|_| Fault::TooLarge)?;
     let mut owners = BTreeMap::new();
     for (shard, changes) in by_shard(applied) {
         let before = map.shard(shard)?;

@@ -69,6 +69,37 @@ fn a_writer_that_loses_every_race_once_still_lands() {
     assert_eq!(signal.read(), 100);
 }
 
+/// Wherever in a write another one comes in between, both land, and neither reads what the other has half written.
+#[test]
+fn a_rival_may_come_at_any_moment() {
+    let signal = FakeSignal::default();
+    for rounds in 1..4 {
+        for operations in 0.. {
+            let data = FakeData::with([("a", active(1)), ("b", active(2))]);
+            let rival_signal = &signal;
+            data.interleave_after(operations, move |data| {
+                for n in 0..rounds {
+                    assert!(put(data, rival_signal, "a", 10 + n).is_ok());
+                }
+            });
+            // Moves to the port of b, so that two shards and the owners change.
+            assert!(put(&data, &signal, "mine", 2).is_ok());
+            let done = !data.interloper_came();
+            if !done {
+                let routes = data.routes();
+                let expected = [("a".to_owned(), active(9 + rounds)), ("mine".to_owned(), active(2))];
+                assert_eq!(routes.into_iter().collect::<Vec<_>>(), expected, "after {operations} operations");
+                let map = StoredMap::now(&data);
+                assert_eq!((map.owner(9 + rounds), map.owner(2)), (Ok(Some(id("a"))), Ok(Some(id("mine")))));
+                assert_eq!((map.owner(1), map.version()), (Ok(None), (1, u64::from(rounds) + 2)));
+            } else {
+                assert!(operations > 10, "{operations}");
+                break;
+            }
+        }
+    }
+}
+
 /// The rival's shards lie in other slots, so they are whole also when both change the same shard.
 #[test]
 fn rivals_for_one_id_and_one_port_do_not_mix() {
