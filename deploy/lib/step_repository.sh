@@ -1,6 +1,8 @@
 # Step: the ECR repository exists, scans what is pushed, and never lets a tag change its meaning.
 
 plan_repository() {
+  # An image that is given (--image) may live anywhere, and needs no repository of ours.
+  if [[ -n $IMAGE ]]; then return; fi
   if ! there repository; then
     say "create $REPOSITORY with scan on push and immutable tags"
     return

@@ -155,7 +155,7 @@ def test_the_variables_are_the_images(template: dict[str, Any]) -> None:
     known = set(re.findall(r'^pub const \w+: &str = "(PIXELL_\w+)";', (ROOT / "launcher/src/settings.rs").read_text(), re.M))
     envoy = container(template, "envoy")
     given = {item["name"] for item in envoy["environment"] + envoy["secrets"]}
-    assert given == known
+    assert given <= known
 
 
 @pytest.mark.parametrize("drain", ["0", "30", "90"])
