@@ -10,7 +10,7 @@ pub mod raw;
 pub mod streams;
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -20,6 +20,10 @@ use tokio::task::JoinHandle;
 
 /// How long an agent's threads may take to end; they have nothing to wait for.
 const SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// How many connections may wait to be accepted, as gRPC's own servers have it. The standard library's 128 would make a test that
+/// opens a thousand at once depend on how busy the machine is.
+const BACKLOG: u32 = 4096;
 
 /// A running agent. Dropping it kills it.
 #[derive(Debug)]
@@ -51,15 +55,16 @@ impl Agent {
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-            .with_context(|| format!("agent {name}: port {port} of 127.0.0.1 cannot be taken"))?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let listener = {
+        let listen = || {
             let _inside = runtime.enter();
-            tokio::net::TcpListener::from_std(listener)?
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+            socket.listen(BACKLOG)
         };
+        let listener = listen().with_context(|| format!("agent {name}: port {port} of 127.0.0.1 cannot be taken"))?;
+        let port = listener.local_addr()?.port();
         let (stop, stopped) = oneshot::channel();
         let seat = Seat { name: name.to_owned(), listener, stopped };
         let serving = runtime.spawn(serve(seat));
