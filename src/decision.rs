@@ -35,12 +35,26 @@ pub fn deployment_id(header: Option<&[u8]>) -> Result<DeploymentId<'_>, Rejectio
     if ids.all(|id| id == Ok(first)) { Ok(first) } else { Err(Rejection::InvalidDeploymentId) }
 }
 
-/// Decides on a request for `id`, whose route in the map is `route`.
+/// Decides on a request with this `header`, by what `find` gives for the bytes of an id; `map_loaded` says whether there is a map
+/// at all.
 ///
 /// With a `fallback_port`, ids that the map does not hold go there, also before the first map was pushed.
 #[must_use]
-pub const fn decide(id: DeploymentId<'_>, route: Option<Route>, map_loaded: bool, fallback_port: Option<u16>) -> Decision<'_> {
-    match (route, fallback_port) {
+pub fn decide(
+    header: Option<&[u8]>,
+    find: impl Fn(&[u8]) -> Option<Route>,
+    map_loaded: bool,
+    fallback_port: Option<u16>,
+) -> Decision<'_> {
+    // The map holds ids alone, so bytes that are in it are one, and most requests need no look at each byte.
+    if let Some(Route { port, state: RouteState::Active }) = header.and_then(&find) {
+        return Decision::Forward { port };
+    }
+    let id = match deployment_id(header) {
+        Ok(id) => id,
+        Err(rejection) => return Decision::Reject(rejection),
+    };
+    match (find(id.as_str().as_bytes()), fallback_port) {
         (Some(Route { port, state: RouteState::Active }), _) | (None, Some(port)) => Decision::Forward { port },
         (Some(_), _) => Decision::Reject(Rejection::DeploymentDraining(id)),
         (None, None) if map_loaded => Decision::Reject(Rejection::UnknownDeployment(id)),
@@ -81,8 +95,16 @@ mod tests {
         let id = DeploymentId::parse(b"a").expect("valid");
         let up = Some(Route { port: 1024, state: RouteState::Active });
         let down = Some(Route { port: 1025, state: RouteState::Draining });
-        let check = |route, loaded, fallback, expected| {
-            assert_eq!(decide(id, route, loaded, fallback), expected, "{route:?} {loaded} {fallback:?}");
+        let check = |route: Option<Route>, loaded, fallback, expected| {
+            let find = |bytes: &[u8]| if bytes == b"a" { route } else { None };
+            for header in [&b"a"[..], b" a", b"a,a"] {
+                assert_eq!(decide(Some(header), find, loaded, fallback), expected, "{route:?} {loaded} {fallback:?}");
+            }
+            for (header, rejection) in
+                [(None, Rejection::MissingDeploymentId), (Some(&b"a,b"[..]), Rejection::InvalidDeploymentId)]
+            {
+                assert_eq!(decide(header, find, loaded, fallback), Decision::Reject(rejection));
+            }
         };
         check(up, true, None, Decision::Forward { port: 1024 });
         check(up, true, Some(9), Decision::Forward { port: 1024 });

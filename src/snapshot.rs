@@ -81,14 +81,14 @@ impl<B: AsRef<[u8]>> Snapshot<B> {
     /// The route of an id.
     #[must_use]
     pub fn find(&self, id: DeploymentId<'_>) -> Option<Route> {
-        self.find_hashed(id, hash(id))
+        let id = id.as_str().as_bytes();
+        self.find_hashed(id, hash_bytes(id))
     }
 
-    /// The route of an id whose [`hash`] is known already.
+    /// The route of the id that is made of the bytes `wanted`, whose [`hash_bytes`] is known already.
     #[must_use]
-    pub fn find_hashed(&self, id: DeploymentId<'_>, hash: u32) -> Option<Route> {
+    pub fn find_hashed(&self, wanted: &[u8], hash: u32) -> Option<Route> {
         let bytes = self.bytes.as_ref();
-        let wanted = id.as_str().as_bytes();
         let mut slot = hash & self.slot_mask;
         // A well-formed table always has a free slot; the bound is for a damaged one.
         for _ in 0..=self.slot_mask {
@@ -190,9 +190,15 @@ where
 /// Callers choose the ids they ask for, but not the ids in the table, so they cannot build collisions.
 #[must_use]
 pub fn hash(id: DeploymentId<'_>) -> u32 {
+    hash_bytes(id.as_str().as_bytes())
+}
+
+/// The same for bytes of which nobody knows yet whether they are an id.
+#[must_use]
+pub fn hash_bytes(bytes: &[u8]) -> u32 {
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let mut state = 0xcbf2_9ce4_8422_2325_u64;
-    let mut chunks = id.as_str().as_bytes().chunks_exact(8);
+    let mut chunks = bytes.chunks_exact(8);
     for chunk in &mut chunks {
         let word = chunk.try_into().map_or(0, u64::from_le_bytes);
         state = (state ^ word).wrapping_mul(PRIME);

@@ -108,9 +108,20 @@ pub(super) fn random() -> u64 {
     RandomState::new().build_hasher().finish().max(1)
 }
 
-/// A request header; `None` where it is absent or empty. Several fields of one name come joined by commas.
+/// A property of Envoy's ("Attributes" in its documentation) by its path, whose parts are separated by NUL; `None` where it is
+/// absent or empty.
+pub(super) fn property(path: &str) -> Option<Vec<u8>> {
+    hostcalls::get_property(vec![path]).ok().flatten()
+}
+
+/// The path of the property that holds a request header. Several fields of one name come joined by commas.
+pub(super) fn header_path(name: &str) -> String {
+    ["request", "headers", name].join("\0")
+}
+
+/// A request header; `None` where it is absent or empty.
 pub(super) fn request_header(name: &str) -> Option<Vec<u8>> {
-    hostcalls::get_property(vec!["request", "headers", name]).ok().flatten()
+    property(&header_path(name))
 }
 
 /// Leaves the reason of a rejection to Envoy's access log and tracing, as the filter state `wasm.pixell.rejection`: unlike a

@@ -1,9 +1,12 @@
 //! The data path: one header read, one signal read and one foreign call for each request that is forwarded.
+//!
+//! The router keeps nothing about a stream, so all streams of a VM share one context: the build makes the module so
+//! (`modules/trim`), and Envoy enters it once a request instead of three times.
 
 use super::host::{self, HostData, Signal};
 use super::metrics::RouterMetrics;
 use crate::config::RouterConfig;
-use crate::decision::{Decision, decide, deployment_id};
+use crate::decision::{Decision, decide};
 use crate::problem::CONTENT_TYPE;
 use crate::rejection::{ERROR_HEADER, GrpcStatus, Rejection, is_grpc};
 use crate::store::{RouteCache, prepare};
@@ -14,11 +17,12 @@ use proxy_wasm::types::{Action, ContextType, GrpcStatusCode};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// One worker's router.
-#[derive(Default)]
-pub(super) struct RouterRoot {
-    router: Option<Rc<Router>>,
+thread_local! {
+    static ROUTERS: RefCell<Vec<Rc<Router>>> = const { RefCell::new(Vec::new()) };
 }
+
+/// One configuration of the filter in this VM.
+pub(super) struct RouterRoot;
 
 impl Context for RouterRoot {}
 
@@ -27,12 +31,7 @@ impl RootContext for RouterRoot {
         match RouterConfig::parse(&host::plugin_configuration()) {
             Ok(config) => {
                 prepare(&HostData);
-                self.router = Some(Rc::new(Router {
-                    config,
-                    signal: Signal::open(),
-                    metrics: RouterMetrics::define(),
-                    worker: RefCell::default(),
-                }));
+                Rc::new(Router::new(config)).take_its_place();
                 true
             }
             Err(error) => {
@@ -43,7 +42,7 @@ impl RootContext for RouterRoot {
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(RouterStream { router: self.router.clone() }))
+        Some(Box::new(RouterStream))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -51,11 +50,44 @@ impl RootContext for RouterRoot {
     }
 }
 
+/// Any stream: what it needs is in the router of its plugin.
+struct RouterStream;
+
+impl Context for RouterStream {}
+
+impl HttpContext for RouterStream {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        // Envoy sends no stream to a VM that was not configured.
+        let Some(router) = Router::current() else { return respond(Rejection::Internal) };
+        #[cfg(feature = "test-trap")]
+        if host::request_header("x-test-trap").is_some() {
+            std::process::abort();
+        }
+        let header = router.id_headers.iter().find_map(|path| host::property(path));
+        router.decide(header.as_deref())
+    }
+}
+
+/// One worker's router.
 struct Router {
-    config: RouterConfig,
+    /// The plugin whose configuration this is.
+    plugin: Plugin,
+    /// The property paths of the headers that may carry the id.
+    id_headers: Vec<String>,
+    fallback_port: Option<u16>,
     signal: Signal,
     metrics: RouterMetrics,
     worker: RefCell<Worker>,
+}
+
+/// By what Envoy tells the plugins of one VM apart: `name` and `root_id` of the plugin's configuration.
+#[derive(PartialEq, Eq)]
+struct Plugin(Option<Vec<u8>>, Option<Vec<u8>>);
+
+impl Plugin {
+    fn current() -> Self {
+        Self(host::property("plugin_name"), host::property("plugin_root_id"))
+    }
 }
 
 #[derive(Default)]
@@ -64,37 +96,46 @@ struct Worker {
     argument: Argument,
 }
 
-struct RouterStream {
-    router: Option<Rc<Router>>,
-}
-
-impl Context for RouterStream {}
-
-impl HttpContext for RouterStream {
-    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        // Envoy creates no stream on a VM that was not configured.
-        let Some(router) = &self.router else { return respond(Rejection::Internal) };
-        #[cfg(feature = "test-trap")]
-        if host::request_header("x-test-trap").is_some() {
-            std::process::abort();
-        }
-        let header = router.config.id_headers.iter().find_map(|name| host::request_header(name));
-        match deployment_id(header.as_deref()) {
-            Ok(id) => router.decide(id),
-            Err(rejection) => router.reject(rejection),
+impl Router {
+    fn new(config: RouterConfig) -> Self {
+        Self {
+            plugin: Plugin::current(),
+            id_headers: config.id_headers.iter().map(|name| host::header_path(name)).collect(),
+            fallback_port: config.fallback_port,
+            signal: Signal::open(),
+            metrics: RouterMetrics::define(),
+            worker: RefCell::default(),
         }
     }
-}
 
-impl Router {
-    fn decide(&self, id: crate::deployment_id::DeploymentId<'_>) -> Action {
+    /// Serves the streams of its plugin from now on, in the place of the router before it: a listener that is updated brings its
+    /// plugin a new configuration.
+    fn take_its_place(self: Rc<Self>) {
+        ROUTERS.with_borrow_mut(|routers| {
+            routers.retain(|other| other.plugin != self.plugin);
+            routers.push(self);
+        });
+    }
+
+    /// The router of the stream that Envoy has called for.
+    fn current() -> Option<Rc<Self>> {
+        ROUTERS.with_borrow(|routers| match routers.as_slice() {
+            [only] => Some(Rc::clone(only)),
+            several => {
+                let plugin = Plugin::current();
+                several.iter().find(|router| router.plugin == plugin).cloned()
+            }
+        })
+    }
+
+    fn decide(&self, header: Option<&[u8]>) -> Action {
         // Host calls may enter the guest again, but only to allocate: nobody else can hold the worker's state.
         let Ok(mut worker) = self.worker.try_borrow_mut() else { return self.reject(Rejection::Internal) };
         let Worker { cache, argument } = &mut *worker;
         if cache.refresh(&HostData, &self.signal) {
             self.metrics.refreshed();
         }
-        match decide(id, cache.find(id), cache.is_loaded(), self.config.fallback_port) {
+        match decide(header, |id| cache.find(id), cache.is_loaded(), self.fallback_port) {
             Decision::Forward { port } => {
                 match hostcalls::call_foreign_function(upstream::FUNCTION, Some(argument.for_port(port))) {
                     Ok(_) => Action::Continue,

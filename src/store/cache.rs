@@ -3,9 +3,8 @@
 use super::head::{Head, ID_SHARDS, KEY, Reference, id_shard};
 use super::map::fetch;
 use super::{ChangeSignal, SharedData};
-use crate::deployment_id::DeploymentId;
 use crate::route::Route;
-use crate::snapshot::{Snapshot, hash};
+use crate::snapshot::{Snapshot, hash_bytes};
 
 /// How often a refresh begins again because the map moved on under it. Each time somebody else has made progress, so this is a
 /// bound on bad luck; the next request goes on from there.
@@ -47,10 +46,10 @@ impl RouteCache {
         self.loaded
     }
 
-    /// The route of an id.
+    /// The route of the id that is made of these bytes; none where they are no id.
     #[must_use]
-    pub fn find(&self, id: DeploymentId<'_>) -> Option<Route> {
-        let hash = hash(id);
+    pub fn find(&self, id: &[u8]) -> Option<Route> {
+        let hash = hash_bytes(id);
         self.shards.get(id_shard(hash))?.routes.as_ref()?.find_hashed(id, hash)
     }
 

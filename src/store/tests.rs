@@ -36,7 +36,7 @@ fn nothing_is_loaded_before_the_first_publish() {
     cache.refresh(&data, &signal);
     assert!(!cache.is_loaded() && !StoredMap::now(&data).is_loaded());
     assert_eq!(StoredMap::now(&data).version(), (0, 0));
-    assert_eq!(cache.find(id("a")), None);
+    assert_eq!(cache.find(b"a"), None);
 }
 
 #[test]
@@ -146,8 +146,8 @@ fn a_reader_fetches_the_head_and_what_changed() {
         let before = data.reads();
         for _ in 0..10 {
             cache.refresh(&data, &signal);
-            assert_eq!(cache.find(id(&format!("id-{n}"))), Some(active(n)));
-            assert_eq!(cache.find(id("id-1")), Some(active(1)));
+            assert_eq!(cache.find(format!("id-{n}").as_bytes()), Some(active(n)));
+            assert_eq!(cache.find(b"id-1"), Some(active(1)));
         }
         assert_eq!(data.reads() - before, 2, "the head and one shard");
     }
@@ -164,12 +164,12 @@ fn a_reader_that_overlaps_a_writer_is_not_left_behind() {
     let (signal, reader) = (&signal, &cache);
     data.interleave(move |data| {
         reader.borrow_mut().refresh(data, signal);
-        assert_eq!(reader.borrow().find(id("a")), Some(active(1)));
+        assert_eq!(reader.borrow().find(b"a"), Some(active(1)));
     });
     assert!(put(&data, signal, "a", 2).is_ok());
     // ... but once the write is answered, only the new one.
     cache.borrow_mut().refresh(&data, signal);
-    assert_eq!(cache.borrow().find(id("a")), Some(active(2)));
+    assert_eq!(cache.borrow().find(b"a"), Some(active(2)));
 }
 
 #[test]

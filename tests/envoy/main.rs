@@ -26,6 +26,7 @@ mod live_streams;
 mod metrics;
 mod model;
 mod observability;
+mod plugins;
 mod rejections;
 mod retries;
 mod smoke;

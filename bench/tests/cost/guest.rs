@@ -125,7 +125,10 @@ impl Guest {
         if !body.is_empty() {
             self.enter("proxy_on_request_body", &[context, i32::try_from(body.len()).unwrap(), 1]);
         }
-        self.enter("proxy_on_delete", &[context]);
+        // Envoy calls what is exported.
+        if self.instance.get_func(&self.store, "proxy_on_delete").is_some() {
+            self.enter("proxy_on_delete", &[context]);
+        }
         let fuel = PLENTY - self.store.get_fuel().unwrap();
         Cost { fuel, ..std::mem::take(&mut self.store.data_mut().cost) }
     }

@@ -18,9 +18,9 @@ use serde_json::{Map, Value, json};
 
 /// Most instructions of a forwarded request, from the stream's creation to its end. Like all bounds on instructions and bytes here
 /// it is about a tenth above what was counted when it was set.
-const REQUEST_FUEL: u64 = 7200;
+const REQUEST_FUEL: u64 = 4560;
 /// Most instructions of a refused one.
-const REFUSAL_FUEL: u64 = 66_500;
+const REFUSAL_FUEL: u64 = 59_000;
 /// Most instructions of a request that finds a changed map.
 const FETCH_FUEL: u64 = 40_400;
 

@@ -3,6 +3,7 @@
 //! A package of its own, so that the image is built with the same code as `cargo xtask build`, without all that xtask depends on.
 
 mod roles;
+mod shared_stream;
 
 use std::fs;
 use std::io::Write;
