@@ -82,9 +82,14 @@ async fn every_metric_that_is_named_is_there() {
     // And what the status page asks for.
     let page = include_str!("../../src/admin/status_page/page.js");
     let stats = envoy.stats().await.unwrap();
-    for name in
-        ["http.agents.downstream_rq_total", "http.agents.downstream_rq_active", "server.uptime", "wasm.pixell.router.vm_reload"]
-    {
+    for name in [
+        "http.agents.downstream_rq_total",
+        "http.agents.downstream_rq_active",
+        "server.uptime",
+        "wasm.pixell.router.vm_reload",
+        "overload.envoy.resource_monitors.fixed_heap.pressure",
+        "overload.envoy.resource_monitors.global_downstream_max_connections.pressure",
+    ] {
         assert!(stats.get(name).is_some(), "{name}");
     }
     for counter in ["upstream_cx_connect_fail", "upstream_cx_destroy_remote_with_active_rq", "upstream_rq_rx_reset"] {

@@ -3,6 +3,7 @@
 pub mod binary;
 mod builder;
 mod config;
+mod freeze;
 mod memory;
 pub mod modules;
 mod process;
