@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
 mod access_log;
+mod access_log_fault;
+mod access_log_hostile;
+mod access_log_level;
 mod admin_listener;
 mod api;
 mod api_bodies;

@@ -4,15 +4,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use harness::proto::{self, DEPLOYMENT_ID, Empty};
-use harness::{Envoy, EnvoyBuilder, agents, wait};
-use launcher::configuration;
-use launcher::settings::Settings;
+use harness::{Envoy, agents, wait};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AttributeValue;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::Value;
 use tonic::{Request, Response, Status};
+
+use crate::access_log_level::with_settings;
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
@@ -65,13 +65,6 @@ fn attribute<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The shipped configuration with what the image's entry point makes of these variables.
-fn with_settings(vars: &[(&str, &str)]) -> EnvoyBuilder {
-    let settings =
-        Settings::resolve(|name| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())).unwrap();
-    configuration::edits(&settings).into_iter().fold(Envoy::builder(), |builder, edit| builder.edit(edit.place, &edit.text))
 }
 
 /// What the agent saw as the value of a header.
@@ -147,4 +140,60 @@ async fn callers_and_the_images_settings_decide_what_is_traced_and_logged() {
     assert_eq!(receiver.0.lock().unwrap().len(), 1);
     envoy.logged(1, |line| line["rejection"] == "unknown_deployment").await.unwrap();
     assert!(envoy.access_log().unwrap().iter().all(|line| line["deployment_id"] != "a"));
+}
+
+/// The share that can be set holds for requests that their callers want traced, too.
+#[tokio::test]
+async fn how_many_are_traced_can_be_set() {
+    const SENT: u64 = 200;
+    for (percent, traced) in [("0", 0..=0), ("50", 58..=142)] {
+        let (receiver, port) = Receiver::start().await;
+        let endpoint = format!("127.0.0.1:{port}");
+        let vars = [("PIXELL_OTLP_ENDPOINT", &*endpoint), ("PIXELL_TRACE_PERCENT", percent)];
+        let envoy = with_settings(&vars).start().await.unwrap();
+        let agent = agents::echo::start("a").unwrap();
+        envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let mut told_to_trace = 0;
+        for number in 0..SENT {
+            let mut request = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a");
+            if number % 2 == 0 {
+                request = request.header("traceparent", format!("00-{TRACE_ID}-{PARENT}-01"));
+            }
+            let answer = request.send().await.unwrap().json::<Value>().await.unwrap();
+            // What the agent is told is what Envoy does itself.
+            told_to_trace += u64::from(seen(&answer, "traceparent").is_some_and(|value| value.ends_with("-01")));
+        }
+        // Six standard deviations (of 7) to either side of a half.
+        assert!(traced.contains(&told_to_trace), "{percent} %: {told_to_trace} of {SENT}");
+        let all = || {
+            let count = receiver.0.lock().unwrap().len() as u64;
+            async move { Ok((count == told_to_trace).then_some(())) }
+        };
+        wait::until("as many spans", Duration::from_secs(30), all).await.unwrap();
+    }
+}
+
+/// A collector that is not there holds up nobody.
+#[tokio::test]
+async fn no_request_waits_for_a_collector_that_is_not_there() {
+    let gone = agents::echo::start("gone").unwrap();
+    let endpoint = format!("127.0.0.1:{}", gone.port());
+    gone.kill();
+    let envoy = with_settings(&[("PIXELL_OTLP_ENDPOINT", &endpoint)]).start().await.unwrap();
+    let agent = agents::echo::start("a").unwrap();
+    envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async || {
+        let request = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a").timeout(Duration::from_secs(1));
+        assert_eq!(request.send().await.unwrap().status(), 200);
+    };
+    ask().await;
+    let tried = || async {
+        ask().await;
+        let failed = envoy.stats().await?.get("cluster.trace_collector.upstream_cx_connect_fail");
+        Ok(failed.filter(|count| *count > 0))
+    };
+    wait::until("a span that could not be sent", Duration::from_secs(30), tried).await.unwrap();
+    ask().await;
 }

@@ -1,0 +1,108 @@
+//! The access log tells whose fault a failure is, and who took the time.
+
+use std::time::Duration;
+
+use harness::agents::{self, streams};
+use harness::proto::streams::Chunk;
+use harness::proto::{self, DEPLOYMENT_ID};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::access_log::{at, check, envoy_with, line_of, number};
+use crate::clients::http1;
+use crate::wire;
+
+/// Each way in which an agent, a caller or neither of them can be at fault, as the first table of docs/operations.md has it.
+#[tokio::test]
+async fn a_failure_says_whose_it_is() {
+    let gone = agents::echo::start("gone").unwrap();
+    let says = |name: &'static str, words: &'static [u8]| {
+        let agent = agents::raw::start(name, move |mut stream| async move {
+            wire::head(&mut stream).await?;
+            stream.write_all(words).await
+        });
+        agent.unwrap()
+    };
+    let silent = says("ends", b"");
+    let half = says("half", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
+    let chunk = says("chunk", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+    let babble = says("babble", b"this is no HTTP\r\n\r\n");
+    let (hanging, calls) = streams::start("hangs").unwrap();
+    let envoy = envoy_with(&[&gone, &silent, &half, &chunk, &babble, &hanging]).await;
+    let gone_at = at(&gone);
+    gone.kill();
+    let get = async |id: &str| {
+        let answer = http1().get(format!("{}/{id}", envoy.data_url())).header(DEPLOYMENT_ID, id).send().await.unwrap();
+        // Where the agent broke off, so does Envoy.
+        let _ = answer.bytes().await;
+    };
+    for id in ["gone", "ends", "half", "chunk", "babble"] {
+        get(id).await;
+    }
+    let details = "upstream_reset_before_response_started";
+    let case = json!({
+        "deployment_id": "gone", "status": 503, "response_flags": "URX,UF", "upstream": gone_at, "error": "agent_unreachable",
+        "code_details": format!("{details}{{remote_connection_failure|delayed_connect_error:_Connection_refused}}"),
+        "known": [],
+    });
+    check(&envoy, "/gone", case).await;
+    let case = json!({
+        "deployment_id": "ends", "status": 503, "response_flags": "UC", "upstream": at(&silent), "error": "agent_unreachable",
+        "code_details": format!("{details}{{connection_termination}}"), "known": ["proxy_request_us"],
+    });
+    check(&envoy, "/ends", case).await;
+    for (id, agent) in [("half", &half), ("chunk", &chunk)] {
+        let case = json!({
+            "deployment_id": id, "status": 200, "response_flags": "UPE", "upstream": at(agent), "bytes_sent": 4,
+            "code_details": "upstream_reset_after_response_started{protocol_error}", "duration_us": null,
+            "known": ["proxy_request_us", "agent_first_byte_us"],
+        });
+        check(&envoy, &format!("/{id}"), case).await;
+    }
+    let case = json!({
+        "deployment_id": "babble", "status": 502, "response_flags": "UPE", "upstream": at(&babble),
+        "error": "agent_protocol_error", "code_details": format!("{details}{{protocol_error}}"), "known": ["proxy_request_us"],
+    });
+    check(&envoy, "/babble", case).await;
+
+    // A caller that does not wait, and one that does not speak HTTP.
+    let mut client = streams::connect(envoy.data_addr()).await.unwrap();
+    let call = client.hang(proto::request_to("hangs", Chunk::default()).unwrap());
+    tokio::select! {
+        answer = call => panic!("{answer:?}"),
+        () = async { while calls.calls().is_empty() { tokio::time::sleep(Duration::from_millis(5)).await } } => {}
+    }
+    let case = json!({
+        "deployment_id": "hangs", "method": "POST", "protocol": "HTTP/2", "status": 0, "response_flags": "DR",
+        "upstream": at(&hanging), "user_agent": "tonic/0.14.9", "bytes_received": 5, "bytes_sent": 0,
+        "code_details": "http2.remote_reset", "duration_us": null, "known": ["proxy_request_us"],
+    });
+    check(&envoy, "/pixell.test.Streams/Hang", case).await;
+    wire::exchange(envoy.data_addr(), b"this is no HTTP\r\n\r\n", Duration::from_secs(5)).await;
+    let wrong = envoy.logged(1, |line| line["response_flags"] == "DPE").await.unwrap().remove(0);
+    assert_eq!((&wrong["status"], &wrong["upstream"]), (&json!(400), &Value::Null), "{wrong}");
+}
+
+/// The agent's time and the proxy's are told apart, and together they are the whole.
+#[tokio::test]
+async fn the_agents_time_is_told_from_the_proxys() {
+    const SLOW: Duration = Duration::from_millis(300);
+    let agent = agents::raw::start("slow", |mut stream| async move {
+        stream.read_u8().await?;
+        tokio::time::sleep(SLOW).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await
+    });
+    let agent = agent.unwrap();
+    let envoy = envoy_with(&[&agent]).await;
+    http1().get(envoy.data_url() + "/slow").header(DEPLOYMENT_ID, "slow").send().await.unwrap();
+    let line = line_of(&envoy, "/slow").await;
+    let [total, before, agent, first_byte, after] =
+        ["duration_us", "proxy_request_us", "agent_us", "agent_first_byte_us", "proxy_response_us"]
+            .map(|field| number(&line, field));
+    let slow = u64::try_from(SLOW.as_micros()).unwrap();
+    assert!(agent >= slow && first_byte >= slow && first_byte <= agent, "{line}");
+    assert!(before + after < slow, "the proxy is not blamed for the agent: {line}");
+    assert!(total.abs_diff(before + agent + after) <= 3, "the parts are the whole, but for rounding: {line}");
+    assert!(number(&line, "duration_ms").abs_diff(total / 1000) <= 1, "{line}");
+}
