@@ -12,6 +12,7 @@
 //! ```
 
 pub mod agents;
+pub mod capacity;
 pub mod endurance;
 pub mod envoy;
 pub mod proto;

@@ -3,6 +3,7 @@
 mod bases;
 mod bench;
 mod build;
+mod capacity;
 mod command;
 mod demo;
 mod endurance;
@@ -33,6 +34,7 @@ struct Arguments {
 enum Task {
     Bench(bench::Arguments),
     Build(build::Arguments),
+    Capacity(capacity::Arguments),
     Demo(demo::Arguments),
     Endurance(endurance::Arguments),
     Envoy(envoy::Arguments),
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Bench(arguments) => succeed(bench::run(&arguments)),
         Task::Build(arguments) => succeed(build::run(&arguments)),
+        Task::Capacity(arguments) => succeed(capacity::run(&arguments)),
         Task::Demo(arguments) => succeed(demo::run(&arguments)),
         Task::Endurance(arguments) => succeed(endurance::run(&arguments)),
         Task::Envoy(arguments) => succeed(envoy::run(&arguments)),

@@ -1,4 +1,4 @@
-//! How much memory an Envoy takes.
+//! How much memory and how many open files an Envoy takes.
 
 use anyhow::{Context, Result};
 
@@ -13,6 +13,16 @@ impl Envoy {
         let path = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(&path).with_context(|| format!("reading {path}, which Linux has"))?;
         kibibytes(&status).map(|kibibytes| kibibytes * 1024).with_context(|| format!("{path} has no VmRSS"))
+    }
+
+    /// How many files the process has open, sockets among them.
+    ///
+    /// # Errors
+    /// Where the system does not tell (it is not Linux, or Envoy has ended).
+    pub fn open_files(&self) -> Result<u64> {
+        let path = format!("/proc/{}/fd", self.pid());
+        let files = std::fs::read_dir(&path).with_context(|| format!("reading {path}, which Linux has"))?;
+        Ok(u64::try_from(files.count())?)
     }
 }
 

@@ -1,0 +1,42 @@
+//! The capacity that docs/operations.md plans with is enough for what Envoy takes here, and is not out of the air.
+
+use harness::Envoy;
+use harness::capacity::{Amounts, measure};
+
+use crate::operations::section;
+
+/// What is planned with for `what`, in bytes.
+fn planned(what: &str) -> u64 {
+    let row = section("## Capacity").lines().find_map(|line| line.strip_prefix(&format!("| {what} | ")));
+    let cell = row.unwrap_or_else(|| panic!("no row {what:?}")).split('|').nth(1).unwrap().trim();
+    let (number, unit) = cell.split_once(' ').unwrap();
+    let unit = match unit {
+        "MiB" => 1 << 20,
+        "KiB" => 1 << 10,
+        "B" => 1,
+        other => panic!("{other} is no unit"),
+    };
+    number.replace(',', "").parse::<u64>().unwrap() * unit
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_planned_with_is_enough_and_not_far_off() {
+    let amounts = Amounts { connections: 1_000, streams: 100, routes: 10_000, requests: 100 };
+    let figures = measure(Envoy::builder, amounts).await.unwrap();
+    println!("{figures}");
+    for (what, measured) in [
+        ("Envoy with one worker", figures.base),
+        ("each further worker", figures.worker),
+        ("an idle HTTP/2 connection", figures.connection),
+        ("a stream whose caller reads not", figures.download),
+        ("a request whose agent reads not", figures.upload),
+        ("a route, with two workers", figures.route),
+        ("a full line of the access log", figures.line),
+    ] {
+        assert!(figures.to_string().contains(what), "`cargo xtask capacity` prints no {what:?}");
+        let planned = planned(what);
+        assert!(measured <= planned, "{what}: {measured} B, and {planned} B are planned");
+        assert!(measured * 8 >= planned, "{what}: {measured} B, and {planned} B are planned, far more");
+    }
+    assert!(figures.files <= 40 && figures.worker_files <= 10, "{figures}");
+}
