@@ -45,6 +45,15 @@ class EnvoyProcess:
     def log(self) -> str:
         return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
 
+    def stats(self, pattern: str) -> dict[str, int]:
+        """The counters and gauges whose whole names `pattern` matches; there must be some, so that nothing counts as 0."""
+        lines = (line.rpartition(": ") for line in self._admin("/stats").splitlines())
+        # Histograms and texts are in the list, too.
+        found = {name: int(value) for name, _, value in lines if re.fullmatch(pattern, name)}
+        if not found:
+            raise AssertionError(f"Envoy has no stat {pattern}")
+        return found
+
     def start(self) -> None:
         """Starts Envoy, on the ports of the last time if there was one, and waits until it is ready."""
         config = self._directory / "envoy.yaml"

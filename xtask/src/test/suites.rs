@@ -85,6 +85,13 @@ pub(super) const SUITES: &[Suite] = &[
         command: api,
     },
     Suite {
+        name: "peers",
+        about: "agents and callers made of other people's libraries: the A2A SDK and grpcio with health, reflection, rich errors",
+        needs: &[Need::Modules, Need::Envoy],
+        runner: Runner::Pytest,
+        command: peers,
+    },
+    Suite {
         name: "demo",
         about: "the demo: two agents answer by id through Envoy",
         needs: &[Need::Modules, Need::Envoy],
@@ -159,8 +166,10 @@ fn python() -> Result<Command> {
         tool.current_dir(&client);
         tool
     };
-    run(tool("ruff").args(["format", "--check", ".", "../../integration"]))?;
-    run(tool("ruff").args(["check", ".", "../../integration"]))?;
+    // One set of tools for all Python here.
+    let all = [".", "../../integration", "../../tests/peers"];
+    run(tool("ruff").args(["format", "--check"]).args(all))?;
+    run(tool("ruff").arg("check").args(all))?;
     scenarios_types()?;
     run(&mut tool("mypy"))?;
     Ok(tool("pytest"))
@@ -182,6 +191,18 @@ fn api() -> Result<Command> {
     let mut pytest = program(&programs.join("pytest").to_string_lossy());
     pytest.current_dir(workspace::root().join("tests/api"));
     Ok(pytest)
+}
+
+fn peers() -> Result<Command> {
+    const REQUIREMENTS: &str = "tests/peers/requirements.txt";
+    let programs = python::environment("venv-peers", &["--requirement", REQUIREMENTS], &[REQUIREMENTS])?;
+    let tool = |name: &str| {
+        let mut tool = program(&programs.join(name).to_string_lossy());
+        tool.current_dir(workspace::root().join("tests/peers"));
+        tool
+    };
+    run(&mut tool("mypy"))?;
+    Ok(tool("pytest"))
 }
 
 fn scripts() -> Result<Command> {

@@ -1,0 +1,67 @@
+"""What the tests share: a real Envoy with the shipped configuration, and agents behind it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+# How to start an Envoy is written down once for Python.
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "clients/python/tests")]
+
+from envoy_process import EnvoyProcess  # noqa: E402
+
+from peer import Peer  # noqa: E402
+
+# Starts an agent of this kind and name, and routes the name to it; a port and more arguments may follow.
+Start = Callable[..., Peer]
+
+
+@pytest.fixture(scope="session")
+def envoy() -> Iterator[EnvoyProcess]:
+    envoy = EnvoyProcess()
+    try:
+        envoy.start()
+        yield envoy
+        # A VM that has trapped is counted when it is next asked, so it is asked by the tests themselves.
+        assert sum(envoy.stats(r"wasm\..*\.vm_reload.*").values()) == 0
+    finally:
+        # Shown by pytest where the test fails. Each call is a line of it.
+        print("--- the end of Envoy's log", *envoy.log.splitlines()[-50:], sep="\n")
+        envoy.remove()
+
+
+@pytest.fixture(scope="session")
+def authority(envoy: EnvoyProcess) -> str:
+    """Where callers reach every agent."""
+    return f"127.0.0.1:{envoy.agents_port}"
+
+
+@pytest.fixture(scope="module")
+def start(envoy: EnvoyProcess) -> Iterator[Start]:
+    """Starts agents that end with the tests of a file."""
+    running: list[Peer] = []
+
+    def start_one(kind: str, name: str, port: int = 0, *arguments: str) -> Peer:
+        peer = Peer(kind, name, port, *arguments)
+        running.append(peer)
+        push(envoy, name, peer.port)
+        return peer
+
+    yield start_one
+    for peer in running:
+        peer.kill()
+
+
+def push(envoy: EnvoyProcess, name: str, port: int) -> None:
+    """Routes `name` to `port`, as PAR does."""
+    headers = {"content-type": "application/json"}
+    body = json.dumps({"port": port}).encode()
+    request = urllib.request.Request(f"{envoy.url}/v1/routes/{name}", data=body, method="PUT", headers=headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status in (200, 201)
