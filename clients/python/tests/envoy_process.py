@@ -46,7 +46,7 @@ class EnvoyProcess:
         return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
 
     def stats(self, pattern: str) -> dict[str, int]:
-        """The counters and gauges whose whole names `pattern` matches; there must be some, so that nothing counts as 0."""
+        """The counters and gauges whose whole names `pattern` matches. None is a fault, so that nothing counts as 0."""
         lines = (line.rpartition(": ") for line in self._admin("/stats").splitlines())
         # Histograms and texts are in the list, too.
         found = {name: int(value) for name, _, value in lines if re.fullmatch(pattern, name)}
