@@ -1,5 +1,6 @@
 //! What goes wrong around an agent stays with that agent.
 
+use std::error::Error;
 use std::time::Duration;
 
 use harness::agents::{self, streams};
@@ -39,8 +40,12 @@ async fn a_killed_agents_callers_get_unavailable_and_nobody_else_notices() {
     let status = with_mortal.message().await.unwrap_err();
     let unary_status = hanging.await.unwrap().unwrap_err();
     assert_eq!(unary_status.code(), Code::Unavailable, "a call without an answer so far: {unary_status:?}");
+    assert_eq!(unary_status.metadata().get("x-pixell-error").unwrap(), "agent_unreachable");
     // Once an answer has begun, Envoy can only reset the stream, and gRPC's mapping of resets makes INTERNAL of that.
-    assert!(matches!(status.code(), Code::Unavailable | Code::Internal), "a stream that was under way: {status:?}");
+    assert_eq!(status.code(), Code::Internal, "a stream that was under way: {status:?}");
+    let causes = std::iter::successors(status.source(), |&cause| cause.source());
+    let resets: Vec<_> = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>().and_then(h2::Error::reason)).collect();
+    assert_eq!(resets, [h2::Reason::INTERNAL_ERROR], "{status:?}");
     for number in 0..10 {
         to_other.send(chunk(number)).await.unwrap();
         assert_eq!(with_other.message().await.unwrap(), Some(chunk(number)));
