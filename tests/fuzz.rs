@@ -1,4 +1,4 @@
-//! The properties that `fuzz/` has libFuzzer attack, here with its corpus and with generated inputs, on the stable toolchain.
+//! The properties that `fuzz/` has libFuzzer attack, here with its corpus and with generated inputs, as a plain test.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 #![allow(unreachable_pub, reason = "the properties are the library of another package, too")]
 

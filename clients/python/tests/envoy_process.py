@@ -49,7 +49,7 @@ class EnvoyProcess:
         """The counters and gauges whose whole names `pattern` matches. None is a fault, so that nothing counts as 0."""
         lines = (line.rpartition(": ") for line in self._admin("/stats").splitlines())
         # Histograms and texts are in the list, too.
-        found = {name: int(value) for name, _, value in lines if re.fullmatch(pattern, name)}
+        found = {name: int(value) for name, _, value in lines if value.isdecimal() and re.fullmatch(pattern, name)}
         if not found:
             raise AssertionError(f"Envoy has no stat {pattern}")
         return found
