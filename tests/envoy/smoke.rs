@@ -42,6 +42,21 @@ async fn a_restarted_envoy_is_reached_at_its_old_ports_and_knows_no_map() {
     assert!(envoy.sigterm().await.unwrap().success());
 }
 
+/// What a test run leaves behind that is killed: nothing. (To the system the end of a thread that started a process is the same.)
+#[tokio::test]
+async fn an_envoy_does_not_outlive_who_started_it() {
+    let start = async { Envoy::builder().start().await.map(std::mem::ManuallyDrop::new) };
+    let starter = move || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(start);
+    let envoy = std::thread::spawn(starter).join().unwrap().unwrap();
+    let gone = || async {
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", envoy.pid()))?;
+        // `pid (name) state`; it stays as a zombie until somebody asks how it ended, and nobody does.
+        Ok(status.contains(") Z ").then_some(()))
+    };
+    harness::wait::until("Envoy to end", std::time::Duration::from_secs(10), gone).await.unwrap();
+    drop(std::mem::ManuallyDrop::into_inner(envoy));
+}
+
 #[tokio::test]
 async fn an_envoy_that_refuses_its_configuration_says_why() {
     let error =

@@ -4,6 +4,7 @@ pub mod binary;
 mod builder;
 mod config;
 mod freeze;
+mod launch;
 mod memory;
 pub mod modules;
 mod process;

@@ -1,9 +1,9 @@
 //! A running Envoy: where it listens, what it counts and logs, and its end.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::launch::{access_log_file, admin_socket, log_file, spawn};
 use super::{EnvoyBuilder, Stats};
 use crate::routes::RouteApi;
 use crate::wait;
@@ -291,38 +292,4 @@ impl Drop for Envoy {
             eprintln!("--- Envoy's log\n{}\n--- end of Envoy's log", self.log_end());
         }
     }
-}
-
-fn admin_socket(directory: &Path) -> PathBuf {
-    directory.join("admin.sock")
-}
-
-fn access_log_file(directory: &Path) -> PathBuf {
-    directory.join("access.log")
-}
-
-fn log_file(directory: &Path) -> PathBuf {
-    directory.join("envoy.log")
-}
-
-fn spawn(settings: &EnvoyBuilder, binary: &Path, directory: &Path) -> Result<Child> {
-    let configuration = directory.join("envoy.yaml");
-    fs::write(&configuration, settings.configuration(&admin_socket(directory))?)?;
-    let mut command = Command::new(binary);
-    command
-        .arg("--config-path")
-        .arg(&configuration)
-        .args(["--concurrency", &settings.concurrency.to_string(), "--log-level", &settings.log_level])
-        // A test that looks for an access log line does not want to wait for the 10 s that Envoy gathers them otherwise.
-        .args(["--file-flush-interval-msec", "100"])
-        // Each Envoy stands alone: no memory shared with another one on this machine.
-        .arg("--disable-hot-restart")
-        .stdin(Stdio::null());
-    if !settings.foreground {
-        // A variable of the developer's shell must not decide a test.
-        let append = |path| File::options().create(true).append(true).open(path);
-        command.env_clear().stdout(append(access_log_file(directory))?).stderr(append(log_file(directory))?);
-    }
-    command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
-    command.spawn().with_context(|| format!("starting {}", binary.display()))
 }
