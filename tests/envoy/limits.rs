@@ -99,6 +99,25 @@ async fn connections_have_a_number_and_the_route_api_its_own() {
     assert_eq!(wait::until("room", Duration::from_secs(10), again).await.unwrap().status(), 400);
 }
 
+/// All connections that the limits allow at once, and a thousand files besides, are fewer than what Fargate lets a process open.
+#[tokio::test]
+async fn all_limits_together_fit_into_the_open_files_of_a_task() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let sum_of = |text: &str, pattern: &str| -> (usize, u64) {
+        let found: Vec<u64> =
+            regex::Regex::new(pattern).unwrap().captures_iter(text).map(|found| found[1].parse().unwrap()).collect();
+        (found.len(), found.iter().sum())
+    };
+    let config = envoy.admin("/config_dump").await.unwrap();
+    let (monitors, callers) = sum_of(&config, r#""max_active_downstream_connections": "(\d+)""#);
+    let (layers, route_api) = sum_of(&config, r#""envoy.resource_limits.listener.admin.connection_limit": (\d+)"#);
+    let clusters = envoy.admin("/clusters").await.unwrap();
+    let (thresholds, upstream) = sum_of(&clusters, r"::default_priority::max_connections::(\d+)");
+    assert_eq!((monitors, layers, thresholds), (1, 1, 3), "{config}");
+    let sum = callers + route_api + upstream;
+    assert!(sum + 1_000 < 65_535, "{callers} + {route_api} + {upstream} = {sum}");
+}
+
 /// One connection that floods is ended; the others do not notice.
 #[tokio::test]
 async fn http2_floods_end_their_connection_only() {

@@ -33,6 +33,7 @@ mod metrics;
 mod model;
 mod observability;
 mod operations;
+mod overload;
 mod plugins;
 mod rejections;
 mod retries;

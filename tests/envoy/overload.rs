@@ -1,0 +1,103 @@
+//! Memory that runs out: callers are told so, the route API and readiness still answer, and it passes when the memory is free again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use harness::agents::{self, http as agent};
+use harness::proto::{self, Empty, request_to};
+use harness::{Agent, Envoy, wait};
+use http_body_util::BodyExt;
+use hyper::Response;
+use reqwest::Client;
+use serde_json::Value;
+use tonic::Code;
+
+use crate::clients::{http1, http2};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Answers that nobody reads, each of which holds up to some hundred KiB in Envoy.
+const UNREAD: usize = 400;
+/// What Envoy may use here: more than it does when it is quiet, less than it would with all of those.
+const HEAP: &str = "134217728";
+/// Percent of the heap in use.
+const PRESSURE: &str = "overload.envoy.resource_monitors.fixed_heap.pressure";
+/// Whether requests are refused.
+const REFUSING: &str = "overload.envoy.overload_actions.stop_accepting_requests.active";
+
+/// An agent whose answer has no end.
+fn endless() -> Agent {
+    let agent = agent::start("endless", 0, agent::Version::Http1, |_| async {
+        let chunks = futures_util::stream::repeat_with(|| {
+            Ok::<_, std::io::Error>(hyper::body::Frame::data(Bytes::from_static(&[0; 16 * 1024])))
+        });
+        Response::new(http_body_util::StreamBody::new(chunks).boxed())
+    });
+    agent.unwrap()
+}
+
+async fn refusing(envoy: &Envoy, wanted: u64) {
+    let now = || async { Ok((envoy.stat(REFUSING).await? == Some(wanted)).then_some(())) };
+    let reached = wait::until("the overload", PATIENCE, now).await;
+    let pressure = envoy.stat(PRESSURE).await.unwrap();
+    reached.unwrap_or_else(|error| panic!("{error}: refusing is not {wanted} at {pressure:?} % of the heap"));
+}
+
+async fn ask(client: &Client, envoy: &Envoy) -> reqwest::Response {
+    client.get(envoy.data_url()).header("x-deployment-id", "h").send().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_memory_requests_are_refused_and_the_route_api_answers() {
+    let heap = "max_heap_size_bytes: 1073741824";
+    let settings = Envoy::builder().edit(heap, &heap.replace("1073741824", HEAP));
+    let envoy = settings.start().await.unwrap();
+    let (endless, grpc, http) = (endless(), agents::grpc::start("g").unwrap(), agents::echo::start("h").unwrap());
+    let routes = [("endless", endless.port()), ("g", grpc.port()), ("h", http.port())];
+    envoy.routes().put_all(routes).await.unwrap();
+    // Connections from before, for at the worst no new one is taken.
+    let plain = [http1(), http2()];
+    let mut stub = proto::connect(envoy.data_addr()).await.unwrap();
+    for client in &plain {
+        assert_eq!(ask(client, &envoy).await.status(), 200);
+    }
+    stub.health(request_to("g", Empty {}).unwrap()).await.unwrap();
+    let measured = || async { Ok(envoy.stat(PRESSURE).await?.filter(|percent| *percent > 0)) };
+    let quiet = wait::until("the heap to be measured", PATIENCE, measured).await.unwrap();
+    assert!(quiet < 80, "quiet Envoy uses {quiet} %");
+
+    let greedy = http1();
+    let mut unread = tokio::task::JoinSet::new();
+    for _ in 0..UNREAD {
+        unread.spawn(greedy.get(envoy.data_url()).header("x-deployment-id", "endless").send());
+    }
+    refusing(&envoy, 1).await;
+    for client in &plain {
+        let answer = ask(client, &envoy).await;
+        let headers = answer.headers();
+        let (code, form) = (headers["x-pixell-error"].clone(), headers["content-type"].clone());
+        assert_eq!((answer.status().as_u16(), code.to_str().unwrap()), (503, "overloaded"));
+        assert_eq!(form, "application/problem+json");
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!((&problem["code"], &problem["status"]), (&"overloaded".into(), &503.into()));
+        assert!(!problem.to_string().to_lowercase().contains("envoy"), "{problem}");
+    }
+    let status = stub.health(request_to("g", Empty {}).unwrap()).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "The proxy has reached a limit, try again later"));
+    assert_eq!(status.metadata().get("x-pixell-error").unwrap(), "overloaded");
+    // PAR and its health checks, on new connections.
+    let ready = http1().get(envoy.api_url() + "/ready").timeout(PATIENCE).send().await.unwrap();
+    assert_eq!((ready.status().as_u16(), ready.text().await.unwrap().trim()), (200, "LIVE"));
+    let pushed = envoy.routes().put_route("late", &5000.into()).await.unwrap();
+    assert_eq!(pushed.status, 201, "{pushed}");
+    assert_eq!(envoy.stat(REFUSING).await.unwrap(), Some(1), "all of it while requests were refused");
+
+    unread.shutdown().await;
+    drop(greedy);
+    refusing(&envoy, 0).await;
+    for client in &plain {
+        assert_eq!(ask(client, &envoy).await.status(), 200);
+    }
+    stub.health(request_to("g", Empty {}).unwrap()).await.unwrap();
+    assert_eq!(ask(&http1(), &envoy).await.status(), 200, "on a new connection, too");
+    assert_eq!(envoy.stats().await.unwrap().vm_reloads().unwrap(), 0);
+}
