@@ -199,3 +199,46 @@ async fn graceful_restarts_under_load_cost_no_error() {
         assert!(caller.await.unwrap() > 0);
     }
 }
+
+/// A request that waits for its agent is bound to the port. Whoever takes the port meanwhile may get it, and can tell by the id;
+/// the wait has an end, and what arrives after the push is refused at once.
+#[tokio::test]
+async fn only_what_waited_before_the_push_can_reach_the_next_owner_of_a_port() {
+    const LONGEST_WAIT: Duration = Duration::from_secs(7);
+    let envoy = Envoy::builder().start().await.unwrap();
+    let first = agents::echo::start("first").unwrap();
+    let port = first.port();
+    envoy.routes().put_all([("first", port)]).await.unwrap();
+    first.kill();
+    let client = http2();
+    let ask = |path: &str| client.get(format!("{}{path}", envoy.data_url())).header(DEPLOYMENT_ID, "first").send();
+    let waiting: Vec<_> = (0..20).map(|_| tokio::spawn(ask("/before"))).collect();
+    let begun = std::time::Instant::now();
+    let retried = || async { Ok(envoy.stat("cluster.agents_http1.upstream_rq_retry").await?.filter(|count| *count >= 20)) };
+    harness::wait::until("all to wait", LONGEST_WAIT, retried).await.unwrap();
+    let second = agents::echo::start_on("second", port).unwrap();
+    let pushed = envoy.routes().put_route("second", &port.into()).await.unwrap();
+    assert_eq!(pushed.json().unwrap()["displaced"], serde_json::json!(["first"]));
+
+    let mut reached = 0;
+    for call in waiting {
+        let answer = call.await.unwrap().unwrap();
+        if answer.status() == 200 {
+            let seen: serde_json::Value = answer.json().await.unwrap();
+            assert_eq!(seen["agent"], second.name());
+            let headers = seen["headers"].as_array().unwrap();
+            assert!(headers.contains(&serde_json::json!([DEPLOYMENT_ID, "first"])), "it can tell: {seen}");
+            reached += 1;
+        } else {
+            assert_eq!(answer.headers()["x-pixell-error"], "agent_unreachable");
+        }
+        // Each is asked at once, so none of them has waited on.
+        let after = ask("/after").await.unwrap();
+        assert_eq!(
+            (after.status().as_u16(), &after.headers()["x-pixell-error"]),
+            (404, &"unknown_deployment".parse().unwrap())
+        );
+    }
+    assert!(begun.elapsed() < LONGEST_WAIT, "the last one was answered after {:?}", begun.elapsed());
+    println!("{reached} of 20 requests that waited reached the next owner of the port");
+}
