@@ -41,6 +41,14 @@ const UNKNOWN: Case = Case {
 const NOT_LOADED: Case =
     Case { http: 503, grpc: Code::Unavailable, message: "Route map not loaded", code: "route_map_not_loaded", ..UNKNOWN };
 
+const DRAINING: Case = Case {
+    id: Some("leaving"),
+    http: 503,
+    grpc: Code::Unavailable,
+    message: "Deployment leaving is draining and takes no new requests",
+    code: "deployment_draining",
+};
+
 fn clients() -> [Client; 2] {
     let builder = || Client::builder().no_proxy();
     [builder().http1_only(), builder().http2_prior_knowledge()].map(|builder| builder.build().unwrap())
@@ -79,7 +87,9 @@ async fn refuses_as_the_contract_says() {
         check(&envoy, &case).await;
     }
     envoy.routes().put_all(std::iter::empty::<(&str, u16)>()).await.unwrap();
-    for case in [MISSING, EMPTY, MALFORMED, SEVERAL, UNKNOWN] {
+    let leaving = json!({"routes": {"leaving": {"port": 5000, "state": "draining"}}});
+    envoy.routes().patch_routes(&leaving).await.unwrap();
+    for case in [MISSING, EMPTY, MALFORMED, SEVERAL, UNKNOWN, DRAINING] {
         check(&envoy, &case).await;
     }
     assert_eq!(envoy.stats().await.unwrap().vm_reloads().unwrap(), 0);

@@ -173,6 +173,44 @@ async fn no_protocol_trick_reaches_another_port() {
     assert!(wire::exchange(scene.address(), plain, PATIENCE).await.starts_with(b"HTTP/1.1 200"));
 }
 
+/// What only HTTP/2 can say: CONNECT, plain and extended (RFC 8441), an authority that is a port, and a path that is none.
+#[tokio::test]
+async fn no_http2_pseudo_header_reaches_another_port() {
+    let scene = Scene::set().await;
+    let target = format!("127.0.0.1:{}", scene.victim.port());
+    let connect = || http::Request::builder().method("CONNECT").uri(target.as_str());
+    let extended = |protocol: &'static str| {
+        let request = http::Request::builder().method("CONNECT").uri(format!("http://{target}/smuggled"));
+        request.extension(h2::ext::Protocol::from_static(protocol)).header("x-deployment-id", "b,a")
+    };
+    let get = |uri: &str| http::Request::builder().uri(uri).header("x-deployment-id", "a");
+    let requests = [
+        ("CONNECT", connect().header("x-deployment-id", "a")),
+        ("CONNECT without id", connect()),
+        ("extended CONNECT", extended("websocket")),
+        ("extended CONNECT of an unknown kind", extended("connect-udp")),
+        ("another authority", get(&format!("http://{target}/"))),
+        ("another scheme", get(&format!("ftp://{target}/"))),
+    ];
+    for (what, request) in requests {
+        let stream = tokio::net::TcpStream::connect(scene.address()).await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        let driving = tokio::spawn(connection);
+        let asked = async {
+            let mut client = client.ready().await?;
+            let (response, mut body) = client.send_request(request.body(()).unwrap(), false)?;
+            // The data of a tunnel, were there one.
+            body.send_data("GET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n".into(), true)?;
+            response.await.map(|response| response.status().as_u16())
+        };
+        let status = tokio::time::timeout(Duration::from_secs(10), asked).await.expect("an answer or a reset");
+        let routed = status.as_ref().is_ok_and(|status| *status == 200);
+        assert_eq!(routed, what.starts_with("another"), "{what}: {status:?}");
+        scene.assert_untouched(what);
+        driving.abort();
+    }
+}
+
 /// Requests whose length two readers could understand differently: the part that would be a second request is never one, neither
 /// for Envoy nor for the agent behind it.
 #[tokio::test]
