@@ -12,6 +12,10 @@ use crate::deployment_id::DeploymentId;
 use crate::route::{Route, RouteState};
 use std::fmt;
 
+mod write;
+
+pub use write::{edit, encode};
+
 const MAGIC: [u8; 4] = *b"PXR1";
 const HEADER_LEN: usize = 28;
 const ENTRY_HEAD_LEN: usize = 4;
@@ -105,12 +109,23 @@ impl<B: AsRef<[u8]>> Snapshot<B> {
 
     /// All routes, in ascending order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (DeploymentId<'_>, Route)> {
+        self.entries().map_while(|entry| Some((DeploymentId::parse(entry.id).ok()?, entry.route()?)))
+    }
+
+    /// The id that a port is given to. Only the one that is found is looked at as an id, which is most of what [`Self::iter`] costs.
+    #[must_use]
+    pub fn owner(&self, port: u16) -> Option<DeploymentId<'_>> {
+        let entry = self.entries().find(|entry| entry.port == port)?;
+        DeploymentId::parse(entry.id).ok()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         let bytes = self.bytes.as_ref();
         let mut at = self.entries_at;
         std::iter::from_fn(move || {
             let entry = Entry::at(bytes, at)?;
             at = at.checked_add(ENTRY_HEAD_LEN)?.checked_add(entry.id.len())?;
-            Some((DeploymentId::parse(entry.id).ok()?, entry.route()?))
+            Some(entry)
         })
     }
 }
@@ -138,50 +153,6 @@ impl<'a> Entry<'a> {
         };
         Some(Route { port: self.port, state })
     }
-}
-
-/// Writes routes as a snapshot.
-///
-/// The routes must come in ascending order of their ids, each id once (a `BTreeMap` gives them so).
-///
-/// # Errors
-/// [`TooLarge`] where they do not fit into 4 GiB, the reach of an offset.
-pub fn encode<'a, I>(epoch: u64, generation: u64, routes: I) -> Result<Vec<u8>, TooLarge>
-where
-    I: ExactSizeIterator<Item = (DeploymentId<'a>, Route)>,
-{
-    let len = u32::try_from(routes.len()).map_err(|_| TooLarge)?;
-    // At most two thirds full: short probes, also for ids that are not in the map.
-    let slots = len.checked_add(len / 2).and_then(|wanted| wanted.checked_add(1)).ok_or(TooLarge)?;
-    let slots = slots.checked_next_power_of_two().ok_or(TooLarge)?;
-    let slot_mask = slots - 1;
-    let mut table = vec![0_u32; usize::try_from(slots).map_err(|_| TooLarge)?];
-    let mut entries = Vec::with_capacity(routes.len().saturating_mul(44));
-    for (id, route) in routes {
-        let mut slot = hash(id) & slot_mask;
-        let id = id.as_str().as_bytes();
-        let reference = u32::try_from(entries.len()).ok().and_then(|offset| offset.checked_add(1)).ok_or(TooLarge)?;
-        while let Some(taken) = usize::try_from(slot).ok().and_then(|slot| table.get_mut(slot)) {
-            if *taken == 0 {
-                *taken = reference;
-                break;
-            }
-            slot = slot.wrapping_add(1) & slot_mask;
-        }
-        entries.extend_from_slice(&route.port.to_le_bytes());
-        entries.push(u8::from(route.state == RouteState::Draining));
-        entries.push(u8::try_from(id.len()).map_err(|_| TooLarge)?);
-        entries.extend_from_slice(id);
-    }
-    let mut bytes = Vec::with_capacity(HEADER_LEN + table.len() * 4 + entries.len());
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&epoch.to_le_bytes());
-    bytes.extend_from_slice(&generation.to_le_bytes());
-    bytes.extend_from_slice(&len.to_le_bytes());
-    bytes.extend_from_slice(&slots.trailing_zeros().to_le_bytes());
-    bytes.extend(table.iter().flat_map(|slot| slot.to_le_bytes()));
-    bytes.extend_from_slice(&entries);
-    Ok(bytes)
 }
 
 /// The hash of an id: FNV-1a over eight bytes at a time. The top eight bits choose the shard, the low ones the slot in it. What is

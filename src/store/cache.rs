@@ -55,20 +55,30 @@ impl RouteCache {
 
     /// Fetches the shards that are new since the last time; `false` where the map moved on meanwhile.
     fn fetch_changes(&mut self, data: &impl SharedData) -> bool {
-        let Some(head) = Head::parse(&data.get(KEY).0) else {
+        let Some(head) = Head::parse(data.get(KEY).0) else {
             *self = Self::default();
             return true;
         };
-        self.shards.resize_with(ID_SHARDS, Shard::default);
-        for (number, shard) in self.shards.iter_mut().enumerate() {
+        if self.shards.is_empty() {
+            self.shards = std::iter::repeat_with(Shard::default).take(ID_SHARDS).collect();
+        }
+        let mut next = 0;
+        while let Some(number) = self.first_outdated(&head, next) {
             let reference = head.reference(number);
-            if shard.reference == reference {
-                continue;
+            let Ok(routes) = fetch(data, number, reference) else { return false };
+            if let Some(shard) = self.shards.get_mut(number) {
+                *shard = Shard { reference, routes };
             }
-            let Ok(routes) = fetch(data, &head, number) else { return false };
-            *shard = Shard { reference, routes };
+            next = number + 1;
         }
         self.loaded = true;
         true
+    }
+
+    /// The first shard from `next` on that the head has elsewhere. As a rule one of 256 is, so this is what a refresh mostly does; as
+    /// a function of its own the loop stays tight.
+    fn first_outdated(&self, head: &Head, next: usize) -> Option<usize> {
+        let (shards, references) = (self.shards.get(next..)?, head.id_references().get(next..)?);
+        shards.iter().zip(references).position(|(shard, reference)| *reference != shard.reference.stored()).map(|at| next + at)
     }
 }

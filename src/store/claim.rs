@@ -25,14 +25,14 @@ impl Claim {
     /// Claims a pair of slots; `None` where there is none to be had.
     pub(super) fn take(data: &impl SharedData) -> Option<Self> {
         for _ in 0..MAX_ATTEMPTS {
-            let (bytes, cas) = data.get(KEY);
+            let (mut times, cas) = times(data);
             let now = data.now().max(1);
-            let mut times = decode(&bytes);
             // A time far in the future is a clock that was set back; a little one is the clocks of two threads.
-            let free = |time: &u64| *time == 0 || now.abs_diff(*time) > VOID_AFTER;
-            let writer = times.iter().position(free)?;
-            *times.get_mut(writer)? = now;
-            if data.set(KEY, &encode(&times), cas).is_ok() {
+            let free = |time: u64| time == 0 || now.abs_diff(time) > VOID_AFTER;
+            let mut numbered = times.as_chunks_mut().0.iter_mut().enumerate();
+            let (writer, time) = numbered.find(|(_, time)| free(u64::from_le_bytes(**time)))?;
+            *time = now.to_le_bytes();
+            if data.set(KEY, &times, cas).is_ok() {
                 return u8::try_from(writer).ok().map(Self);
             }
         }
@@ -42,12 +42,11 @@ impl Claim {
     /// Gives the pair back.
     pub(super) fn release(self, data: &impl SharedData) {
         for _ in 0..MAX_ATTEMPTS {
-            let (bytes, cas) = data.get(KEY);
-            let mut times = decode(&bytes);
-            if let Some(time) = times.get_mut(usize::from(self.0)) {
-                *time = 0;
+            let (mut times, cas) = times(data);
+            if let Some(time) = times.as_chunks_mut::<8>().0.get_mut(usize::from(self.0)) {
+                *time = [0; 8];
             }
-            if data.set(KEY, &encode(&times), cas).is_ok() {
+            if data.set(KEY, &times, cas).is_ok() {
                 return;
             }
         }
@@ -63,16 +62,11 @@ impl Claim {
     }
 }
 
-fn decode(bytes: &[u8]) -> [u64; WRITERS] {
-    let mut times = [0; WRITERS];
-    for (time, bytes) in times.iter_mut().zip(bytes.as_chunks().0) {
-        *time = u64::from_le_bytes(*bytes);
-    }
-    times
-}
-
-fn encode(times: &[u64; WRITERS]) -> Vec<u8> {
-    times.iter().flat_map(|time| time.to_le_bytes()).collect()
+/// The claims as they are stored, little-endian, and the number to swap them with; before the first claim nothing is stored.
+fn times(data: &impl SharedData) -> (Vec<u8>, u32) {
+    let (mut times, cas) = data.get(KEY);
+    times.resize(WRITERS * 8, 0);
+    (times, cas)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The stored map as one head shows it, fetched shard by shard as it is asked for.
 
 use super::SharedData;
-use super::head::{Head, ID_SHARDS, KEY, id_shard, port_shard, slot_key};
+use super::head::{Head, ID_SHARDS, KEY, Reference, SlotKey, id_shard, port_shard};
 use super::ports::PortTable;
 use crate::deployment_id::DeploymentId;
 use crate::route::Route;
@@ -12,8 +12,13 @@ use std::cell::OnceCell;
 pub struct StoredMap<'a, D> {
     data: &'a D,
     head: Option<Head>,
-    shards: Vec<OnceCell<Snapshot<Vec<u8>>>>,
+    shards: [OnceCell<Box<Group>>; ID_SHARDS / GROUP],
 }
+
+/// Neighbouring shards, in memory from the first of them that is asked for: most writes concern one shard of the 256.
+type Group = [OnceCell<Snapshot<Vec<u8>>>; GROUP];
+
+const GROUP: usize = 16;
 
 /// A newer map has taken the place of this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +33,7 @@ impl<'a, D: SharedData> StoredMap<'a, D> {
     /// The map as it is now, and the number to swap the head with.
     pub(super) fn with_number(data: &'a D) -> (Self, u32) {
         let (bytes, cas) = data.get(KEY);
-        let head = Head::parse(&bytes);
-        let shards = if head.is_some() { ID_SHARDS } else { 0 };
-        (Self { data, head, shards: std::iter::repeat_with(OnceCell::new).take(shards).collect() }, cas)
+        (Self { data, head: Head::parse(bytes), shards: [const { OnceCell::new() }; _] }, cas)
     }
 
     /// Whether a map has been stored since Envoy started.
@@ -42,13 +45,13 @@ impl<'a, D: SharedData> StoredMap<'a, D> {
     /// Epoch and generation; 0 both where no map is stored.
     #[must_use]
     pub fn version(&self) -> (u64, u64) {
-        self.head.as_ref().map_or((0, 0), |head| (head.epoch, head.generation))
+        self.head.as_ref().map_or((0, 0), |head| (head.epoch(), head.generation()))
     }
 
     /// Number of routes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.head.as_ref().map_or(0, |head| usize::try_from(head.len).unwrap_or(usize::MAX))
+        self.head.as_ref().map_or(0, |head| usize::try_from(head.len()).unwrap_or(usize::MAX))
     }
 
     /// Whether there are no routes.
@@ -72,7 +75,7 @@ impl<'a, D: SharedData> StoredMap<'a, D> {
     pub fn owner(&self, port: u16) -> Result<Option<DeploymentId<'_>>, Moved> {
         let Some(table) = self.port_table(port_shard(port))? else { return Ok(None) };
         let Some(shard) = table.owner(port) else { return Ok(None) };
-        Ok(self.shard(shard)?.and_then(|shard| shard.iter().find(|(_, route)| route.port == port).map(|(id, _)| id)))
+        Ok(self.shard(shard)?.and_then(|shard| shard.owner(port)))
     }
 
     /// All routes, in no particular order.
@@ -94,11 +97,13 @@ impl<'a, D: SharedData> StoredMap<'a, D> {
 
     /// A shard of routes; `None` where it is empty.
     pub(super) fn shard(&self, shard: usize) -> Result<Option<&Snapshot<Vec<u8>>>, Moved> {
-        let (Some(head), Some(cell)) = (&self.head, self.shards.get(shard)) else { return Ok(None) };
+        let (Some(head), Some(group)) = (&self.head, self.shards.get(shard / GROUP)) else { return Ok(None) };
+        let group = group.get_or_init(|| Box::new([const { OnceCell::new() }; GROUP]));
+        let Some(cell) = group.get(shard % GROUP) else { return Ok(None) };
         if let Some(fetched) = cell.get() {
             return Ok(Some(fetched));
         }
-        match fetch(self.data, head, shard)? {
+        match fetch(self.data, shard, head.reference(shard))? {
             Some(fetched) => Ok(Some(cell.get_or_init(|| fetched))),
             None => Ok(None),
         }
@@ -109,15 +114,14 @@ impl<'a, D: SharedData> StoredMap<'a, D> {
         let Some(head) = &self.head else { return Ok(None) };
         let reference = head.reference(shard);
         let Some(generation) = reference.generation() else { return Ok(None) };
-        let bytes = self.data.get(&slot_key(shard, reference.slot())).0;
+        let bytes = self.data.get(SlotKey::new(shard, reference.slot()).as_str()).0;
         PortTable::parse(bytes, generation).map(Some).ok_or(Moved)
     }
 }
 
-/// Fetches the shard of routes that `head` names; `None` where it is empty.
-pub(super) fn fetch(data: &impl SharedData, head: &Head, shard: usize) -> Result<Option<Snapshot<Vec<u8>>>, Moved> {
-    let reference = head.reference(shard);
+/// Fetches the shard of routes that a head refers to; `None` where it is empty.
+pub(super) fn fetch(data: &impl SharedData, shard: usize, reference: Reference) -> Result<Option<Snapshot<Vec<u8>>>, Moved> {
     let Some(generation) = reference.generation() else { return Ok(None) };
-    let snapshot = Snapshot::parse(data.get(&slot_key(shard, reference.slot())).0).map_err(|_| Moved)?;
+    let snapshot = Snapshot::parse(data.get(SlotKey::new(shard, reference.slot()).as_str()).0).map_err(|_| Moved)?;
     if snapshot.generation() == generation { Ok(Some(snapshot)) } else { Err(Moved) }
 }

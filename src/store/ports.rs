@@ -24,12 +24,11 @@ impl PortTable {
     }
 
     /// The stored form, as written by `generation`.
-    pub(super) fn encode(&self, generation: u64) -> Vec<u8> {
-        let mut bytes = self.0.clone();
-        if let Some(tag) = bytes.first_chunk_mut() {
+    pub(super) fn stamp(&mut self, generation: u64) -> &[u8] {
+        if let Some(tag) = self.0.first_chunk_mut() {
             *tag = generation.to_le_bytes();
         }
-        bytes
+        &self.0
     }
 
     /// The id shard of the port's owner.
@@ -69,13 +68,13 @@ mod tests {
         }
         table.set(1023, Some(0));
         table.set(1, None);
-        let read = PortTable::parse(table.encode(5), 5).expect("parses");
+        let read = PortTable::parse(table.stamp(5).to_vec(), 5).expect("parses");
         assert_eq!((read.owner(1023), read.owner(1), read.owner(0)), (Some(0), None, Some(255)));
     }
 
     #[test]
     fn refuses_another_generation_or_length() {
-        let bytes = PortTable::new().encode(5);
+        let bytes = PortTable::new().stamp(5).to_vec();
         assert!(PortTable::parse(bytes.clone(), 6).is_none());
         assert!(PortTable::parse(bytes[1..].to_vec(), 5).is_none());
         assert!(PortTable::parse(Vec::new(), 0).is_none());

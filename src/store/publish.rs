@@ -1,15 +1,14 @@
 //! Publishing: a change becomes the map that everybody sees.
 
 use super::claim::Claim;
-use super::head::{Head, KEY, Reference, id_shard, port_shard, slot_key};
+use super::head::{Head, KEY, Reference, SlotKey, id_shard, port_shard};
 use super::map::{Moved, StoredMap};
 use super::ports::PortTable;
 use super::{ChangeSignal, SharedData};
 use crate::change::Applied;
 use crate::deployment_id::DeploymentId;
 use crate::route::Route;
-use crate::snapshot::{Snapshot, TooLarge, encode, hash};
-use std::collections::BTreeMap;
+use crate::snapshot::{TooLarge, edit, hash};
 
 /// How often a writer that lost the race starts over. Writers are worker threads, each in one write at a time, so losing
 /// this often in a row means that something else is wrong.
@@ -105,11 +104,11 @@ fn attempt<D: SharedData, E>(
         Err(Fault::Moved) => return Ok(None),
         Err(Fault::TooLarge) => return Err(PublishError::TooLarge),
     };
-    if data.set(KEY, &head.encode(), number).is_err() {
+    if data.set(KEY, head.as_bytes(), number).is_err() {
         return Ok(None);
     }
     signal.raise();
-    Ok(Some(Published { epoch: head.epoch, generation: head.generation, applied, stored: true }))
+    Ok(Some(Published { epoch: head.epoch(), generation: head.generation(), applied, stored: true }))
 }
 
 enum Fault {
@@ -138,43 +137,30 @@ fn write_shards<D: SharedData>(
     applied: &Applied,
 ) -> Result<Head, Fault> {
     let mut head = map.head().cloned().unwrap_or_else(|| Head::new(new_epoch()));
-    head.generation += 1;
+    let generation = head.generation() + 1;
     let len = (map.len() + applied.added).saturating_sub(applied.removed.len());
-    head.len = u32::try_from(len).map_err(|_| Fault::TooLarge)?;
-    let mut owners = BTreeMap::new();
-    for (shard, changes) in by_shard(applied) {
+    head.advance(generation, u32::try_from(len).map_err(|_| Fault::TooLarge)?);
+    let mut owners = Vec::with_capacity(applied.set.len() + applied.removed.len());
+    for changes in by_shard(applied).chunk_by(|one, next| one.0 == next.0) {
+        let Some((shard, ..)) = changes.first().copied() else { continue };
         let before = map.shard(shard)?;
-        let mut routes: BTreeMap<_, _> = before.into_iter().flat_map(Snapshot::iter).collect();
-        for (id, route) in changes {
-            let old = match route {
-                Some(route) => routes.insert(id, route),
-                None => routes.remove(&id),
-            };
-            // A port that changes hands in this write is set by its new owner, whichever of the two comes first.
-            if let Some(old) = old {
-                owners.entry(old.port).or_insert(None);
-            }
-            if let Some(route) = route {
-                owners.insert(route.port, Some(shard));
-            }
+        for (_, id, route) in changes {
+            owners.extend(before.and_then(|before| before.find(*id)).map(|old| (old.port, None)));
+            owners.extend(route.map(|route| (route.port, Some(shard))));
         }
-        let bytes = if routes.is_empty() { None } else { Some(encode(head.epoch, head.generation, routes.into_iter())?) };
+        let changes = changes.iter().map(|(_, id, route)| (*id, *route));
+        let bytes = edit(before, head.epoch(), generation, changes)?;
         store(data, claim, &mut head, shard, bytes.as_deref());
     }
-    let mut tables: BTreeMap<usize, PortTable> = BTreeMap::new();
-    for (port, owner) in owners {
-        let shard = port_shard(port);
-        let table = match tables.entry(shard) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(map.port_table(shard)?.unwrap_or_else(PortTable::new))
-            }
-        };
-        table.set(port, owner);
-    }
-    for (shard, table) in tables {
-        let bytes = table.encode(head.generation);
-        store(data, claim, &mut head, shard, Some(&bytes));
+    // A port that changes hands in this write is set by its new owner, which is why it comes last.
+    owners.sort_unstable();
+    for owners in owners.chunk_by(|(one, _), (next, _)| port_shard(*one) == port_shard(*next)) {
+        let Some(shard) = owners.first().map(|(port, _)| port_shard(*port)) else { continue };
+        let mut table = map.port_table(shard)?.unwrap_or_else(PortTable::new);
+        for (port, owner) in owners {
+            table.set(*port, *owner);
+        }
+        store(data, claim, &mut head, shard, Some(table.stamp(generation)));
     }
     Ok(head)
 }
@@ -185,21 +171,22 @@ fn store(data: &impl SharedData, claim: Claim, head: &mut Head, shard: usize, by
         let now = head.reference(shard);
         let slot = claim.slot(now.generation().map(|_| now.slot()));
         // An unconditional write cannot mismatch.
-        let _ = data.set(&slot_key(shard, slot), bytes, 0);
-        Reference::new(head.generation, slot)
+        let _ = data.set(SlotKey::new(shard, slot).as_str(), bytes, 0);
+        Reference::new(head.generation(), slot)
     });
     head.refer(shard, reference);
 }
 
-type Changes<'a> = Vec<(DeploymentId<'a>, Option<Route>)>;
+/// What happens to an id: its shard, the id, and its route from now on, none where it is removed.
+type Changed<'a> = (usize, DeploymentId<'a>, Option<Route>);
 
-/// The changes of each id shard; a removed id has no route.
-fn by_shard(applied: &Applied) -> BTreeMap<usize, Changes<'_>> {
-    let mut shards: BTreeMap<usize, Changes<'_>> = BTreeMap::new();
-    let set = applied.set.iter().map(|(id, route)| (id, Some(*route)));
-    for (id, route) in set.chain(applied.removed.iter().map(|id| (id, None))) {
-        let id = id.as_id();
-        shards.entry(id_shard(hash(id))).or_default().push((id, route));
-    }
-    shards
+/// The changes in the order of the shards, and of the ids in each.
+fn by_shard(applied: &Applied) -> Vec<Changed<'_>> {
+    let mut changes = Vec::with_capacity(applied.set.len() + applied.removed.len());
+    let set = applied.set.iter().map(|(id, route)| (id.as_id(), Some(*route)));
+    changes.extend(
+        set.chain(applied.removed.iter().map(|id| (id.as_id(), None))).map(|(id, route)| (id_shard(hash(id)), id, route)),
+    );
+    changes.sort_unstable_by_key(|(shard, id, _)| (*shard, *id));
+    changes
 }

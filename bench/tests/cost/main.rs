@@ -22,7 +22,7 @@ const REQUEST_FUEL: u64 = 4560;
 /// Most instructions of a refused one.
 const REFUSAL_FUEL: u64 = 59_000;
 /// Most instructions of a request that finds a changed map.
-const FETCH_FUEL: u64 = 40_400;
+const FETCH_FUEL: u64 = 12_800;
 
 /// Envoy's shared data, a router and an admin on it, and a map of so many routes.
 struct Bench {
@@ -103,7 +103,7 @@ fn a_refusal_is_cheap() {
 fn a_changed_route_costs_kilobytes_in_any_map() {
     // The bounds grow with the map's index alone, which is a few bytes for hundreds of routes.
     for (routes, fuel, bytes, fetched) in
-        [(20, 133_000, 17_900, 3000), (10_000, 201_000, 22_000, 5100), (LARGEST, 523_000, 43_200, 15_700)]
+        [(20, 89_600, 17_900, 3000), (10_000, 103_000, 22_000, 5100), (LARGEST, 168_000, 43_200, 15_700)]
     {
         let mut bench = Bench::with(routes);
         bench.request(0, 20_001);
