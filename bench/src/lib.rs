@@ -57,17 +57,32 @@ pub fn run(settings: &Settings<'_>) -> Result<Results> {
     runtime.block_on(measure(settings, &stage, machine))
 }
 
+/// After how many rounds everything is started anew. Where a process happens to lie in memory makes it up to a tenth slower or
+/// faster for as long as it lives, so one start of each would compare luck.
+pub(crate) const ROUNDS_A_START: u32 = 4;
+
+/// The numbers of rounds, start by start.
+pub(crate) fn starts(rounds: u32) -> impl Iterator<Item = u32> {
+    (0..rounds).step_by(ROUNDS_A_START as usize).map(move |done| ROUNDS_A_START.min(rounds - done))
+}
+
 async fn measure(settings: &Settings<'_>, stage: &Stage<'_>, machine: results::Machine) -> Result<Results> {
-    let mut running = Vec::new();
-    let mut loads = Vec::new();
-    for plan in PLANS.iter().filter(|plan| wanted(plan.name, settings.only)) {
-        eprintln!("starting {}: {}", plan.name, plan.about);
-        let contender = plan.start(stage).await?;
-        loads.push((plan.name, Load::new(contender.address, &contender.asked, &contender.pids)?));
-        running.push(contender);
+    let plans: Vec<_> = PLANS.iter().filter(|plan| wanted(plan.name, settings.only)).collect();
+    let mut samples = rounds::Samples::new();
+    let mut progress = rounds::Progress::new(settings.rounds);
+    for rounds in starts(if plans.is_empty() { 0 } else { settings.rounds }) {
+        let mut running = Vec::new();
+        let mut loads = Vec::new();
+        for plan in &plans {
+            if samples.is_empty() {
+                eprintln!("starting {}: {}", plan.name, plan.about);
+            }
+            let contender = plan.start(stage).await?;
+            loads.push((plan.name, Load::new(contender.address, &contender.asked, &contender.pids)?));
+            running.push(contender);
+        }
+        rounds::run(&mut loads, rounds, &mut samples, &mut progress)?;
     }
-    let samples = rounds::run(&mut loads, settings.rounds)?;
-    drop((loads, running));
     let mut figures = requests::figures(&samples);
     for section in SECTIONS.iter().filter(|section| wanted(section.name, settings.only)) {
         eprintln!("measuring {}: {}", section.name, section.about);
@@ -96,6 +111,13 @@ fn check(only: &[String]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_round_belongs_to_a_start() {
+        assert_eq!(starts(0).count(), 0);
+        assert_eq!(starts(2).collect::<Vec<_>>(), [2]);
+        assert_eq!(starts(9).collect::<Vec<_>>(), [4, 4, 1]);
+    }
 
     #[test]
     fn a_name_or_its_beginning_chooses() {

@@ -41,6 +41,10 @@ pub fn figures(samples: &Samples) -> Vec<Figure> {
         figure("20 routes / Lua with the table in the script", cpu("ours-20", "lua")).map(|figure| figure.at_most(1.05)),
         figure("10,000 header-matched routes / pixell-envoy with 10,000", cpu("headers-10000", "ours-10000"))
             .map(|figure| figure.at_least(8.0)),
+        // What no Wasm filter could better, and no filter at all: which of the bounds this machine leaves room for.
+        figure("floor: module without SDK / no filter", cpu("raw", "none-1")),
+        figure("floor: module without SDK / Lua with the table in the script", cpu("raw", "lua")),
+        figure("floor: 10,000 header-matched routes / no filter", cpu("headers-10000", "none")),
     ]
     .into_iter()
     .flatten()

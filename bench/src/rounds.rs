@@ -17,20 +17,37 @@ const WARM_UP: Duration = Duration::from_millis(600);
 /// What was measured: for each contender a sample a round.
 pub type Samples = BTreeMap<&'static str, Vec<Sample>>;
 
-/// Measures the contenders `loads` in `rounds` rounds.
+/// How far a run is.
+#[derive(Debug)]
+pub struct Progress {
+    started: Instant,
+    done: u32,
+    rounds: u32,
+}
+
+impl Progress {
+    /// A run of `rounds` rounds that begins now.
+    #[must_use]
+    pub fn new(rounds: u32) -> Self {
+        Self { started: Instant::now(), done: 0, rounds }
+    }
+
+    fn step(&mut self) {
+        self.done += 1;
+        let left = self.started.elapsed().mul_f64(f64::from(self.rounds - self.done) / f64::from(self.done));
+        eprintln!("round {} of {}, {} s left", self.done, self.rounds, left.as_secs_f64().ceil());
+    }
+}
+
+/// Measures the contenders `loads` in `rounds` rounds and adds what was measured to `samples`.
 ///
 /// # Errors
 /// Where one of them does not answer, or wrongly; the error names it.
-pub fn run(loads: &mut [(&'static str, Load)], rounds: u32) -> Result<Samples> {
-    let mut samples = Samples::new();
-    if loads.is_empty() {
-        return Ok(samples);
-    }
+pub fn run(loads: &mut [(&'static str, Load)], rounds: u32, samples: &mut Samples, progress: &mut Progress) -> Result<()> {
     for (name, load) in &mut *loads {
         load.measure(WARM_UP, ALONE).with_context(|| format!("contender {name}"))?;
     }
-    let started = Instant::now();
-    for round in 1..=rounds {
+    for round in 0..rounds {
         // The other way round every second time: none is always the one that comes after a given other one.
         let forward = round % 2 == 0;
         let order: Box<dyn Iterator<Item = _>> =
@@ -39,10 +56,9 @@ pub fn run(loads: &mut [(&'static str, Load)], rounds: u32) -> Result<Samples> {
             let sample = load.measure(BUSY, ALONE).with_context(|| format!("contender {name}"))?;
             samples.entry(name).or_default().push(sample);
         }
-        let left = started.elapsed().mul_f64(f64::from(rounds - round) / f64::from(round));
-        eprintln!("round {round} of {rounds}, {} s left", left.as_secs_f64().ceil());
+        progress.step();
     }
-    Ok(samples)
+    Ok(())
 }
 
 /// The ratio of two contenders' samples, round by round.

@@ -46,6 +46,15 @@ pub(super) async fn with_log(stage: &Stage<'_>, runtime: &str, table: &Table) ->
     contender(stage, envoy, table.asked.clone())
 }
 
+/// The shipped Envoy without metrics of requests and of agents. What the filter needs is left to it.
+pub(super) async fn without_metrics(stage: &Stage<'_>, table: &Table) -> Result<Contender> {
+    let matcher = "  stats_matcher: { exclusion_list: { patterns: [{ prefix: http. }, { prefix: cluster.agents }] } }\n";
+    let quiet = settings(stage).edit("stats_config:\n", &format!("stats_config:\n{matcher}"));
+    let envoy = without_limits(quiet).start().await?;
+    push(&envoy, table).await?;
+    contender(stage, envoy, table.asked.clone())
+}
+
 /// ORIGINAL_DST without a filter, asked for `agents` agents.
 pub(super) async fn without_filter(stage: &Stage<'_>, agents: usize) -> Result<Contender> {
     let envoy = address_from_header(settings(stage).data_filter("")).start().await?;

@@ -35,6 +35,8 @@ enum Kind {
     Ours { routes: usize },
     /// The shipped Envoy with 20 routes and other runtime settings of the access log.
     Log { settings: &'static str },
+    /// The shipped Envoy with 20 routes, and without the metrics of requests and connections.
+    Unmeasured,
     /// Envoy's Lua filter.
     Lua { routes: usize },
     /// Envoy's own routes, matched by header.
@@ -67,6 +69,11 @@ pub const PLANS: &[Plan] = &[
         name: "ours-20-log-brief",
         about: "the same 20 routes, successes logged in brief",
         kind: Kind::Log { settings: "pixell.access_log.full: 0, pixell.access_log.brief: 100" },
+    },
+    Plan {
+        name: "ours-20-metrics-off",
+        about: "the same 20 routes, nothing counted about requests and agents (every other Envoy here counts)",
+        kind: Kind::Unmeasured,
     },
     Plan { name: "lua", about: "Envoy's Lua filter with a table of 20 in the script", kind: Kind::Lua { routes: 20 } },
     Plan { name: "headers-20", about: "Envoy, 20 routes matched by header", kind: Kind::HeaderRoutes { routes: 20 } },
@@ -129,6 +136,7 @@ impl Plan {
             Kind::Empty => wasm::empty(stage).await,
             Kind::Raw => wasm::raw(stage).await,
             Kind::Ours { routes } => envoy::shipped(stage, &Table::new(routes, stage.agents)).await,
+            Kind::Unmeasured => envoy::without_metrics(stage, &Table::new(20, stage.agents)).await,
             Kind::Log { settings } => envoy::with_log(stage, settings, &Table::new(20, stage.agents)).await,
             Kind::Lua { routes } => peers::lua(stage, &Table::new(routes, stage.agents)).await,
             Kind::HeaderRoutes { routes } => peers::header_routes(stage, &Table::new(routes, stage.agents)).await,

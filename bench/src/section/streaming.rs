@@ -21,25 +21,25 @@ pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure
     let mut table = Table::new(20, stage.agents);
     let id = "stream";
     table.routes.push((id.to_owned(), port));
-    let with = envoy::settings(stage).start().await?;
-    envoy::push(&with, &table).await?;
-    let without = envoy::address_from_header(envoy::settings(stage).data_filter("")).start().await?;
-    let mut streams = Vec::new();
-    for envoy in [&with, &without] {
-        stage.cores.give_proxy(envoy.pid())?;
-        let mut stream = Stream::open(envoy.data_addr(), id, port).await?;
-        per_message(&mut stream, envoy.pid()).await?;
-        streams.push((stream, envoy.pid(), Vec::new()));
-    }
-    for _ in 0..rounds {
-        for (stream, pid, values) in &mut streams {
-            values.push(per_message(stream, *pid).await?);
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for rounds in crate::starts(rounds) {
+        let filter = envoy::settings(stage).start().await?;
+        envoy::push(&filter, &table).await?;
+        let plain = envoy::address_from_header(envoy::settings(stage).data_filter("")).start().await?;
+        let mut streams = Vec::new();
+        for (envoy, values) in [(&filter, &mut with), (&plain, &mut without)] {
+            stage.cores.give_proxy(envoy.pid())?;
+            let mut stream = Stream::open(envoy.data_addr(), id, port).await?;
+            per_message(&mut stream, envoy.pid()).await?;
+            streams.push((stream, envoy.pid(), values));
         }
-        streams.reverse();
+        for _ in 0..rounds {
+            for (stream, pid, values) in &mut streams {
+                values.push(per_message(stream, *pid).await?);
+            }
+            streams.reverse();
+        }
     }
-    streams.sort_by_key(|(_, pid, _)| *pid != with.pid());
-    let mut values = streams.into_iter().map(|(_, _, values)| values);
-    let (with, without) = (values.next().unwrap_or_default(), values.next().unwrap_or_default());
     let ratios = with.iter().zip(&without).map(|(with, without)| with / without).collect();
     let figure = |what: &str, unit, values| Figure::median(what, unit, values).context("nothing was measured");
     Ok(vec![
