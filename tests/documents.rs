@@ -1,4 +1,5 @@
-//! docs/configuration.md says what the parser does: every default, every example, every setting.
+//! docs/configuration.md says what the parser does: every default, every example, every setting. So does docs/deploy.md of the one
+//! that a rollout is likely to set.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
 use std::collections::BTreeMap;
@@ -94,6 +95,14 @@ fn the_whole_configurations_are_accepted_and_name_every_setting() {
         let named: Map<String, Value> = serde_json::from_str(block).unwrap();
         assert!(table(role).into_keys().eq(named.into_iter().map(|(key, _)| key)), "{role}");
     }
+}
+
+#[test]
+fn moving_over_step_by_step_is_described_with_what_the_parser_accepts() {
+    let page = include_str!("../docs/deploy.md");
+    let examples: Vec<&str> = page.split('`').filter(|part| part.contains("\"fallback_port\":")).collect();
+    let [example] = examples[..] else { panic!("{examples:?}") };
+    assert_eq!(RouterConfig::parse(example.as_bytes()).unwrap().fallback_port, Some(50052));
 }
 
 #[test]

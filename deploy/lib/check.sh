@@ -75,7 +75,7 @@ faults_of() {
 }
 
 check_account() {
-  ok "account" "$(fact identity .Account) in $REGION, as $(fact identity .Arn)"
+  ok "account" "$(fact identity '"\(.Account) in \($region), as \(.Arn)"' --arg region "$REGION")"
   # The AWS CLI checks what it sends against its own model, so an old one refuses the task definition.
   if aws ecs register-task-definition --generate-cli-skeleton input | jq -e '.containerDefinitions[0] | has("restartPolicy")' >/dev/null; then
     ok "AWS CLI" "knows restart policies"
@@ -97,6 +97,7 @@ check_service() {
   exists service "service" "$SERVICE" "check SERVICE and CLUSTER in the settings" || return 0
   faults_of "service" service '
     .capacityProviderStrategy = [(.capacityProviderStrategy // [])[].capacityProvider]
+    | (.deployments | map(select(.status == "PRIMARY")) | .[0]) as $primary
     | (if .status != "ACTIVE" then "\($name) is \(.status)\tcheck SERVICE in the settings" else empty end),
       (if .launchType == "FARGATE" or (.capacityProviderStrategy | . != [] and . - ["FARGATE", "FARGATE_SPOT"] == []) then empty
        else "\($name) runs on \(.launchType // "other capacity"), not on Fargate\tthe task definition is made for Fargate alone" end),
@@ -106,16 +107,22 @@ check_service() {
        else "\($name) has no awsvpc network\tput the service into the VPC of the load balancer" end),
       (if .desiredCount > 0 then empty
        else "\($name) wants 0 tasks, so nothing can turn healthy\taws ecs update-service --cluster \($cluster) --service \($name) --desired-count 1" end),
-      (if (.deployments | length) > 1 and ($unfinished | not)
+      (if $unfinished then empty
+       elif $primary.rolloutState == "FAILED"
+       then "the deployment of \($primary.taskDefinition | split("/")[-1]) has failed: \($primary.rolloutStateReason)\tbring the service to a revision that works first: it is what is recorded as the way back"
+       elif (.deployments | length) > 1
        then "a deployment of \(.taskDefinition | split("/")[-1]) is under way\twait for it: what is recorded as the way back must be a revision that has proven itself"
        else empty end)' \
     --arg name "$SERVICE" --arg cluster "$CLUSTER" --argjson unfinished "$(if record_unfinished; then say true; else say false; fi)" || return 0
   ok "service" "$SERVICE is ACTIVE on Fargate, $(fact service '"\(.runningCount) of \(.desiredCount)"') running"
+  if (($(fact service .desiredCount) > 1)); then
+    note "more than one task" "a call that lands on a task without its agent gets NOT_FOUND: docs/deploy.md, More than one task"
+  fi
 }
 
 check_present_revision() {
   there service || return 0
-  exists revision "present revision" "$(fact service .taskDefinition)" "update the service to a revision that exists" || return 0
+  exists revision "present revision" "the one that $SERVICE runs" "update the service to a revision that exists" || return 0
   exists latest_revision "latest revision" "$TASK_FAMILY" "check TASK_FAMILY in the settings" || return 0
   faults_of "present revision" revision '
     "\(.family):\(.revision)" as $name | [.containerDefinitions[].name] as $containers
@@ -123,7 +130,7 @@ check_present_revision() {
        else "\($name) has no container par, it has: \($containers | join(", "))\tdeploy PAR as container par first; its image and its own settings are taken from there" end),
       (if .family == $family then empty else "\($name) is not of family \($family)\tcheck TASK_FAMILY in the settings" end)' \
     --arg family "$TASK_FAMILY" || return 0
-  ok "present revision" "$(present_revision) with $(fact revision '[.containerDefinitions[].name] | join(", ")')"
+  ok "present revision" "$(fact revision '"\(.family):\(.revision) with \([.containerDefinitions[].name] | join(", "))"')"
 }
 
 # The pairs of CPU and memory that Fargate offers up to 4 vCPU.
@@ -173,11 +180,14 @@ check_image() {
     exists image "image" "$REPOSITORY:$TAG" "" || return 0
   elif there image; then
     ok "image" "$REPOSITORY:$TAG is pushed"
-  elif command -v "$CONTAINER_ENGINE" >/dev/null; then
-    will "image" "builds and pushes $REPOSITORY:$TAG with $CONTAINER_ENGINE"
-  else
+  elif ! command -v "$CONTAINER_ENGINE" >/dev/null; then
     fault "image" "$REPOSITORY:$TAG is not pushed, and there is no $CONTAINER_ENGINE to build it with" \
       "install $CONTAINER_ENGINE, or push the image from elsewhere and pass --image"
+  elif ! "$CONTAINER_ENGINE" version >/dev/null 2>&1; then
+    fault "image" "$REPOSITORY:$TAG is not pushed, and $CONTAINER_ENGINE cannot build it now" \
+      "see what \`$CONTAINER_ENGINE version\` says: is its service running, may you use it? Or push the image from elsewhere and pass --image"
+  else
+    will "image" "builds and pushes $REPOSITORY:$TAG with $CONTAINER_ENGINE"
   fi
 }
 

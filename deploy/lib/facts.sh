@@ -51,15 +51,39 @@ require_facts() {
   done
 }
 
+# require_things NAME...: what a command cannot do without, where it does not stop at every fault.
+require_things() {
+  local name
+  for name in "$@"; do
+    there "$name" || die "there is no $(thing "$name")" "$SELF check says more"
+  done
+}
+
+# What a person calls the thing that a fact is about.
+thing() {
+  case $1 in
+    a2a | rest) say "target group of ${1^^}" ;;
+    secret) say "secret $ADMIN_TOKEN_SECRET" ;;
+    *) say "${1//_/ }" ;;
+  esac
+}
+
 # Every fact of the rollout. Look-ups that do not need each other's answers run side by side.
 look_up_everything() {
   # Alone and first: with no or expired credentials all the others would fail in the same way.
   look identity none @ sts get-caller-identity
-  if refused identity; then
-    die "AWS does not accept the credentials: $(refusal identity)" "log in, or set AWS_PROFILE to a profile that may see the account"
-  fi
+  if refused identity; then refuse_identity "$(refusal identity)"; fi
   look_up_names
   look_up_what_they_lead_to
+}
+
+refuse_identity() {
+  case $1 in
+    *onnect*endpoint* | *imeout* | *"timed out"* | *"SSL validation"* | *proxy*)
+      die "AWS cannot be reached: $1" "is there a way to it from here (VPN, proxy), and is REGION $REGION a region?"
+      ;;
+    *) die "AWS does not accept the credentials: $1" "log in, or set AWS_PROFILE to a profile that may see the account" ;;
+  esac
 }
 
 look_up_names() {

@@ -29,7 +29,6 @@ record_stays() {
 }
 
 write_record() {
-  local listener=null
   if record_stays; then
     say "  stays: the service is left as it is, and the way back is $(short_revision "$(fact record .taskDefinition)")"
     return
@@ -39,16 +38,12 @@ write_record() {
     put_record '.image = $image' --arg image "$(image_reference)"
     return
   fi
-  if there listener; then listener=$(fact listener .DefaultActions); fi
   echo '{"status": "applying"}' >"$FACTS/record.json"
-  put_record '. + ($ARGS.named | del(.by))' \
-    --arg image "$(image_reference)" \
-    --arg taskDefinition "$(fact service .taskDefinition)" \
-    --argjson loadBalancers "$(fact service .loadBalancers)" \
-    --argjson healthCheck "$(health_check_fields)" \
-    --argjson listener "$listener" \
-    --argjson alarms "$(fact alarms 'map(.AlarmName)')" \
-    --argjson filters "$(fact metric_filters '(. // []) | map(.filterName)')"
+  around service listener alarms metric_filters
+  put_record '.image = $image | .taskDefinition = $service[0].taskDefinition | .loadBalancers = $service[0].loadBalancers
+      | .healthCheck = $healthCheck | .listener = $listener[0].DefaultActions
+      | .alarms = [$alarms[0][].AlarmName] | .filters = [$metric_filters[0][]?.filterName]' \
+    --arg image "$(image_reference)" --argjson healthCheck "$(health_check_fields)" "${AROUND[@]}"
   say "  $RECORD_PARAMETER: the way back is $(present_revision)"
 }
 

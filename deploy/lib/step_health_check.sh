@@ -25,8 +25,7 @@ health_check_changes() {
 set_health_check() {
   local request
   request=$(jq -c --arg arn "$(fact a2a .TargetGroupArn)" '. + {TargetGroupArn: $arn}' <<<"$1")
-  aws elbv2 modify-target-group --cli-input-json "$request" >"$WORK/answer"
-  jq '.TargetGroups[0]' "$WORK/answer" >"$FACTS/a2a.json"
+  aws elbv2 modify-target-group --cli-input-json "$request" --query 'TargetGroups[0]' >"$FACTS/a2a.json"
 }
 
 # What of a target group is its health check, for the record. Path and matcher mean something to HTTP alone.

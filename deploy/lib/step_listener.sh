@@ -23,13 +23,13 @@ plan_listener() {
 }
 
 apply_listener() {
-  local action
+  local action listener
   action="Type=forward,TargetGroupArn=$(fact a2a .TargetGroupArn)"
   if ! there listener; then
     aws elbv2 create-listener --load-balancer-arn "$(fact load_balancer .LoadBalancerArn)" --protocol TCP --port "$A2A_PORT" \
-      --default-actions "$action" >"$WORK/answer"
+      --default-actions "$action" --query 'Listeners[0]' >"$FACTS/listener.json"
   else
-    aws elbv2 modify-listener --listener-arn "$(fact listener .ListenerArn)" --default-actions "$action" >"$WORK/answer"
+    listener=$(fact listener .ListenerArn)
+    aws elbv2 modify-listener --listener-arn "$listener" --default-actions "$action" --query 'Listeners[0]' >"$FACTS/listener.json"
   fi
-  jq '.Listeners[0]' "$WORK/answer" >"$FACTS/listener.json"
 }

@@ -16,8 +16,7 @@ plan_repository() {
 apply_repository() {
   if ! there repository; then
     aws ecr create-repository --repository-name "$REPOSITORY" --image-tag-mutability IMMUTABLE \
-      --image-scanning-configuration scanOnPush=true >"$WORK/answer"
-    jq .repository "$WORK/answer" >"$FACTS/repository.json"
+      --image-scanning-configuration scanOnPush=true --query repository >"$FACTS/repository.json"
     return
   fi
   aws ecr put-image-scanning-configuration --repository-name "$REPOSITORY" --image-scanning-configuration scanOnPush=true >/dev/null

@@ -21,18 +21,20 @@ render_task_definition() {
 }
 
 template_values() {
-  local image=$PAR_IMAGE
-  if [[ -z $image ]]; then image=$(fact revision '.containerDefinitions[] | select(.name == "par") | .image'); fi
-  jq -n '$ARGS.named' \
+  jq -n '($ARGS.named | with_entries(select(.value | type == "string"))) + {
+      EXECUTION_ROLE_ARN: $execution_role[0].Arn, TASK_ROLE_ARN: $task_role[0].Arn,
+      ADMIN_TOKEN_SECRET_ARN: $secret[0].ARN, LOAD_BALANCER_DNS: $load_balancer[0].DNSName
+    } | if .PAR_IMAGE == "" then .PAR_IMAGE = ($revision[0].containerDefinitions[] | select(.name == "par") | .image) else . end' \
+    --slurpfile revision "$FACTS/revision.json" --slurpfile load_balancer "$FACTS/load_balancer.json" \
+    --slurpfile execution_role "$FACTS/execution_role.json" --slurpfile task_role "$FACTS/task_role.json" \
+    --slurpfile secret "$FACTS/secret.json" \
     --arg REGION "$REGION" --arg LOG_GROUP "$LOG_GROUP" --arg TASK_FAMILY "$TASK_FAMILY" \
     --arg TASK_CPU "$TASK_CPU" --arg TASK_MEMORY "$TASK_MEMORY" \
     --arg ENVOY_CPU "$ENVOY_CPU" --arg ENVOY_MEMORY "$ENVOY_MEMORY" \
     --arg PAR_CPU "$((TASK_CPU - ENVOY_CPU))" --arg PAR_MEMORY_RESERVATION "$((TASK_MEMORY - ENVOY_MEMORY))" \
     --arg ENVOY_LOG_LEVEL "$ENVOY_LOG_LEVEL" --arg ENVOY_CONCURRENCY "$ENVOY_CONCURRENCY" \
     --arg ENVOY_DRAIN_SECONDS "$ENVOY_DRAIN_SECONDS" --arg ENVOY_STOP_TIMEOUT "$((ENVOY_DRAIN_SECONDS + STOP_MARGIN_SECONDS))" \
-    --arg ENVOY_IMAGE "$(image_reference)" --arg PAR_IMAGE "$image" \
-    --arg EXECUTION_ROLE_ARN "$(fact execution_role .Arn)" --arg TASK_ROLE_ARN "$(fact task_role .Arn)" \
-    --arg ADMIN_TOKEN_SECRET_ARN "$(fact secret .ARN)" --arg LOAD_BALANCER_DNS "$(fact load_balancer .DNSName)"
+    --arg ENVOY_IMAGE "$(image_reference)" --arg PAR_IMAGE "$PAR_IMAGE"
 }
 
 # What of the rendered definition differs from the revision in fact $1, field by field.
@@ -51,8 +53,8 @@ plan_task_definition() {
 apply_task_definition() {
   # The repository may have been made since the plan, and its address is part of the definition.
   render_task_definition
-  aws ecs register-task-definition --cli-input-json "$(<"$WORK/task-definition.json")" >"$WORK/answer"
-  WANTED_REVISION=$(jq -r .taskDefinition.taskDefinitionArn "$WORK/answer")
+  WANTED_REVISION=$(aws ecs register-task-definition --cli-input-json "$(<"$WORK/task-definition.json")" \
+    --query taskDefinition.taskDefinitionArn --output text)
   say "  registered $(short_revision "$WANTED_REVISION")"
 }
 
@@ -64,6 +66,7 @@ command_render() {
   choose_image
   look_up_everything
   require_facts
+  require_things service revision load_balancer execution_role task_role secret
   render_task_definition
   cat "$WORK/task-definition.json"
 }

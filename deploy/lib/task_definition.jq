@@ -49,7 +49,7 @@ def spare: walk(if type == "object" then with_entries(select(.value | . != null 
 def canonical:
   registrable
   | .containerDefinitions |= (map(
-      .essential //= true
+      (if .essential == null then .essential = true else . end)
       | if .cpu == 0 then del(.cpu) else . end
       | .environment = ((.environment // []) | named("name"))
       | .secrets = ((.secrets // []) | named("name"))

@@ -8,10 +8,7 @@ command_verify() {
   need curl "apt-get install curl, brew install curl"
   look_up_everything
   require_facts
-  local thing
-  for thing in service revision a2a rest load_balancer; do
-    there "$thing" || die "$thing does not exist" "$SELF check says what is missing"
-  done
+  require_things service revision a2a rest load_balancer
   [[ -n $ENDPOINT ]] || ENDPOINT=$(fact load_balancer .DNSName):$A2A_PORT
   DEADLINE=$((SECONDS + VERIFY_TIMEOUT_SECONDS)) FAULTS=0
 
