@@ -1,4 +1,4 @@
-"""Fixtures: moto's server with an account in it, and deploy/pixell-envoy with the real AWS CLI pointed at that server."""
+"""Fixtures: moto's server with an account in it, and deploy/pixell-envoy with the real AWS CLI pointed at it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -17,14 +18,19 @@ from moto.server import ThreadedMotoServer
 from support import ecs_scheduler
 from support.account import Account
 from support.envoy import Envoy
-from support.tool import SUPPORT, Tool
+from support.stages import Stages
+from support.tool import SUPPORT, Result, Tool
 
 # One line a request, for every test: noise beside a failure.
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 
 
 def pytest_sessionstart() -> None:
-    for tool, how in {"jq": "apt-get install jq", "shellcheck": "apt-get install shellcheck", "curl": "apt-get install curl"}.items():
+    for tool, how in {
+        "jq": "apt-get install jq",
+        "shellcheck": "apt-get install shellcheck",
+        "curl": "apt-get install curl",
+    }.items():
         if shutil.which(tool) is None:
             pytest.exit(f"{tool} is not on the PATH: {how}", returncode=1)
 
@@ -45,27 +51,45 @@ def moto() -> Iterator[str]:
 def aws_cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The socket of the server that runs the real AWS CLI."""
     path = tmp_path_factory.mktemp("aws") / "socket"
-    process = subprocess.Popen([sys.executable, SUPPORT / "aws_cli_server.py", path])
+    process = subprocess.Popen([sys.executable, SUPPORT / "aws_cli_server.py", path], stdin=subprocess.PIPE)
     deadline = time.monotonic() + 30
     while not path.exists():
         assert process.poll() is None, "the AWS CLI server ended"
         assert time.monotonic() < deadline, "the AWS CLI server did not start within 30 s"
         time.sleep(0.02)
     yield path
-    process.terminate()
-    process.wait(10)
+    process.communicate(timeout=10)
 
 
 @pytest.fixture(scope="session")
-def account_builder(moto: str) -> Account:
-    return Account(moto)
+def stages(moto: str, aws_cli: Path, tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    """Where the account can be taken to."""
+    return Stages(Account(moto), lambda: Tool(tmp_path_factory.mktemp("stage"), moto, aws_cli))
 
 
 @pytest.fixture
-def account(account_builder: Account) -> Account:
-    """The account before the rollout, new for every test."""
-    account_builder.build()
-    return account_builder
+def account(stages: Stages) -> Account:
+    """The account before the rollout, as new for every test."""
+    stages.before()
+    return stages.account
+
+
+@pytest.fixture
+def before(account: Account, stages: Stages) -> dict[str, Any]:
+    """What was there before the rollout, and what a rollback has to bring back."""
+    return stages.state
+
+
+@pytest.fixture
+def applied(account: Account, stages: Stages) -> Result:
+    """Takes the account to after a rollout; what apply said and did."""
+    return stages.applied()
+
+
+@pytest.fixture
+def applied_with_alarms(account: Account, stages: Stages) -> Result:
+    """The same after a rollout with the alarms."""
+    return stages.applied("--alarms")
 
 
 @pytest.fixture

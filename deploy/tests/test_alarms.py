@@ -1,4 +1,4 @@
-"""The alarms: valid by AWS's own models, made once, told to whom the settings name, and fed by lines that are really written."""
+"""The alarms: valid by AWS's own models, made once, told to whom the settings name, fed by lines really written."""
 
 from __future__ import annotations
 
@@ -10,27 +10,20 @@ from botocore.validate import ParamValidator
 
 from support.account import Account
 from support.names import DEPLOY, ROOT, SETTINGS
-from support.tool import Tool
+from support.tool import Result, Tool
 
 PREFIX = f"pixell-envoy-{SETTINGS['SERVICE']}-"
 WANTED = {PREFIX + name for name in ("unhealthy-hosts", "no-healthy-host", "envoy-restarts", "rejected-requests")}
 
 
-def requests(tool: Tool, call: str) -> list[dict[str, object]]:
-    """What the last run sent in calls of that name."""
-    sent = [json.loads(line.removeprefix(call + " ")) for line in tool.aws_log.read_text().splitlines() if line.startswith(call + " ")]
-    return [json.loads(arguments[arguments.index("--cli-input-json") + 1]) for arguments in sent]
-
-
-def test_they_are_made_once_and_valid(account: Account, tool: Tool) -> None:
-    assert tool.run("apply", "--yes", "--alarms").status == 0
+def test_they_are_made_once_and_valid(account: Account, tool: Tool, applied_with_alarms: Result) -> None:
     model = botocore.session.get_session()
     for service, operation, call in (
         ("cloudwatch", "PutMetricAlarm", "cloudwatch put-metric-alarm"),
         ("logs", "PutMetricFilter", "logs put-metric-filter"),
     ):
         shape = model.get_service_model(service).operation_model(operation).input_shape
-        sent = requests(tool, call)
+        sent = applied_with_alarms.requests(call)
         assert len(sent) == {"PutMetricAlarm": 4, "PutMetricFilter": 2}[operation]
         for request in sent:
             report = ParamValidator().validate(request, shape)
@@ -43,8 +36,9 @@ def test_they_are_made_once_and_valid(account: Account, tool: Tool) -> None:
     assert "alarms: as wanted" in second.out
 
 
-def test_the_load_balancers_metrics_are_those_of_this_target_group(account: Account, tool: Tool) -> None:
-    assert tool.run("apply", "--yes", "--alarms").status == 0
+def test_the_load_balancers_metrics_are_those_of_this_target_group(
+    account: Account, tool: Tool, applied_with_alarms: Result
+) -> None:
     alarms = account.client("cloudwatch").describe_alarms(AlarmNames=[PREFIX + "unhealthy-hosts"])["MetricAlarms"]
     dimensions = {each["Name"]: each["Value"] for each in alarms[0]["Dimensions"]}
     assert account.a2a.endswith(":" + dimensions["TargetGroup"])
@@ -61,22 +55,31 @@ def test_a_topic_is_told(account: Account, tool: Tool) -> None:
         assert alarm["OKActions"] == [topic]
 
 
-def test_a_changed_threshold_is_one_change(account: Account, tool: Tool) -> None:
-    assert tool.run("apply", "--yes", "--alarms").status == 0
+def test_a_changed_threshold_is_one_change(account: Account, tool: Tool, applied_with_alarms: Result) -> None:
     tool.settings["ALARM_REJECTED_PER_5_MINUTES"] = "7"
     assert tool.run("apply", "--yes", "--alarms").changes == ["cloudwatch put-metric-alarm"]
 
 
 def test_every_metric_of_ours_has_its_filter() -> None:
     definitions = json.loads((DEPLOY / "alarms.json").read_text())
-    made = {(each["metricNamespace"], each["metricName"]) for one in definitions["metricFilters"] for each in one["metricTransformations"]}
-    read = {(each["Namespace"], each["MetricName"]) for each in definitions["alarms"] if each["Namespace"].startswith("PixellEnvoy/")}
+    made = {
+        (each["metricNamespace"], each["metricName"])
+        for one in definitions["metricFilters"]
+        for each in one["metricTransformations"]
+    }
+    read = {
+        (each["Namespace"], each["MetricName"])
+        for each in definitions["alarms"]
+        if each["Namespace"].startswith("PixellEnvoy/")
+    }
     assert made == read
 
 
 def test_the_restart_filter_looks_for_what_the_entry_point_writes() -> None:
     definitions = json.loads((DEPLOY / "alarms.json").read_text())
-    (pattern,) = [each["filterPattern"] for each in definitions["metricFilters"] if each["filterName"].endswith("envoy-restarts")]
+    (pattern,) = [
+        each["filterPattern"] for each in definitions["metricFilters"] if each["filterName"].endswith("envoy-restarts")
+    ]
     notice = re.search(r'pub const NOTICE: &str = "(.+)";', (ROOT / "launcher/src/restart.rs").read_text())
     assert notice is not None
     assert pattern == f'"{notice[1]}"', "a phrase in quotes: CloudWatch looks for it as it stands"

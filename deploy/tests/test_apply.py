@@ -7,12 +7,10 @@ import signal
 import subprocess
 from typing import Any
 
-import pytest
-
 from support.account import ACCOUNT, Account
 from support.ecs_scheduler import Behaviour
 from support.names import REGION, SETTINGS
-from support.tool import RUN_SECONDS, VENV, Tool
+from support.tool import RUN_SECONDS, VENV, Result, Tool
 
 WANTED_HEALTH_CHECK = {
     "HealthCheckProtocol": "TCP",
@@ -24,7 +22,9 @@ WANTED_HEALTH_CHECK = {
 }
 
 
-def assert_applied(account: Account, image: str = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/pixell-envoy:0.1.0-test") -> None:
+def assert_applied(
+    account: Account, image: str = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/pixell-envoy:0.1.0-test"
+) -> None:
     """The wanted column of the resources, as AWS tells it."""
     group = account.a2a_group()
     assert {name: group[name] for name in WANTED_HEALTH_CHECK} == WANTED_HEALTH_CHECK
@@ -42,23 +42,28 @@ def assert_applied(account: Account, image: str = f"{ACCOUNT}.dkr.ecr.{REGION}.a
 
 
 def revisions(account: Account) -> list[str]:
-    found: list[str] = account.client("ecs").list_task_definitions(familyPrefix=SETTINGS["TASK_FAMILY"])["taskDefinitionArns"]
+    found: list[str] = account.client("ecs").list_task_definitions(familyPrefix=SETTINGS["TASK_FAMILY"])[
+        "taskDefinitionArns"
+    ]
     return found
 
 
 def repository(account: Account) -> dict[str, Any]:
-    found: dict[str, Any] = account.client("ecr").describe_repositories(repositoryNames=["pixell-envoy"])["repositories"][0]
+    found: dict[str, Any] = account.client("ecr").describe_repositories(repositoryNames=["pixell-envoy"])[
+        "repositories"
+    ][0]
     return found
 
 
-def test_apply_makes_every_change_and_a_second_apply_none(account: Account, tool: Tool) -> None:
-    before = account.state()
-    first = tool.run("apply", "--yes")
-    assert first.status == 0, str(first)
+def test_apply_makes_every_change_and_a_second_apply_none(
+    account: Account, tool: Tool, before: dict[str, Any], applied: Result
+) -> None:
     assert_applied(account)
     assert repository(account)["imageTagMutability"] == "IMMUTABLE"
     assert repository(account)["imageScanningConfiguration"]["scanOnPush"] is True
-    assert account.client("ecr").describe_images(repositoryName="pixell-envoy")["imageDetails"][0]["imageTags"] == ["0.1.0-test"]
+    assert account.client("ecr").describe_images(repositoryName="pixell-envoy")["imageDetails"][0]["imageTags"] == [
+        "0.1.0-test"
+    ]
 
     # What it does not own is as it was.
     after = account.state()
@@ -86,17 +91,16 @@ def test_apply_makes_every_change_and_a_second_apply_none(account: Account, tool
     assert account.record() == record
 
 
-def test_the_waiting_is_visible(account: Account, tool: Tool) -> None:
-    progress = tool.run("apply", "--yes").out.partition("\nstable:\n")[2]
+def test_the_waiting_is_visible(applied: Result) -> None:
+    progress = applied.out.partition("\nstable:\n")[2]
     states = [line.split("  ")[-1].split(":")[0] for line in progress.splitlines() if "of earlier revisions" in line]
     assert states == ["under way", "under way", "stable"]
     assert "has reached a steady state." in progress
 
 
-def test_the_image_is_built_logged_in_for_and_pushed(account: Account, tool: Tool) -> None:
-    calls = tool.run("apply", "--yes").docker_calls
+def test_the_image_is_built_logged_in_for_and_pushed(applied: Result) -> None:
     registry = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
-    build, login, push = calls
+    build, login, push = applied.docker_calls
     assert build.startswith("build --platform linux/amd64 --build-arg VERSION=0.1.0-test --build-arg REVISION=")
     assert f"--tag {registry}/pixell-envoy:0.1.0-test" in build
     assert "Dockerfile.envoy" in build
@@ -112,8 +116,7 @@ def test_a_given_image_is_taken_as_it_is(account: Account, tool: Tool) -> None:
     assert "ecr create-repository" not in result.changes
 
 
-def test_an_image_that_is_pushed_already_is_not_built_again(account: Account, tool: Tool) -> None:
-    assert tool.run("apply", "--yes").status == 0
+def test_an_image_that_is_pushed_already_is_not_built_again(account: Account, tool: Tool, applied: Result) -> None:
     assert tool.run("rollback", "--yes").status == 0
     again = tool.run("apply", "--yes")
     assert again.docker_calls == []
@@ -156,7 +159,9 @@ def test_pars_own_settings_and_other_containers_stay(account: Account, tool: Too
     assert containers["collector"]["image"] == collector["image"]
     assert {each["name"] for each in made["volumes"]} == {"packages", "envoy-run"}
     assert made["ephemeralStorage"] == {"sizeInGiB": 40}
-    tags = account.client("ecs").describe_task_definition(taskDefinition=made["taskDefinitionArn"], include=["TAGS"])["tags"]
+    tags = account.client("ecs").describe_task_definition(taskDefinition=made["taskDefinitionArn"], include=["TAGS"])[
+        "tags"
+    ]
     assert tags == [{"key": "team", "value": "runtime"}]
     assert tool.run("apply", "--yes").changes == []
 
@@ -164,26 +169,41 @@ def test_pars_own_settings_and_other_containers_stay(account: Account, tool: Too
 def test_other_target_groups_of_the_service_stay(account: Account, tool: Tool) -> None:
     metrics = account.target_group("par-metrics", "TCP", 9090)
     account.client("elbv2").create_listener(
-        LoadBalancerArn=account.nlb, Protocol="TCP", Port=9090, DefaultActions=[{"Type": "forward", "TargetGroupArn": metrics}]
+        LoadBalancerArn=account.nlb,
+        Protocol="TCP",
+        Port=9090,
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": metrics}],
     )
-    account.moto_service().load_balancers.append({"targetGroupArn": metrics, "containerName": "par", "containerPort": 9090})
+    account.moto_service().load_balancers.append(
+        {"targetGroupArn": metrics, "containerName": "par", "containerPort": 9090}
+    )
     assert tool.run("apply", "--yes").status == 0
-    assert account.service_targets() == {("envoy", 50051, account.a2a), ("par", 8080, account.rest), ("par", 9090, metrics)}
+    assert account.service_targets() == {
+        ("envoy", 50051, account.a2a),
+        ("par", 8080, account.rest),
+        ("par", 9090, metrics),
+    }
     assert tool.run("apply", "--yes").changes == []
 
 
 def test_an_a2a_target_group_that_par_had_goes_to_envoy(account: Account, tool: Tool) -> None:
     account.client("elbv2").create_listener(
-        LoadBalancerArn=account.nlb, Protocol="TCP", Port=50051, DefaultActions=[{"Type": "forward", "TargetGroupArn": account.a2a}]
+        LoadBalancerArn=account.nlb,
+        Protocol="TCP",
+        Port=50051,
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": account.a2a}],
     )
-    account.moto_service().load_balancers.append({"targetGroupArn": account.a2a, "containerName": "par", "containerPort": 50051})
+    account.moto_service().load_balancers.append(
+        {"targetGroupArn": account.a2a, "containerName": "par", "containerPort": 50051}
+    )
     result = tool.run("apply", "--yes")
     assert "loadBalancers: par:50051 in pixell-runtime-a2a-tg -> (none)" in result.out
     assert_applied(account)
 
 
-def test_a_new_image_is_a_new_revision_and_the_way_back_is_the_one_before(account: Account, tool: Tool) -> None:
-    assert tool.run("apply", "--yes").status == 0
+def test_a_new_image_is_a_new_revision_and_the_way_back_is_the_one_before(
+    account: Account, tool: Tool, applied: Result
+) -> None:
     first = account.state()
     tool.settings["IMAGE_TAG"] = "0.2.0-test"
     result = tool.run("apply", "--yes")
@@ -194,36 +214,14 @@ def test_a_new_image_is_a_new_revision_and_the_way_back_is_the_one_before(accoun
     assert account.state() == first
 
 
-def test_adding_alarms_later_does_not_take_the_way_back_away(account: Account, tool: Tool) -> None:
-    before = account.state()
-    assert tool.run("apply", "--yes").status == 0
+def test_adding_alarms_later_does_not_take_the_way_back_away(
+    account: Account, tool: Tool, before: dict[str, Any], applied: Result
+) -> None:
     record = account.record()
     assert tool.run("apply", "--yes", "--alarms").status == 0
     assert account.record() == record
     assert tool.run("rollback", "--yes").status == 0
     assert account.state() == before
-
-
-@pytest.mark.parametrize(
-    ("deployment", "fault"),
-    [
-        ("fails", "the deployment of pixell-runtime-multi-agent:3 failed"),
-        ("goes back", "ECS went back to pixell-runtime-multi-agent:2 by itself"),
-        ("sticks", "the service is not stable after 2 s"),
-    ],
-)
-def test_a_deployment_that_does_not_settle_is_said_with_its_reasons(
-    account: Account, tool: Tool, behaviour: Behaviour, deployment: str, fault: str
-) -> None:
-    behaviour.deployment = deployment
-    tool.settings["STABLE_TIMEOUT_SECONDS"] = "2"
-    result = tool.run("apply", "--yes")
-    assert result.status == 1
-    assert fault in result.out + result.err
-    assert "STOPPED at: wait until the service is stable" in result.err
-    if deployment != "goes back":
-        assert "Essential container in task exited" in result.out
-        assert "envoy: STOPPED, health UNHEALTHY, exit code 78" in result.out
 
 
 def test_interrupted_by_hand_it_says_where_it_stopped(account: Account, tool: Tool, behaviour: Behaviour) -> None:
@@ -263,8 +261,8 @@ def test_the_installed_aws_does_the_same(account: Account, tool: Tool) -> None:
     assert account.service()["taskDefinition"] == account.par_revision
 
 
-def test_a_listener_comes_before_the_service(account: Account, tool: Tool) -> None:
+def test_a_listener_comes_before_the_service(applied: Result) -> None:
     """ECS refuses a target group that no load balancer uses; the stand-in for ECS does, too."""
-    calls = tool.run("apply", "--yes").changes
+    calls = applied.changes
     assert calls.index("elbv2 create-listener") < calls.index("ecs update-service")
     assert calls[0] == "ssm put-parameter", "what was there is recorded before the first change"

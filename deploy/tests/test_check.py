@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from moto.ec2.models import ec2_backends
@@ -14,6 +15,7 @@ from support import ecs_scheduler
 from support.account import ACCOUNT, TRUST, Account
 from support.ecs_scheduler import behaviour
 from support.names import REGION, SETTINGS
+from support.stages import Stages
 from support.tool import Result, Tool
 
 
@@ -71,6 +73,7 @@ def plant_wrong_things(account: Account, tool: Tool) -> None:
     service.deployment_controller = {"type": "CODE_DEPLOY"}
     service.launch_type = "EC2"
     service.desired_count = 0
+    service.deployments[0].update(rolloutState="FAILED", rolloutStateReason="tasks failed to start")
     service.task_definition = account.register_par("par-multi-agent:2.4.1", name="app")
     iam = account.client("iam")
     for_ec2 = json.dumps(TRUST).replace("ecs-tasks.amazonaws.com", "ec2.amazonaws.com")
@@ -91,10 +94,21 @@ WRONG_THINGS = Planted(
         ("FAULT", "A2A target group", "wrong-a2a is in vpc-", "make a target group in vpc-"),
         ("FAULT", "load balancer", "wrong-a2a in vpc-", "both must be in one VPC"),
         ("FAULT", "load balancer", "pixell-runtime-nlb is failed", "wait until it is active"),
-        ("FAULT", "REST target group", "wrong-rest is not what the service's container par answers on", "par:8080 in par-multi-agent-tg"),
+        (
+            "FAULT",
+            "REST target group",
+            "wrong-rest is not what the service's container par answers on",
+            "par:8080 in par-multi-agent-tg",
+        ),
         ("FAULT", "service", "is deployed by CODE_DEPLOY", "make a service with the ECS deployment controller"),
         ("FAULT", "service", "runs on EC2, not on Fargate", "made for Fargate alone"),
         ("FAULT", "service", "wants 0 tasks", "--desired-count 1"),
+        (
+            "FAULT",
+            "service",
+            "the deployment of pixell-runtime-multi-agent:2 has failed: tasks failed to start",
+            "a revision that works first",
+        ),
         ("FAULT", "present revision", "has no container par, it has: app", "deploy PAR as container par first"),
         ("FAULT", "task role", "may not be taken on by ECS tasks", "aws iam update-assume-role-policy"),
         ("FAULT", "service-linked role", "AWSServiceRoleForECS does not exist", "aws iam create-service-linked-role"),
@@ -110,10 +124,14 @@ WRONG_THINGS = Planted(
 def plant_network_faults(account: Account, tool: Tool) -> None:
     ec2 = account.client("ec2")
     rules = ec2.describe_security_groups(GroupIds=[account.task_group])["SecurityGroups"][0]["IpPermissions"]
-    ec2.revoke_security_group_ingress(GroupId=account.task_group, IpPermissions=[rule for rule in rules if rule["FromPort"] == 50051])
+    ec2.revoke_security_group_ingress(
+        GroupId=account.task_group, IpPermissions=[rule for rule in rules if rule["FromPort"] == 50051]
+    )
     # One of the load balancer's two subnets alone is not enough.
     account.let_in(account.task_group, 50051, "10.0.1.0/25")
-    subnet = ec2.create_subnet(VpcId=account.vpc, CidrBlock="10.0.3.0/24", AvailabilityZone=REGION + "c")["Subnet"]["SubnetId"]
+    subnet = ec2.create_subnet(VpcId=account.vpc, CidrBlock="10.0.3.0/24", AvailabilityZone=REGION + "c")["Subnet"][
+        "SubnetId"
+    ]
     account.moto_service().network_configuration["awsvpcConfiguration"]["subnets"].append(subnet)
     elbv2_backends[ACCOUNT][REGION].load_balancers[account.nlb].security_groups = [account.nlb_group]
     account.client("elbv2").create_listener(
@@ -134,43 +152,82 @@ NETWORK = Planted(
     plant=plant_network_faults,
     environment={"TEST_AWS_FAIL": "ssm get-parameter"},
     faults=[
-        ("FAULT", "security group", "the rules leave out its subnets 10.0.1.0/24, 10.0.2.0/24", "aws ec2 authorize-security-group-ingress"),
+        (
+            "FAULT",
+            "security group",
+            "the rules leave out its subnets 10.0.1.0/24, 10.0.2.0/24",
+            "aws ec2 authorize-security-group-ingress",
+        ),
         ("FAULT", "security group", "does not let 50051 in from the load balancer", "--port 50051 --source-group sg-"),
         ("FAULT", "callers", "lets nobody in on 50051", "aws ec2 authorize-security-group-ingress"),
-        ("FAULT", "zones", f"tasks may run in {REGION}c, where {SETTINGS['LOAD_BALANCER']} is not enabled", "aws elbv2 set-subnets"),
+        (
+            "FAULT",
+            "zones",
+            f"tasks may run in {REGION}c, where {SETTINGS['LOAD_BALANCER']} is not enabled",
+            "aws elbv2 set-subnets",
+        ),
         ("FAULT", "listener", "the one on 50051 speaks TLS, not TCP", "aws elbv2 delete-listener"),
         ("FAULT", "service", "a deployment of pixell-runtime-multi-agent:2 is under way", "wait for it"),
-        ("FAULT", "record", "cannot read /pixell-envoy/pixell-runtime-multi-agent/before: An error occurred (InjectedFailure)", "ssm:GetParameter"),
+        (
+            "FAULT",
+            "record",
+            "cannot read /pixell-envoy/pixell-runtime-multi-agent/before: An error occurred (InjectedFailure)",
+            "ssm:GetParameter",
+        ),
         ("note", "client addresses", "preserves them", ""),
         ("note", "execution role", "cannot tell whether it may read the secret", ""),
     ],
 )
 
 REFUSED = Planted(
-    environment={"TEST_AWS_FAIL": "ecr describe-repositories"},
-    faults=[("FAULT", "repository", "cannot look up pixell-envoy: An error occurred (InjectedFailure)", "ask for the right to make this call")],
+    environment={"TEST_AWS_FAIL": "ecr describe-repositories", "TEST_DOCKER_FAIL": "version"},
+    faults=[
+        (
+            "FAULT",
+            "repository",
+            "cannot look up pixell-envoy: An error occurred (InjectedFailure)",
+            "ask for the right to make this call",
+        ),
+        (
+            "FAULT",
+            "image",
+            "pixell-envoy:0.1.0-test is not pushed, and docker cannot build it now",
+            "is its service running",
+        ),
+        ("note", "more than one task", "a call that lands on a task without its agent gets NOT_FOUND", ""),
+    ],
 )
 
 ALL = {"nothing there": NOTHING_THERE, "wrong things": WRONG_THINGS, "network": NETWORK, "refused": REFUSED}
-CASES = [(name, *fault) for name, planted in ALL.items() for fault in planted.faults]
 
 
 @pytest.fixture(scope="module")
-def checked(account_builder: Account, aws_cli: object, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Result]:
+def checked(stages: Stages) -> Callable[[str], Result]:
     """Runs check once for all the faults of one planted account."""
     results: dict[str, Result] = {}
 
     def check(name: str) -> Result:
         if name not in results:
             planted = ALL[name]
-            account_builder.build()
-            tool = Tool(tmp_path_factory.mktemp("check"), account_builder.endpoint, aws_cli)  # type: ignore[arg-type]
+            stages.before()
+            tool = stages.new_tool()
             tool.settings.update(planted.settings)
-            planted.plant(account_builder, tool)
+            planted.plant(stages.account, tool)
             results[name] = tool.run("check", **planted.environment)
         return results[name]
 
     return check
+
+
+def grouped(name: str, *values: str) -> Any:
+    """Cases of one planted account belong to one process, where it is checked once."""
+    return pytest.param(
+        name, *values, id=f"{values[1]}: {values[2][:40]}" if values else name, marks=pytest.mark.xdist_group(name)
+    )
+
+
+EACH = [grouped(name) for name in ALL]
+CASES = [grouped(name, *fault) for name, planted in ALL.items() for fault in planted.faults]
 
 
 def entries(result: Result) -> list[tuple[str, str, str, str]]:
@@ -184,14 +241,18 @@ def entries(result: Result) -> list[tuple[str, str, str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "verdict", "subject", "text", "mend"), CASES, ids=[f"{case[2]}: {case[3][:40]}" for case in CASES])
-def test_fault_is_found(checked: Callable[[str], Result], name: str, verdict: str, subject: str, text: str, mend: str) -> None:
+@pytest.mark.parametrize(("name", "verdict", "subject", "text", "mend"), CASES)
+def test_fault_is_found(
+    checked: Callable[[str], Result], name: str, verdict: str, subject: str, text: str, mend: str
+) -> None:
     result = checked(name)
-    matching = [each for each in entries(result) if each[:2] == (verdict, subject) and text in each[2] and mend in each[3]]
+    matching = [
+        each for each in entries(result) if each[:2] == (verdict, subject) and text in each[2] and mend in each[3]
+    ]
     assert matching, str(result)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EACH)
 def test_faults_are_counted_and_are_the_exit_status(checked: Callable[[str], Result], name: str) -> None:
     result = checked(name)
     number = sum(verdict == "FAULT" for verdict, *_ in entries(result))
@@ -200,26 +261,33 @@ def test_faults_are_counted_and_are_the_exit_status(checked: Callable[[str], Res
     assert not result.changes
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EACH)
 def test_every_fault_says_how_to_mend_it(checked: Callable[[str], Result], name: str) -> None:
     assert all(mend for verdict, _, _, mend in entries(checked(name)) if verdict == "FAULT"), str(checked(name))
 
 
-def test_no_fault_beyond_the_planted(checked: Callable[[str], Result]) -> None:
-    for name, planted in ALL.items():
-        expected = {(subject, text) for _, subject, text, _ in planted.faults}
-        for verdict, subject, text, _ in entries(checked(name)):
-            if verdict == "FAULT":
-                assert any(subject == each and part in text for each, part in expected), f"{name}: {subject}: {text}"
+@pytest.mark.parametrize("name", EACH)
+def test_no_fault_beyond_the_planted(checked: Callable[[str], Result], name: str) -> None:
+    expected = {(subject, text) for _, subject, text, _ in ALL[name].faults}
+    for verdict, subject, text, _ in entries(checked(name)):
+        if verdict == "FAULT":
+            assert any(subject == each and part in text for each, part in expected), f"{name}: {subject}: {text}"
 
 
-def test_the_account_before_the_rollout_has_no_fault_by_hand(account: Account, tool: Tool) -> None:
-    before = account.state()
+def test_the_account_before_the_rollout_has_no_fault_by_hand(
+    account: Account, tool: Tool, before: dict[str, Any]
+) -> None:
     result = tool.run("check")
     assert result.status == 0, str(result)
     verdicts = {subject: verdict for verdict, subject, *_ in entries(result)}
-    assert {subject for subject, verdict in verdicts.items() if verdict == "apply"} == {"A2A health check", "listener", "repository", "image"}
-    assert set(verdicts.values()) == {"ok", "apply"}
+    assert {subject for subject, verdict in verdicts.items() if verdict == "apply"} == {
+        "A2A health check",
+        "listener",
+        "repository",
+        "image",
+    }
+    assert {subject for subject, verdict in verdicts.items() if verdict == "note"} == {"more than one task"}
+    assert set(verdicts.values()) == {"ok", "apply", "note"}
     assert account.state() == before
     assert not result.changes
 
@@ -234,11 +302,40 @@ def test_apply_and_plan_stop_at_a_fault_and_show_it(account: Account, tool: Tool
         assert not result.changes
 
 
-def test_expired_credentials_are_said_once(account: Account, tool: Tool) -> None:
-    result = tool.run("check", TEST_AWS_FAIL="sts get-caller-identity")
+EXPIRED = "ExpiredToken: The security token included in the request is expired"
+REFUSALS = {
+    "expired": (
+        {"TEST_AWS_FAIL": "sts get-caller-identity", "TEST_AWS_ERROR": EXPIRED},
+        "AWS does not accept the credentials: An error occurred (ExpiredToken)",
+        "log in, or set AWS_PROFILE",
+    ),
+    "none": (
+        {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+        "AWS does not accept the credentials: Unable to locate credentials",
+        "log in, or set AWS_PROFILE",
+    ),
+    "no such profile": (
+        {"AWS_PROFILE": "nobody"},
+        "AWS does not accept the credentials: The config profile (nobody) could not be found",
+        "log in, or set AWS_PROFILE",
+    ),
+    "unreachable": (
+        {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
+        'AWS cannot be reached: Could not connect to the endpoint URL: "http://127.0.0.1:1/"',
+        "VPN, proxy",
+    ),
+}
+
+
+@pytest.mark.parametrize(("environment", "fault", "mend"), REFUSALS.values(), ids=REFUSALS)
+def test_an_aws_that_does_not_answer_is_said_once(
+    account: Account, tool: Tool, environment: dict[str, str], fault: str, mend: str
+) -> None:
+    result = tool.run("check", **environment)
     assert result.status == 1
-    assert "AWS does not accept the credentials" in result.err
-    assert "AWS_PROFILE" in result.err
+    assert fault in result.err
+    assert mend in result.err.partition("\n  mend: ")[2]
+    assert result.out == ""
     assert result.aws_calls == ["sts get-caller-identity"]
 
 
@@ -264,6 +361,8 @@ def test_what_lets_the_load_balancer_in(account: Account, tool: Tool, source: st
     assert groups.get_security_group_from_id(account.task_group)
     found = {(verdict, text) for verdict, subject, text, _ in entries(tool.run("check")) if subject == "security group"}
     verdict, text = found.pop()
-    expected = {"group": "security group sg-", "prefix list": "names a prefix list"}.get(source, "to its subnets 10.0.1.0/24, 10.0.2.0/24")
+    expected = {"group": "security group sg-", "prefix list": "names a prefix list"}.get(
+        source, "to its subnets 10.0.1.0/24, 10.0.2.0/24"
+    )
     assert verdict == ("FAULT" if source == "prefix list" else "ok")
     assert expected in text

@@ -1,4 +1,4 @@
-"""The command line, the settings file, and what is missing on the machine: each fault is named before anything is looked up."""
+"""The command line, the settings and what the machine lacks: each fault is named before anything is looked up."""
 
 from __future__ import annotations
 
@@ -120,7 +120,11 @@ def test_settings_written_on_windows_are_read(account: Account, tool: Tool) -> N
     path = tool.settings_file()
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     done = subprocess.run(
-        [DEPLOY / "pixell-envoy", "--settings", path, "check"], env=tool.environment, capture_output=True, text=True, timeout=RUN_SECONDS
+        [DEPLOY / "pixell-envoy", "--settings", path, "check"],
+        env=tool.environment,
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -178,13 +182,18 @@ def test_the_tag_comes_from_the_commit_where_none_is_set(tool: Tool, account: Ac
     git: list[str | Path] = ["git", "-C", root, "-c", "user.name=t", "-c", "user.email=t@t"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *command], check=True)
-    commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        [*git, "rev-parse", "--short=12", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
     tool.settings["IMAGE_TAG"] = ""
 
     def plan() -> subprocess.CompletedProcess[str]:
         tool.aws_log.touch()
         return subprocess.run(
-            [deploy / "pixell-envoy", "--settings", tool.settings_file(), "plan"], env=tool.environment, capture_output=True, text=True
+            [deploy / "pixell-envoy", "--settings", tool.settings_file(), "plan"],
+            env=tool.environment,
+            capture_output=True,
+            text=True,
         )
 
     clean = plan()

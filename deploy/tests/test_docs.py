@@ -1,6 +1,6 @@
 """docs/deploy.md: its commands, run in its order, print what it shows; what it points to is there.
 
-    UPDATE_DOCS=yes pytest --numprocesses=0 test_docs.py    writes the outputs into the page anew
+UPDATE_DOCS=yes pytest --numprocesses=0 test_docs.py    writes the outputs into the page anew
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from support.account import ACCOUNT, Account
 from support.agents import Agent
 from support.envoy import Envoy
 from support.names import DEPLOY, ROOT
+from support.stages import Stages
 from support.tool import Result, Tool
 
 PAGE = ROOT / "docs/deploy.md"
@@ -19,13 +20,15 @@ BLOCK = re.compile(r"^```console\n\$ deploy/pixell-envoy (.+)\n((?:.*\n)*?)```$"
 
 
 def run(tool: Tool, command: str, envoy: Envoy) -> Result:
-    """The command as the page has it; what the page cannot show (a planted failure, the test's own addresses) is added here."""
+    """The command as the page has it, with what it cannot show: a planted failure, the test's own addresses."""
     words, _, remark = command.partition(" # ")
     arguments = words.split()
     environment = {}
     if "makes the listener is refused" in remark:
         environment["TEST_AWS_FAIL"] = "elbv2 create-listener"
-        environment["TEST_AWS_ERROR"] = "AccessDenied: you are not authorized to perform: elasticloadbalancing:CreateListener"
+        environment["TEST_AWS_ERROR"] = (
+            "AccessDenied: you are not authorized to perform: elasticloadbalancing:CreateListener"
+        )
     if arguments[0] in ("apply", "rollback") and "--yes" not in arguments:
         arguments.append("--yes")
     if arguments[0] == "verify":
@@ -55,8 +58,11 @@ def shown(result: Result, tool: Tool, envoy: Envoy) -> str:
     return text.strip("\n") + "\n"
 
 
-def test_every_command_prints_what_the_page_shows(account: Account, tool: Tool, envoy: Envoy) -> None:
-    agents = {"8f2c1d3e-0000-4000-8000-00000000000a": Agent("alpha is up"), "8f2c1d3e-0000-4000-8000-00000000000b": Agent("beta is up")}
+def test_every_command_prints_what_the_page_shows(account: Account, stages: Stages, tool: Tool, envoy: Envoy) -> None:
+    agents = {
+        "8f2c1d3e-0000-4000-8000-00000000000a": Agent("alpha is up"),
+        "8f2c1d3e-0000-4000-8000-00000000000b": Agent("beta is up"),
+    }
     envoy.push({id: agent.port for id, agent in agents.items()})
     tool.settings["IMAGE_TAG"] = "0.1.0-4f2a9c1d7e30"
     page = PAGE.read_text()
@@ -69,19 +75,24 @@ def test_every_command_prints_what_the_page_shows(account: Account, tool: Tool, 
             assert result.status == ("refused" in command), str(result)
             outputs[command] = shown(result, tool, envoy)
             if "refused" in command:
-                account.build()
+                stages.before()
     finally:
         for agent in agents.values():
             agent.stop()
     if os.environ.get("UPDATE_DOCS"):
-        PAGE.write_text(BLOCK.sub(lambda match: f"```console\n$ deploy/pixell-envoy {match[1]}\n{outputs[match[1]]}```", page))
+        PAGE.write_text(
+            BLOCK.sub(lambda match: f"```console\n$ deploy/pixell-envoy {match[1]}\n{outputs[match[1]]}```", page)
+        )
     for command, text in commands:
         assert outputs[command] == text, command
 
 
 def test_every_link_inside_the_page_leads_somewhere() -> None:
     page = PAGE.read_text()
-    titles = {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", page, re.M)}
+    titles = {
+        re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-")
+        for title in re.findall(r"^#+ (.+)$", page, re.M)
+    }
     for target in re.findall(r"\]\(#([\w-]+)\)", page):
         assert target in titles, target
 

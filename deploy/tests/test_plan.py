@@ -6,7 +6,7 @@ import re
 
 from support.account import ACCOUNT, DEAD_PATH, Account
 from support.names import REGION, SETTINGS
-from support.tool import Tool
+from support.tool import Result, Tool
 
 SERVICE = SETTINGS["SERVICE"]
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/pixell-envoy:0.1.0-test"
@@ -101,8 +101,8 @@ def test_the_plan_lists_exactly_the_changes_and_makes_none(account: Account, too
 
 def test_a_given_image_needs_no_repository_and_no_build(account: Account, tool: Tool) -> None:
     result = tool.run("plan", "--image", "registry.example/pixell-envoy@sha256:" + "0" * 64)
-    assert "image:" not in result.out
-    assert "repository:" not in result.out
+    headings = [line for line in result.out.splitlines() if re.fullmatch(r"[a-z ]+:", line)]
+    assert headings == ["health check:", "task definition:", "listener:", "service:"]
     assert f"envoy.image: (none) -> registry.example/pixell-envoy@sha256:{'0' * 64}" in result.out
 
 
@@ -114,8 +114,7 @@ def test_alarms_are_planned_only_when_asked_for(account: Account, tool: Tool) ->
     assert alarms.count("tells nobody") == 4
 
 
-def test_where_all_is_as_wanted_the_plan_is_empty(account: Account, tool: Tool) -> None:
-    assert tool.run("apply", "--yes").status == 0
+def test_where_all_is_as_wanted_the_plan_is_empty(account: Account, tool: Tool, applied: Result) -> None:
     result = tool.run("plan")
     assert result.out.splitlines()[1:] == ["", "Nothing to change."]
 
@@ -123,14 +122,19 @@ def test_where_all_is_as_wanted_the_plan_is_empty(account: Account, tool: Tool) 
 def test_a_listener_that_forwards_elsewhere_is_planned_with_its_price(account: Account, tool: Tool) -> None:
     other = account.target_group("old-router", "TCP", 50052)
     account.client("elbv2").create_listener(
-        LoadBalancerArn=account.nlb, Protocol="TCP", Port=50051, DefaultActions=[{"Type": "forward", "TargetGroupArn": other}]
+        LoadBalancerArn=account.nlb,
+        Protocol="TCP",
+        Port=50051,
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": other}],
     )
     result = tool.run("plan")
-    assert "pixell-runtime-nlb listener 50051: old-router -> pixell-runtime-a2a-tg (calls on it fail from here until" in result.out
+    assert (
+        "pixell-runtime-nlb listener 50051: old-router -> pixell-runtime-a2a-tg (calls on it fail from here until"
+        in result.out
+    )
 
 
-def test_the_plan_shows_a_single_changed_field(account: Account, tool: Tool) -> None:
-    assert tool.run("apply", "--yes").status == 0
+def test_the_plan_shows_a_single_changed_field(account: Account, tool: Tool, applied: Result) -> None:
     tool.settings["ENVOY_DRAIN_SECONDS"] = "45"
     result = tool.run("plan")
     fields = [line.strip() for line in result.out.splitlines() if line.startswith("    ")]
@@ -142,6 +146,15 @@ def test_what_cannot_be_seen_is_not_planned_on(account: Account, tool: Tool) -> 
     assert result.status == 1
     assert "FAULT  listener" in result.out
     assert "InjectedFailure" in result.out
+
+
+def test_nothing_is_rendered_from_what_is_not_there(account: Account, tool: Tool) -> None:
+    tool.settings["ADMIN_TOKEN_SECRET"] = "no-secret"
+    result = tool.run("render")
+    assert result.status == 1
+    assert result.out == ""
+    assert "there is no secret no-secret" in result.err
+    assert f"  mend: {tool.script()} --settings {tool.directory}/settings.env check says more" in result.err
 
 
 def test_render_prints_what_apply_registers(account: Account, tool: Tool) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from support.account import Account
 from support.names import SETTINGS
-from support.tool import Tool
+from support.tool import Result, Tool
 from test_apply import assert_applied
 
 
-def test_rollback_restores_what_was_there(account: Account, tool: Tool) -> None:
-    before = account.state()
-    assert tool.run("apply", "--yes", "--alarms").status == 0
+def test_rollback_restores_what_was_there(
+    account: Account, tool: Tool, before: dict[str, Any], applied_with_alarms: Result
+) -> None:
     assert account.state() != before
     result = tool.run("rollback", "--yes")
     assert result.status == 0, str(result)
@@ -27,8 +29,7 @@ def test_rollback_restores_what_was_there(account: Account, tool: Tool) -> None:
     assert_applied(account)
 
 
-def test_the_service_goes_back_first(account: Account, tool: Tool) -> None:
-    assert tool.run("apply", "--yes", "--alarms").status == 0
+def test_the_service_goes_back_first(account: Account, tool: Tool, applied_with_alarms: Result) -> None:
     assert tool.run("rollback", "--yes").changes == [
         "ecs update-service",
         "elbv2 delete-listener",
@@ -43,7 +44,10 @@ def test_the_service_goes_back_first(account: Account, tool: Tool) -> None:
 def test_a_listener_that_was_there_gets_its_target_back(account: Account, tool: Tool) -> None:
     other = account.target_group("old-router", "TCP", 50052)
     account.client("elbv2").create_listener(
-        LoadBalancerArn=account.nlb, Protocol="TCP", Port=50051, DefaultActions=[{"Type": "forward", "TargetGroupArn": other}]
+        LoadBalancerArn=account.nlb,
+        Protocol="TCP",
+        Port=50051,
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": other}],
     )
     before = account.state()
     assert tool.run("apply", "--yes").status == 0
@@ -52,8 +56,7 @@ def test_a_listener_that_was_there_gets_its_target_back(account: Account, tool: 
     assert account.state() == before
 
 
-def test_a_listener_that_others_have_changed_since_is_left_alone(account: Account, tool: Tool) -> None:
-    assert tool.run("apply", "--yes").status == 0
+def test_a_listener_that_others_have_changed_since_is_left_alone(account: Account, tool: Tool, applied: Result) -> None:
     other = account.target_group("others", "TCP", 50053)
     (listener,) = account.listeners()
     account.client("elbv2").modify_listener(
@@ -67,7 +70,14 @@ def test_a_listener_that_others_have_changed_since_is_left_alone(account: Accoun
 def test_alarms_that_were_there_before_stay(account: Account, tool: Tool) -> None:
     name = f"pixell-envoy-{SETTINGS['SERVICE']}-unhealthy-hosts"
     account.client("cloudwatch").put_metric_alarm(
-        AlarmName=name, Namespace="X", MetricName="X", Statistic="Sum", Period=60, EvaluationPeriods=1, Threshold=1, ComparisonOperator="GreaterThanThreshold"
+        AlarmName=name,
+        Namespace="X",
+        MetricName="X",
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="GreaterThanThreshold",
     )
     assert tool.run("apply", "--yes", "--alarms").status == 0
     assert len(account.state()["alarms"]) == 4
@@ -75,12 +85,13 @@ def test_alarms_that_were_there_before_stay(account: Account, tool: Tool) -> Non
     assert account.state()["alarms"] == [name]
 
 
-def test_to_a_revision_given(account: Account, tool: Tool) -> None:
-    assert tool.run("apply", "--yes").status == 0
+def test_to_a_revision_given(account: Account, tool: Tool, applied: Result) -> None:
     result = tool.run("rollback", "--yes", "--revision", "1")
     assert result.status == 0, str(result)
     assert account.service()["taskDefinition"] == account.first_revision
-    assert account.service_targets() == {("par", 8080, account.rest)}, "a revision without envoy has the REST target group alone"
+    assert account.service_targets() == {("par", 8080, account.rest)}, (
+        "a revision without envoy has the REST target group alone"
+    )
 
     result = tool.run("rollback", "--yes", "--revision", "3")
     assert result.status == 0, str(result)
@@ -108,8 +119,7 @@ def test_to_a_revision_that_does_not_exist(account: Account, tool: Tool) -> None
     assert result.changes == []
 
 
-def test_to_a_revision_that_is_deregistered(account: Account, tool: Tool) -> None:
-    assert tool.run("apply", "--yes").status == 0
+def test_to_a_revision_that_is_deregistered(account: Account, tool: Tool, applied: Result) -> None:
     account.client("ecs").deregister_task_definition(taskDefinition=account.par_revision)
     result = tool.run("rollback", "--yes")
     assert result.status == 1
@@ -117,8 +127,9 @@ def test_to_a_revision_that_is_deregistered(account: Account, tool: Tool) -> Non
     assert result.changes == []
 
 
-def test_after_a_rollback_it_does_not_undo_what_others_have_deployed(account: Account, tool: Tool) -> None:
-    assert tool.run("apply", "--yes").status == 0
+def test_after_a_rollback_it_does_not_undo_what_others_have_deployed(
+    account: Account, tool: Tool, applied: Result
+) -> None:
     assert tool.run("rollback", "--yes").status == 0
     newer = account.register_par("par-multi-agent:3.0.0")
     account.deploy_par(newer)
@@ -128,9 +139,8 @@ def test_after_a_rollback_it_does_not_undo_what_others_have_deployed(account: Ac
     assert result.changes == []
 
 
-def test_images_that_go_back_are_shown(account: Account, tool: Tool) -> None:
+def test_images_that_go_back_are_shown(account: Account, tool: Tool, applied: Result) -> None:
     """PAR was deployed anew after the rollout: going back takes that back, too, and says so."""
-    assert tool.run("apply", "--yes").status == 0
     tool.settings["PAR_IMAGE"] = "registry.example/par-multi-agent:3.0.0"
     assert tool.run("apply", "--yes", "--image", "registry.example/pixell-envoy:1").status == 0
     result = tool.run("rollback", "--yes", "--revision", "2")
@@ -147,10 +157,8 @@ def test_a_parameter_that_holds_no_record_is_refused(account: Account, tool: Too
         assert result.changes == []
 
 
-def test_it_works_from_another_machine(account: Account, tool: Tool) -> None:
+def test_it_works_from_another_machine(account: Account, tool: Tool, before: dict[str, Any], applied: Result) -> None:
     """All that is recorded is at AWS: a tool in another directory finds it."""
-    before = account.state()
-    assert tool.run("apply", "--yes").status == 0
     other = Tool(tool.directory / "elsewhere", tool.endpoint, tool.socket)
     assert other.run("rollback", "--yes").status == 0
     assert account.state() == before

@@ -1,12 +1,14 @@
-"""What shellcheck and a look at the sources tell: sound shell, every part in use, and no account written down anywhere."""
+"""What shellcheck and a look at the sources tell: sound shell, every part in use, no account written down anywhere."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from uuid import UUID
 
 import pytest
 
+from support.account import ACCOUNT
 from support.names import DEPLOY, ROOT, SETTINGS
 
 SCRIPTS = [DEPLOY / "pixell-envoy", *sorted((DEPLOY / "lib").glob("*.sh"))]
@@ -15,7 +17,10 @@ SCRIPTS = [DEPLOY / "pixell-envoy", *sorted((DEPLOY / "lib").glob("*.sh"))]
 def tracked(*patterns: str) -> list[str]:
     """Files of this repository, committed or not."""
     done = subprocess.run(
-        ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns], capture_output=True, text=True, check=True
+        ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
 
@@ -45,11 +50,34 @@ def test_no_file_is_too_long_to_read() -> None:
         assert len(path.read_text().splitlines()) < 300, path.name
 
 
-def test_no_account_number_and_no_arn_is_written_down() -> None:
-    for name in tracked("deploy", "docs/deploy.md"):
-        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1):
-            assert not re.search(r"(?<!\d)\d{12}(?!\d)", line), f"{name}:{number} holds what looks like an account number: {line}"
-            assert not re.search(r"arn:aws[\w-]*:\w+:[\w-]*:\d", line), f"{name}:{number} holds an ARN: {line}"
+ARN = re.compile(r"arn:aws[\w-]*:[\w-]*:[\w-]*:\d")
+# In all of the tree: such a number alone, or before a host name as in a registry's; here, anywhere.
+NUMBERS = {".": re.compile(r"(?<![\w.-])\d{12}(?![\w-])"), "deploy": re.compile(r"(?<!\d)\d{12}(?!\d)")}
+
+
+@pytest.mark.parametrize("where", NUMBERS)
+def test_no_account_number_and_no_arn_is_written_down(where: str) -> None:
+    names = tracked(where) + tracked("docs/deploy.md")
+    assert len(names) > 20
+    for name in names:
+        # A picture or an archive has no lines to read.
+        for number, line in enumerate((ROOT / name).read_text(errors="replace").splitlines(), 1):
+            found = NUMBERS[where].search(line)
+            assert found is None, f"{name}:{number} holds what looks like an account number: {line}"
+            assert not ARN.search(line), f"{name}:{number} holds an ARN: {line}"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (ACCOUNT, True),
+        (f"{ACCOUNT}.dkr.ecr.us-east-2.amazonaws.com/pixell-envoy", True),
+        (f"account={ACCOUNT},", True),
+        (str(UUID(int=1)), False),
+    ],
+)
+def test_an_account_number_would_be_told(text: str, told: bool) -> None:
+    assert (NUMBERS["."].search(text) is not None) == told
 
 
 def test_every_setting_is_known_and_used() -> None:

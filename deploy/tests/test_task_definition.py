@@ -1,4 +1,4 @@
-"""The task definition: valid by AWS's own model and Fargate's rules, true to the image, and steady when rendered again."""
+"""The task definition: valid by AWS's own model and Fargate's rules, true to the image, steady when rendered again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from botocore.validate import ParamValidator
 
 from support.account import Account
 from support.names import DEPLOY, ROOT
+from support.stages import Stages
 from support.tool import Tool
 
 DOCKERFILE = (ROOT / "Dockerfile.envoy").read_text()
@@ -21,18 +22,28 @@ DOCKERFILE = (ROOT / "Dockerfile.envoy").read_text()
 def enum_faults(shape: Any, value: Any, path: str = "") -> list[str]:
     """What ParamValidator leaves out: values that are none of those that AWS lists."""
     if shape.type_name == "structure":
-        return [fault for key, each in value.items() for fault in enum_faults(shape.members[key], each, f"{path}.{key}")]
+        return [
+            fault for key, each in value.items() for fault in enum_faults(shape.members[key], each, f"{path}.{key}")
+        ]
     if shape.type_name == "list":
-        return [fault for number, each in enumerate(value) for fault in enum_faults(shape.member, each, f"{path}[{number}]")]
+        return [
+            fault for number, each in enumerate(value) for fault in enum_faults(shape.member, each, f"{path}[{number}]")
+        ]
     allowed = shape.metadata.get("enum")
     return [f"{path}: {value} is none of {allowed}"] if allowed and value not in allowed else []
 
 
-@pytest.fixture
-def rendered(account: Account, tool: Tool) -> dict[str, Any]:
-    result = tool.run("render")
+@pytest.fixture(scope="module")
+def printed(stages: Stages) -> str:
+    """What render prints in the account before the rollout."""
+    result = stages.after("render")
     assert result.status == 0, str(result)
-    definition: dict[str, Any] = json.loads(result.out)
+    return result.out
+
+
+@pytest.fixture
+def rendered(printed: str) -> dict[str, Any]:
+    definition: dict[str, Any] = json.loads(printed)
     return definition
 
 
@@ -47,7 +58,9 @@ def container(definition: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def test_it_is_valid_by_the_services_own_model(rendered: dict[str, Any]) -> None:
-    shape = botocore.session.get_session().get_service_model("ecs").operation_model("RegisterTaskDefinition").input_shape
+    shape = (
+        botocore.session.get_session().get_service_model("ecs").operation_model("RegisterTaskDefinition").input_shape
+    )
     report = ParamValidator().validate(rendered, shape)
     assert not report.has_errors(), report.generate_report()
     assert enum_faults(shape, rendered) == []
@@ -152,7 +165,9 @@ def test_the_socket_directory_is_a_volume_that_the_image_owns(template: dict[str
 
 def test_the_variables_are_the_images(template: dict[str, Any]) -> None:
     """The entry point warns of a PIXELL_ variable that it does not know."""
-    known = set(re.findall(r'^pub const \w+: &str = "(PIXELL_\w+)";', (ROOT / "launcher/src/settings.rs").read_text(), re.M))
+    known = set(
+        re.findall(r'^pub const \w+: &str = "(PIXELL_\w+)";', (ROOT / "launcher/src/settings.rs").read_text(), re.M)
+    )
     envoy = container(template, "envoy")
     given = {item["name"] for item in envoy["environment"] + envoy["secrets"]}
     assert given <= known
@@ -164,7 +179,9 @@ def test_the_stop_timeout_leaves_room_after_the_drain(account: Account, tool: To
     envoy = container(json.loads(tool.run("render").out), "envoy")
     assert {"name": "PIXELL_DRAIN_SECONDS", "value": drain} in envoy["environment"]
     # The entry point gives Envoy twice this to end, once for SIGTERM and once for SIGKILL.
-    grace = re.search(r"END_GRACE: Duration = Duration::from_secs\((\d+)\)", (ROOT / "launcher/src/supervisor.rs").read_text())
+    grace = re.search(
+        r"END_GRACE: Duration = Duration::from_secs\((\d+)\)", (ROOT / "launcher/src/supervisor.rs").read_text()
+    )
     assert grace is not None
     assert int(drain) + 2 * int(grace[1]) < envoy["stopTimeout"] <= 120
 
@@ -191,7 +208,7 @@ def jq(program: str, value: Any, **files: Any) -> str:
 
 
 def as_ecs_gives_it_back(definition: dict[str, Any]) -> dict[str, Any]:
-    """The same definition in the words of describe-task-definition: defaults filled in, lists in another order, its own fields."""
+    """In the words of describe-task-definition: defaults filled in, lists in another order, fields of its own."""
     again: dict[str, Any] = json.loads(json.dumps(definition))
     for each in again["containerDefinitions"]:
         each["environment"].reverse()
@@ -202,7 +219,13 @@ def as_ecs_gives_it_back(definition: dict[str, Any]) -> dict[str, Any]:
         each.setdefault("mountPoints", [])
     for volume in again["volumes"]:
         volume["host"] = {}
-    again.update(taskDefinitionArn="arn", revision=9, status="ACTIVE", requiresAttributes=[{"name": "x"}], placementConstraints=[])
+    again.update(
+        taskDefinitionArn="arn",
+        revision=9,
+        status="ACTIVE",
+        requiresAttributes=[{"name": "x"}],
+        placementConstraints=[],
+    )
     again.update(compatibilities=["EC2", "FARGATE"], registeredAt=1.0, registeredBy="someone")
     return again
 
@@ -210,7 +233,7 @@ def as_ecs_gives_it_back(definition: dict[str, Any]) -> dict[str, Any]:
 def test_what_ecs_adds_is_no_change(rendered: dict[str, Any], template: dict[str, Any]) -> None:
     described = as_ecs_gives_it_back(rendered)
     assert jq("changes(.; $wanted)", described, wanted=rendered) == ""
-    filled = json.loads((jq("overlay($template)", described, template=fill(template, rendered))))
+    filled = json.loads(jq("overlay($template)", described, template=fill(template, rendered)))
     assert jq("changes(.; $wanted)", described, wanted=filled) == ""
 
 
@@ -241,7 +264,10 @@ def test_a_change_by_hand_is_seen(rendered: dict[str, Any], change: dict[str, An
 
 def test_a_template_that_names_an_unknown_value_is_refused() -> None:
     done = subprocess.run(
-        ["jq", "--argjson", "values", "{}", "-f", DEPLOY / "lib/fill.jq"], input='{"a": "${NOT_THERE}"}', capture_output=True, text=True
+        ["jq", "--argjson", "values", "{}", "-f", DEPLOY / "lib/fill.jq"],
+        input='{"a": "${NOT_THERE}"}',
+        capture_output=True,
+        text=True,
     )
     assert done.returncode != 0
     assert "the template names NOT_THERE, which has no value" in done.stderr

@@ -41,20 +41,23 @@ def agents() -> Iterator[dict[str, Agent]]:
         agent.stop()
 
 
-@pytest.fixture
-def applied(account: Account, tool: Tool) -> Tool:
-    """A tool whose account has been rolled out."""
-    assert tool.run("apply", "--yes", "--image", "registry.example/pixell-envoy:1").status == 0
-    return tool
-
-
 def verify(tool: Tool, envoy: Envoy, *options: str, **environment: str) -> Result:
-    return tool.run("verify", ALPHA, BETA, "--endpoint", envoy.endpoint, "--ready-url", f"{envoy.url}/ready", *options, **environment)
+    return tool.run(
+        "verify",
+        ALPHA,
+        BETA,
+        "--endpoint",
+        envoy.endpoint,
+        "--ready-url",
+        f"{envoy.url}/ready",
+        *options,
+        **environment,
+    )
 
 
-def test_a_sound_rollout_is_verified(applied: Tool, envoy: Envoy, agents: dict[str, Agent]) -> None:
+def test_a_sound_rollout_is_verified(tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]) -> None:
     envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
-    result = verify(applied, envoy)
+    result = verify(tool, envoy)
     assert result.status == 0, str(result)
     assert "ok     tasks                2 running pixell-runtime-multi-agent:3, container envoy HEALTHY" in result.out
     assert "ok     targets              pixell-runtime-a2a-tg: 2 healthy" in result.out
@@ -68,23 +71,29 @@ def test_a_sound_rollout_is_verified(applied: Tool, envoy: Envoy, agents: dict[s
     assert not result.changes
 
 
-def test_two_agents_may_differ_in_what_they_can_do(applied: Tool, envoy: Envoy, agents: dict[str, Agent]) -> None:
+def test_two_agents_may_differ_in_what_they_can_do(
+    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
+) -> None:
     envoy.push({ALPHA: agents["twin"].port, BETA: agents["other twin"].port})
-    result = verify(applied, envoy)
+    result = verify(tool, envoy)
     assert result.status == 0, str(result)
     assert "the two answer DescribeCapabilities differently" in result.out
 
 
-def test_agents_that_differ_only_in_their_clock_prove_nothing(applied: Tool, envoy: Envoy, agents: dict[str, Agent]) -> None:
+def test_agents_that_differ_only_in_their_clock_prove_nothing(
+    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
+) -> None:
     envoy.push({ALPHA: agents["same"].port, BETA: agents["same again"].port})
-    result = verify(applied, envoy)
+    result = verify(tool, envoy)
     assert result.status == 1
     assert "FAULT  agents               both ids got the same answers" in result.out
 
 
-def test_calls_that_do_not_go_by_id_are_found(applied: Tool, envoy: Envoy, agents: dict[str, Agent]) -> None:
+def test_calls_that_do_not_go_by_id_are_found(
+    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
+) -> None:
     """As if a plain TCP proxy stood in Envoy's place: everything reaches one agent."""
-    result = applied.run(
+    result = tool.run(
         "verify", ALPHA, BETA, "--endpoint", f"127.0.0.1:{agents['alpha'].port}", "--ready-url", f"{envoy.url}/ready"
     )
     assert result.status == 1
@@ -92,48 +101,58 @@ def test_calls_that_do_not_go_by_id_are_found(applied: Tool, envoy: Envoy, agent
     assert "FAULT  unknown id           got an answer" in result.out
 
 
-def test_an_id_without_a_route_is_named_with_its_status(applied: Tool, envoy: Envoy, agents: dict[str, Agent]) -> None:
+def test_an_id_without_a_route_is_named_with_its_status(
+    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
+) -> None:
+    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
     envoy.push({ALPHA: agents["alpha"].port})
-    result = verify(applied, envoy)
+    result = verify(tool, envoy)
     assert result.status == 1
     assert f"FAULT  agent {BETA}" in result.out
     assert f"NotFound: Deployment {BETA} not found or not ready" in result.out
 
 
-def test_a_map_that_is_pushed_late_is_waited_for(applied: Tool, envoy: Envoy, agents: dict[str, Agent]) -> None:
+def test_a_map_that_is_pushed_late_is_waited_for(
+    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
+) -> None:
     envoy.push({ALPHA: agents["alpha"].port})
-    applied.settings["VERIFY_TIMEOUT_SECONDS"] = "60"
     later = threading.Timer(6, lambda: envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port}))
     later.start()
-    result = verify(applied, envoy)
+    result = verify(tool, envoy)
     later.join()
     assert result.status == 0, str(result)
 
 
-def test_an_agent_that_is_gone_is_unavailable(applied: Tool, envoy: Envoy, agents: dict[str, Agent]) -> None:
+def test_an_agent_that_is_gone_is_unavailable(
+    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
+) -> None:
+    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
     gone = Agent("gone")
     gone.stop()
     envoy.push({ALPHA: agents["alpha"].port, BETA: gone.port})
-    result = verify(applied, envoy)
+    result = verify(tool, envoy)
     assert result.status == 1
     assert f"FAULT  agent {BETA}" in result.out
     assert "Unavailable" in result.out
 
 
-def test_nobody_at_the_endpoint(applied: Tool, envoy: Envoy) -> None:
-    result = applied.run("verify", ALPHA, BETA, "--endpoint", "127.0.0.1:1", "--ready-url", f"{envoy.url}/ready")
+def test_nobody_at_the_endpoint(tool: Tool, applied: Result, envoy: Envoy) -> None:
+    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
+    result = tool.run("verify", ALPHA, BETA, "--endpoint", "127.0.0.1:1", "--ready-url", f"{envoy.url}/ready")
     assert result.status == 1
     assert f"FAULT  agent {ALPHA}" in result.out
     assert "connection refused" in result.out
 
 
-def test_every_fault_at_aws_is_named(applied: Tool, behaviour: Behaviour, account: Account, envoy: Envoy, agents: dict[str, Agent]) -> None:
+def test_every_fault_at_aws_is_named(
+    tool: Tool, applied: Result, behaviour: Behaviour, account: Account, envoy: Envoy, agents: dict[str, Agent]
+) -> None:
     envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
-    applied.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
+    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
     behaviour.envoy_health = "UNHEALTHY"
     behaviour.target_state = "unhealthy"
     behaviour.task_revisions = [account.par_revision, str(account.service()["taskDefinition"])]
-    result = verify(applied, envoy)
+    result = verify(tool, envoy)
     assert result.status == 1
     assert "task0 runs pixell-runtime-multi-agent:2, wanted is pixell-runtime-multi-agent:3" in result.out
     assert "task1: container envoy is UNHEALTHY" in result.out
@@ -141,14 +160,17 @@ def test_every_fault_at_aws_is_named(applied: Tool, behaviour: Behaviour, accoun
     assert "127.0.0.2:8080 is unhealthy (Health checks failed)" in result.out
 
 
-def test_the_revision_may_be_given(applied: Tool, envoy: Envoy, agents: dict[str, Agent]) -> None:
+def test_the_revision_may_be_given(tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]) -> None:
+    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
     envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
-    result = verify(applied, envoy, "--revision", "2")
+    result = verify(tool, envoy, "--revision", "2")
     assert result.status == 1
     assert "task0 runs pixell-runtime-multi-agent:3, wanted is pixell-runtime-multi-agent:2" in result.out
 
 
-def test_before_the_rollout_it_says_that_there_is_no_envoy(account: Account, tool: Tool, envoy: Envoy, agents: dict[str, Agent]) -> None:
+def test_before_the_rollout_it_says_that_there_is_no_envoy(
+    account: Account, tool: Tool, envoy: Envoy, agents: dict[str, Agent]
+) -> None:
     envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
     tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
     result = verify(tool, envoy)
@@ -157,10 +179,12 @@ def test_before_the_rollout_it_says_that_there_is_no_envoy(account: Account, too
     assert "FAULT  targets              pixell-runtime-a2a-tg: no target is registered" in result.out
 
 
-def test_tasks_that_cannot_be_reached_from_here_are_left_to_ecs(applied: Tool, envoy: Envoy, agents: dict[str, Agent]) -> None:
+def test_tasks_that_cannot_be_reached_from_here_are_left_to_ecs(
+    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
+) -> None:
     """The stand-in's tasks have addresses at which nobody listens, as those of a VPC have from outside."""
     envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
-    result = applied.run("verify", ALPHA, BETA, "--endpoint", envoy.endpoint)
+    result = tool.run("verify", ALPHA, BETA, "--endpoint", envoy.endpoint)
     assert result.status == 0, str(result)
     for address in ("127.0.0.2", "127.0.0.3"):
         assert f"note   /ready               http://{address}:9901/ready cannot be reached from here" in result.out
@@ -186,10 +210,12 @@ def draining() -> Iterator[str]:
     server.server_close()
 
 
-def test_an_envoy_that_is_not_live_is_a_fault(applied: Tool, envoy: Envoy, agents: dict[str, Agent], draining: str) -> None:
+def test_an_envoy_that_is_not_live_is_a_fault(
+    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent], draining: str
+) -> None:
     envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
-    applied.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
-    result = applied.run("verify", ALPHA, BETA, "--endpoint", envoy.endpoint, "--ready-url", draining)
+    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
+    result = tool.run("verify", ALPHA, BETA, "--endpoint", envoy.endpoint, "--ready-url", draining)
     assert result.status == 1
     assert f"FAULT  /ready               {draining} says DRAINING" in result.out
 
@@ -221,7 +247,9 @@ def test_a_refused_call_is_what_the_metric_filter_counts(envoy: Envoy, agents: d
     paths = {"refused": {"x-deployment-id": BETA}, "passed": {"x-deployment-id": ALPHA}}
     for path, headers in paths.items():
         with contextlib.suppress(urllib.error.HTTPError, http.client.HTTPException, OSError):
-            urllib.request.urlopen(urllib.request.Request(f"http://{envoy.endpoint}/{path}", headers=headers), timeout=10).read()
+            urllib.request.urlopen(
+                urllib.request.Request(f"http://{envoy.endpoint}/{path}", headers=headers), timeout=10
+            ).read()
 
     def logged(path: str) -> dict[str, object]:
         deadline = time.monotonic() + 20

@@ -43,25 +43,32 @@ class Account:
     def client(self, service: str) -> Any:
         if service not in self.clients:
             self.clients[service] = boto3.client(
-                service, region_name=REGION, endpoint_url=self.endpoint, aws_access_key_id="test", aws_secret_access_key="test"
+                service,
+                region_name=REGION,
+                endpoint_url=self.endpoint,
+                aws_access_key_id="test",
+                aws_secret_access_key="test",
             )
         return self.clients[service]
 
     def build(self) -> None:
         moto_api_backend.reset()
-        ecs_scheduler.reset()
         self.build_network()
         self.build_load_balancing()
         self.build_roles()
         self.client("logs").create_log_group(logGroupName=SETTINGS["LOG_GROUP"])
-        self.client("secretsmanager").create_secret(Name=SETTINGS["ADMIN_TOKEN_SECRET"], SecretString="not-a-real-token")
+        self.client("secretsmanager").create_secret(
+            Name=SETTINGS["ADMIN_TOKEN_SECRET"], SecretString="not-a-real-token"
+        )
         self.build_service()
 
     def build_network(self) -> None:
         ec2 = self.client("ec2")
         self.vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         self.subnets = [
-            ec2.create_subnet(VpcId=self.vpc, CidrBlock=f"10.0.{number}.0/24", AvailabilityZone=REGION + zone)["Subnet"]["SubnetId"]
+            ec2.create_subnet(VpcId=self.vpc, CidrBlock=f"10.0.{number}.0/24", AvailabilityZone=REGION + zone)[
+                "Subnet"
+            ]["SubnetId"]
             for number, zone in ((1, "a"), (2, "b"))
         ]
         self.task_group = self.security_group("pixell-runtime-tasks")
@@ -71,12 +78,15 @@ class Account:
         self.let_in(self.task_group, 50051, "10.0.2.0/24")
 
     def security_group(self, name: str) -> str:
-        group: str = self.client("ec2").create_security_group(GroupName=name, Description=name, VpcId=self.vpc)["GroupId"]
+        group: str = self.client("ec2").create_security_group(GroupName=name, Description=name, VpcId=self.vpc)[
+            "GroupId"
+        ]
         return group
 
     def let_in(self, group: str, port: int, cidr: str) -> None:
         self.client("ec2").authorize_security_group_ingress(
-            GroupId=group, IpPermissions=[{"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": cidr}]}]
+            GroupId=group,
+            IpPermissions=[{"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": cidr}]}],
         )
 
     def build_load_balancing(self) -> None:
@@ -97,13 +107,16 @@ class Account:
             UnhealthyThresholdCount=3,
         )
         elb.create_listener(
-            LoadBalancerArn=alb, Protocol="HTTP", Port=80, DefaultActions=[{"Type": "forward", "TargetGroupArn": self.rest}]
+            LoadBalancerArn=alb,
+            Protocol="HTTP",
+            Port=80,
+            DefaultActions=[{"Type": "forward", "TargetGroupArn": self.rest}],
         )
 
     def load_balancer(self, name: str, kind: str) -> str:
-        arn: str = self.client("elbv2").create_load_balancer(Name=name, Type=kind, Scheme="internal", Subnets=self.subnets)[
-            "LoadBalancers"
-        ][0]["LoadBalancerArn"]
+        arn: str = self.client("elbv2").create_load_balancer(
+            Name=name, Type=kind, Scheme="internal", Subnets=self.subnets
+        )["LoadBalancers"][0]["LoadBalancerArn"]
         return arn
 
     def target_group(self, name: str, protocol: str, port: int, **more: Any) -> str:
@@ -116,7 +129,9 @@ class Account:
         iam = self.client("iam")
         for name in (SETTINGS["EXECUTION_ROLE"], SETTINGS["TASK_ROLE"]):
             iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))
-        iam.put_role_policy(RoleName=SETTINGS["EXECUTION_ROLE"], PolicyName="start", PolicyDocument=json.dumps(MAY_START))
+        iam.put_role_policy(
+            RoleName=SETTINGS["EXECUTION_ROLE"], PolicyName="start", PolicyDocument=json.dumps(MAY_START)
+        )
         # moto's create-service-linked-role gives it another name than AWS does.
         iam.create_role(RoleName="AWSServiceRoleForECS", AssumeRolePolicyDocument=json.dumps(TRUST))
 
@@ -137,7 +152,9 @@ class Account:
             desiredCount=2,
             launchType="FARGATE",
             loadBalancers=[{"targetGroupArn": self.rest, "containerName": "par", "containerPort": 8080}],
-            networkConfiguration={"awsvpcConfiguration": {"subnets": self.subnets, "securityGroups": [self.task_group]}},
+            networkConfiguration={
+                "awsvpcConfiguration": {"subnets": self.subnets, "securityGroups": [self.task_group]}
+            },
         )
         ecs_scheduler.settle(self.moto_service())
 
@@ -157,7 +174,11 @@ class Account:
             "secrets": [{"name": "PAR_DATABASE_URL", "valueFrom": "par/database-url"}],
             "logConfiguration": {
                 "logDriver": "awslogs",
-                "options": {"awslogs-group": SETTINGS["LOG_GROUP"], "awslogs-region": REGION, "awslogs-stream-prefix": "par"},
+                "options": {
+                    "awslogs-group": SETTINGS["LOG_GROUP"],
+                    "awslogs-region": REGION,
+                    "awslogs-stream-prefix": "par",
+                },
             },
         }
         arn: str = self.client("ecs").register_task_definition(
@@ -188,19 +209,28 @@ class Account:
     # What tests look at.
 
     def service(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.client("ecs").describe_services(cluster=SETTINGS["CLUSTER"], services=[SETTINGS["SERVICE"]])["services"][0]
+        found: dict[str, Any] = self.client("ecs").describe_services(
+            cluster=SETTINGS["CLUSTER"], services=[SETTINGS["SERVICE"]]
+        )["services"][0]
         return found
 
     def service_targets(self) -> set[tuple[str, int, str]]:
-        return {(item["containerName"], item["containerPort"], item["targetGroupArn"]) for item in self.service()["loadBalancers"]}
+        return {
+            (item["containerName"], item["containerPort"], item["targetGroupArn"])
+            for item in self.service()["loadBalancers"]
+        }
 
     def revision(self) -> dict[str, Any]:
         """The task definition that the service runs."""
-        found: dict[str, Any] = self.client("ecs").describe_task_definition(taskDefinition=self.service()["taskDefinition"])["taskDefinition"]
+        found: dict[str, Any] = self.client("ecs").describe_task_definition(
+            taskDefinition=self.service()["taskDefinition"]
+        )["taskDefinition"]
         return found
 
     def a2a_group(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.client("elbv2").describe_target_groups(TargetGroupArns=[self.a2a])["TargetGroups"][0]
+        found: dict[str, Any] = self.client("elbv2").describe_target_groups(TargetGroupArns=[self.a2a])["TargetGroups"][
+            0
+        ]
         return found
 
     def listeners(self) -> list[dict[str, Any]]:
@@ -210,7 +240,9 @@ class Account:
     def record(self) -> dict[str, Any] | None:
         ssm = self.client("ssm")
         try:
-            found: dict[str, Any] = json.loads(ssm.get_parameter(Name=SETTINGS["RECORD_PARAMETER"])["Parameter"]["Value"])
+            found: dict[str, Any] = json.loads(
+                ssm.get_parameter(Name=SETTINGS["RECORD_PARAMETER"])["Parameter"]["Value"]
+            )
         except ssm.exceptions.ParameterNotFound:
             return None
         return found
@@ -222,7 +254,11 @@ class Account:
         return {
             "taskDefinition": service["taskDefinition"],
             "targets": self.service_targets(),
-            "healthCheck": {name: value for name, value in group.items() if name.startswith(("HealthCheck", "Healthy", "Unhealthy", "Matcher"))},
+            "healthCheck": {
+                name: value
+                for name, value in group.items()
+                if name.startswith(("HealthCheck", "Healthy", "Unhealthy", "Matcher"))
+            },
             "listeners": [(each["Port"], each["Protocol"], each["DefaultActions"]) for each in self.listeners()],
             "desiredCount": service["desiredCount"],
             "network": service["networkConfiguration"],

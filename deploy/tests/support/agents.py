@@ -21,7 +21,9 @@ def generated() -> tuple[Any, Any]:
     """The messages and the service of harness/proto/agent.proto, generated anew."""
     if "agent_pb2" not in sys.modules:
         directory = tempfile.mkdtemp(prefix="pixell-agent-proto-")
-        status = protoc.main(["protoc", f"-I{PROTO}", f"--python_out={directory}", f"--grpc_python_out={directory}", "agent.proto"])
+        status = protoc.main(
+            ["protoc", f"-I{PROTO}", f"--python_out={directory}", f"--grpc_python_out={directory}", "agent.proto"]
+        )
         assert status == 0, f"protoc does not compile {PROTO}/agent.proto"
         sys.path.append(directory)
     return importlib.import_module("agent_pb2"), importlib.import_module("agent_pb2_grpc")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
@@ -30,7 +30,8 @@ describe_services = EC2ContainerServiceBackend.describe_services
 class Behaviour:
     """How the fakes act; a test changes it."""
 
-    # works, fails (ECS gives the deployment up), sticks (it never ends), goes back (ECS returns to the old revision by itself)
+    # works, fails (ECS gives the deployment up), sticks (it never ends),
+    # goes back (ECS returns to the old revision by itself)
     deployment: str = "works"
     # What the health of container envoy and of every target is said to be.
     envoy_health: str = "HEALTHY"
@@ -51,7 +52,7 @@ def reset() -> None:
 
 
 def new_deployment(service: Service, status: str, running: int, state: str) -> dict[str, Any]:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     return {
         "id": f"ecs-svc/{status.lower()}",
         "status": status,
@@ -76,20 +77,34 @@ def settle(service: Service) -> None:
 
 def scheduled_update_service(backend: EC2ContainerServiceBackend, properties: dict[str, Any]) -> Service:
     for item in properties.get("load_balancers") or []:
-        group = elbv2_backends[backend.account_id][backend.region_name].target_groups[item["targetGroupArn"]]
-        if not group.load_balancer_arns:
-            raise InvalidParameterException(f"The target group with targetGroupArn {group.arn} does not have an associated load balancer.")
+        arn = item["targetGroupArn"]
+        if not has_load_balancer(elbv2_backends[backend.account_id][backend.region_name], arn):
+            raise InvalidParameterException(
+                f"The target group with targetGroupArn {arn} does not have an associated load balancer."
+            )
     revision = properties.get("task_definition")
     if revision and backend.describe_task_definition(revision).status != "ACTIVE":
         raise EcsClientException("TaskDefinition is inactive")
     service: Service = backend.services[f"{properties['cluster']}:{properties['service']}"]
     before = (service.task_definition, list(service.load_balancers))
+    forced = properties.get("force_new_deployment")
     update_service(backend, properties)
-    if before != (service.task_definition, service.load_balancers):
+    if forced or before != (service.task_definition, service.load_balancers):
         old = dict(service.deployments[0], status="ACTIVE")
         service.deployments = [new_deployment(service, "PRIMARY", 0, "IN_PROGRESS"), old]
         service.running_count, service.pending_count = service.desired_count, service.desired_count
     return service
+
+
+def has_load_balancer(backend: ELBv2Backend, target_group_arn: str) -> bool:
+    """Asked of the listeners: moto's own note of it is not kept when a listener is changed."""
+    actions = [
+        action.data
+        for load_balancer in backend.load_balancers.values()
+        for listener in load_balancer.listeners.values()
+        for action in listener.default_actions
+    ]
+    return any(target_group_arn in backend._get_target_group_arns_from(action) for action in actions)
 
 
 def scheduled_describe_services(
@@ -127,7 +142,7 @@ def advance(service: Service) -> None:
 
 
 def event(message: str) -> dict[str, Any]:
-    return {"id": str(len(message)), "createdAt": datetime.now(timezone.utc), "message": message}
+    return {"id": str(len(message)), "createdAt": datetime.now(UTC), "message": message}
 
 
 def running_revisions(service: Service) -> list[str]:
@@ -145,7 +160,10 @@ def list_tasks(backend: EC2ContainerServiceBackend, *arguments: Any, **_: Any) -
     if "STOPPED" in arguments:
         arns = [f"{the_service(backend).arn}/stopped{number}" for number in range(behaviour.stopped_tasks)]
     else:
-        arns = [f"{the_service(backend).arn}/task{number}" for number, _ in enumerate(running_revisions(the_service(backend)))]
+        arns = [
+            f"{the_service(backend).arn}/task{number}"
+            for number, _ in enumerate(running_revisions(the_service(backend)))
+        ]
     return [SimpleNamespace(task_arn=arn) for arn in arns]
 
 
@@ -174,16 +192,25 @@ def describe_task(backend: EC2ContainerServiceBackend, arn: str) -> dict[str, An
         "taskDefinitionArn": revision,
         "lastStatus": "RUNNING",
         "attachments": [
-            {"type": "ElasticNetworkInterface", "details": [{"name": "privateIPv4Address", "value": f"127.0.0.{number + 2}"}]}
+            {
+                "type": "ElasticNetworkInterface",
+                "details": [{"name": "privateIPv4Address", "value": f"127.0.0.{number + 2}"}],
+            }
         ],
         "containers": [
-            {"name": name, "lastStatus": "RUNNING", "healthStatus": behaviour.envoy_health if name == "envoy" else "UNKNOWN"}
+            {
+                "name": name,
+                "lastStatus": "RUNNING",
+                "healthStatus": behaviour.envoy_health if name == "envoy" else "UNKNOWN",
+            }
             for name in names
         ],
     }
 
 
-def describe_target_health(backend: ELBv2Backend, target_group_arn: str, targets: list[dict[str, Any]]) -> list[FakeHealthStatus]:
+def describe_target_health(
+    backend: ELBv2Backend, target_group_arn: str, targets: list[dict[str, Any]]
+) -> list[FakeHealthStatus]:
     from moto.ecs.models import ecs_backends
 
     service = the_service(ecs_backends[backend.account_id][backend.region_name])
@@ -209,7 +236,9 @@ def simulate_principal_policy(response: IamResponse) -> ActionResult:
                 {
                     "EvalActionName": action,
                     "EvalResourceName": resource,
-                    "EvalDecision": "allowed" if any(allows(each, action, resource) for each in statements) else "implicitDeny",
+                    "EvalDecision": "allowed"
+                    if any(allows(each, action, resource) for each in statements)
+                    else "implicitDeny",
                 }
                 for action in response._get_param("ActionNames")
                 for resource in response._get_param("ResourceArns")
@@ -220,9 +249,15 @@ def simulate_principal_policy(response: IamResponse) -> ActionResult:
 
 def allows(statement: dict[str, Any], action: str, resource: str) -> bool:
     def matches(patterns: str | list[str], value: str) -> bool:
-        return any(fnmatch.fnmatch(value, pattern) for pattern in ([patterns] if isinstance(patterns, str) else patterns))
+        return any(
+            fnmatch.fnmatch(value, pattern) for pattern in ([patterns] if isinstance(patterns, str) else patterns)
+        )
 
-    return statement["Effect"] == "Allow" and matches(statement["Action"], action) and matches(statement["Resource"], resource)
+    return (
+        statement["Effect"] == "Allow"
+        and matches(statement["Action"], action)
+        and matches(statement["Resource"], resource)
+    )
 
 
 FAKES = {

@@ -1,6 +1,9 @@
-"""Stands on the PATH as `docker`. Builds nothing and notes each call; `push` lists the image in moto's registry, as a push to ECR would.
+"""Stands on the PATH as `docker`. Builds nothing and notes each call; `push` lists the image in moto's registry.
 
-Environment: TEST_DOCKER_LOG, a file, one call a line; TEST_DOCKER_FAIL, the subcommand that fails; AWS_ENDPOINT_URL, moto's address.
+Environment:
+TEST_DOCKER_LOG    a file: every call is noted there, one a line
+TEST_DOCKER_FAIL   the subcommand that fails
+AWS_ENDPOINT_URL   moto's address
 """
 
 import hashlib
@@ -34,6 +37,8 @@ def put_image(reference: str) -> None:
 
 
 def main() -> int:
+    if sys.argv[1] == "version":
+        return int("version" == os.environ.get("TEST_DOCKER_FAIL"))
     with open(os.environ["TEST_DOCKER_LOG"], "a", encoding="utf-8") as log:
         log.write(" ".join(sys.argv[1:]) + "\n")
     if sys.argv[1] == os.environ.get("TEST_DOCKER_FAIL"):

@@ -1,11 +1,14 @@
-"""deploy/pixell-envoy as a test runs it: with the real AWS CLI pointed at moto's server, and a docker that builds nothing."""
+"""deploy/pixell-envoy as a test runs it: the real AWS CLI pointed at moto's server, a docker that builds nothing."""
 
 from __future__ import annotations
 
+import ast
+import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .names import DEPLOY
 
@@ -32,7 +35,12 @@ class Tool:
         self.put("docker", "fake_docker.py")
         (self.bin / "grpcurl").symlink_to(VENV / "grpcurl")
         self.aws_log, self.docker_log = self.directory / "aws.log", self.directory / "docker.log"
-        self.settings = {"IMAGE_TAG": "0.1.0-test", "POLL_SECONDS": "0.05", "STABLE_TIMEOUT_SECONDS": "20", "VERIFY_TIMEOUT_SECONDS": "3"}
+        self.settings = {
+            "IMAGE_TAG": "0.1.0-test",
+            "POLL_SECONDS": "0.05",
+            "STABLE_TIMEOUT_SECONDS": "120",
+            "VERIFY_TIMEOUT_SECONDS": "60",
+        }
         self.environment = {
             "PATH": f"{self.bin}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.directory),
@@ -65,7 +73,7 @@ class Tool:
     def script(self) -> Path:
         return DEPLOY / "pixell-envoy"
 
-    def run(self, *arguments: str, stdin: str | None = "", **environment: str) -> "Result":
+    def run(self, *arguments: str, stdin: str | None = "", **environment: str) -> Result:
         """Runs a command to its end, with `environment` added."""
         self.aws_log.write_text("")
         self.docker_log.write_text("")
@@ -78,8 +86,8 @@ class Tool:
             timeout=RUN_SECONDS,
             cwd=self.directory,
         )
-        lines = self.aws_log.read_text().splitlines()
-        calls = [" ".join(line.split(" ")[:2]) for line in lines if "--generate-cli-skeleton" not in line]
+        calls: list[list[str]] = [ast.literal_eval(line) for line in self.aws_log.read_text().splitlines()]
+        calls = [words for words in calls if "--generate-cli-skeleton" not in words]
         return Result(done.returncode, done.stdout, done.stderr, calls, self.docker_log.read_text().splitlines())
 
 
@@ -94,11 +102,22 @@ class Result:
     status: int
     out: str
     err: str
-    aws_calls: list[str]
+    # The words of each, from the service on.
+    aws_log: list[list[str]]
     docker_calls: list[str]
 
     def __str__(self) -> str:
         return f"exit status {self.status}\n--- stdout\n{self.out}--- stderr\n{self.err}"
+
+    @property
+    def aws_calls(self) -> list[str]:
+        """The calls, as "<service> <operation>"."""
+        return [" ".join(words[:2]) for words in self.aws_log]
+
+    def requests(self, call: str) -> list[dict[str, Any]]:
+        """What was sent in calls of that name as `--cli-input-json`."""
+        sent = [words for words in self.aws_log if words[:2] == call.split()]
+        return [json.loads(words[words.index("--cli-input-json") + 1]) for words in sent]
 
     @property
     def changes(self) -> list[str]:
