@@ -92,6 +92,20 @@ pub(super) const SUITES: &[Suite] = &[
         command: peers,
     },
     Suite {
+        name: "deploy",
+        about: "the rollout: its form and types, and the script with the real AWS CLI against a stand-in for AWS",
+        needs: &[
+            Need::Modules,
+            Need::Envoy,
+            Need::Debian { program: "curl", package: "curl" },
+            Need::Debian { program: "git", package: "git" },
+            Need::Debian { program: "jq", package: "jq" },
+            Need::Debian { program: "shellcheck", package: "shellcheck" },
+        ],
+        runner: Runner::Pytest,
+        command: deploy,
+    },
+    Suite {
         name: "demo",
         about: "the demo: two agents answer by id through Envoy",
         needs: &[Need::Modules, Need::Envoy],
@@ -205,6 +219,20 @@ fn peers() -> Result<Command> {
     Ok(tool("pytest"))
 }
 
+fn deploy() -> Result<Command> {
+    const REQUIREMENTS: &str = "deploy/tests/requirements.txt";
+    let programs = python::environment("venv-deploy", &["--requirement", REQUIREMENTS], &[REQUIREMENTS])?;
+    let tool = |name: &str| {
+        let mut tool = program(&programs.join(name).to_string_lossy());
+        tool.current_dir(workspace::root().join("deploy/tests"));
+        tool
+    };
+    run(tool("ruff").args(["format", "--check", "."]))?;
+    run(tool("ruff").args(["check", "."]))?;
+    run(&mut tool("mypy"))?;
+    Ok(tool("pytest"))
+}
+
 fn scripts() -> Result<Command> {
     // The files of deploy/lib are one program with deploy/pixell-envoy, and looked at with it.
     let listing = [
@@ -220,7 +248,8 @@ fn scripts() -> Result<Command> {
     ];
     let listed = read(program("git").args(listing))?;
     let mut shellcheck = program("shellcheck");
-    shellcheck.args(listed.lines());
+    // Without this, a file that another one sources is read but its faults are not told.
+    shellcheck.arg("--check-sourced").args(listed.lines());
     Ok(shellcheck)
 }
 
