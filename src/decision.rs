@@ -47,7 +47,9 @@ pub fn decide(
     fallback_port: Option<u16>,
 ) -> Decision<'_> {
     // The map holds ids alone, so bytes that are in it are one, and most requests need no look at each byte.
-    if let Some(Route { port, state: RouteState::Active }) = header.and_then(&find) {
+    if let Some(Route { port, state: RouteState::Active }) =
+        header.filter(|header| header.len() <= DeploymentId::MAX_LEN).and_then(&find)
+    {
         return Decision::Forward { port };
     }
     let id = match deployment_id(header) {

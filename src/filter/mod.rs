@@ -13,7 +13,7 @@ use proxy_wasm::types::LogLevel;
 /// Makes this VM a router: the data path.
 pub fn start_router() {
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| Box::new(router::RouterRoot));
+    proxy_wasm::set_root_context(|_| Box::new(router::RouterRoot::default()));
 }
 
 /// Makes this VM an admin: the route API.

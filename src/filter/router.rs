@@ -1,7 +1,7 @@
 //! The data path: one header read, one signal read and one foreign call for each request that is forwarded.
 //!
-//! The router keeps nothing about a stream, so all streams of a VM share one context: the build makes the module so
-//! (`modules/trim`), and Envoy enters it once a request instead of three times.
+//! The router keeps nothing about a stream, so all streams of a plugin share one context: the build makes the module so
+//! (`modules/trim`), and nothing is created and freed for a stream.
 
 use super::host::{self, HostData, Signal};
 use super::metrics::RouterMetrics;
@@ -14,15 +14,26 @@ use crate::upstream::{self, Argument};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType, GrpcStatusCode};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 thread_local! {
-    static ROUTERS: RefCell<Vec<Rc<Router>>> = const { RefCell::new(Vec::new()) };
+    /// What this VM's worker knows of the map; the same for all plugins.
+    static WORKER: RefCell<Worker> = RefCell::default();
 }
 
-/// One configuration of the filter in this VM.
-pub(super) struct RouterRoot;
+#[derive(Default)]
+struct Worker {
+    cache: RouteCache,
+    argument: Argument,
+}
+
+/// A plugin: one configuration of the filter in this VM.
+#[derive(Default)]
+pub(super) struct RouterRoot {
+    /// Shared with the streams' context, which is created before the configuration is there.
+    router: Rc<OnceCell<Router>>,
+}
 
 impl Context for RouterRoot {}
 
@@ -31,7 +42,8 @@ impl RootContext for RouterRoot {
         match RouterConfig::parse(&host::plugin_configuration()) {
             Ok(config) => {
                 prepare(&HostData);
-                Rc::new(Router::new(config)).take_its_place();
+                // Envoy configures a root context once; another configuration gets another one.
+                self.router.get_or_init(|| Router::new(&config));
                 true
             }
             Err(error) => {
@@ -42,7 +54,7 @@ impl RootContext for RouterRoot {
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(RouterStream))
+        Some(Box::new(RouterStream { router: Rc::clone(&self.router) }))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -50,15 +62,17 @@ impl RootContext for RouterRoot {
     }
 }
 
-/// Any stream: what it needs is in the router of its plugin.
-struct RouterStream;
+/// Any stream of a plugin.
+struct RouterStream {
+    router: Rc<OnceCell<Router>>,
+}
 
 impl Context for RouterStream {}
 
 impl HttpContext for RouterStream {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        // Envoy sends no stream to a VM that was not configured.
-        let Some(router) = Router::current() else { return respond(Rejection::Internal) };
+        // Envoy sends no stream to a plugin that was not configured.
+        let Some(router) = self.router.get() else { return respond(Rejection::Internal) };
         #[cfg(feature = "test-trap")]
         if host::request_header("x-test-trap").is_some() {
             std::process::abort();
@@ -68,70 +82,33 @@ impl HttpContext for RouterStream {
     }
 }
 
-/// One worker's router.
 struct Router {
-    /// The plugin whose configuration this is.
-    plugin: Plugin,
     /// The property paths of the headers that may carry the id.
     id_headers: Vec<String>,
     fallback_port: Option<u16>,
     signal: Signal,
     metrics: RouterMetrics,
-    worker: RefCell<Worker>,
-}
-
-/// By what Envoy tells the plugins of one VM apart: `name` and `root_id` of the plugin's configuration.
-#[derive(PartialEq, Eq)]
-struct Plugin(Option<Vec<u8>>, Option<Vec<u8>>);
-
-impl Plugin {
-    fn current() -> Self {
-        Self(host::property("plugin_name"), host::property("plugin_root_id"))
-    }
-}
-
-#[derive(Default)]
-struct Worker {
-    cache: RouteCache,
-    argument: Argument,
 }
 
 impl Router {
-    fn new(config: RouterConfig) -> Self {
+    fn new(config: &RouterConfig) -> Self {
         Self {
-            plugin: Plugin::current(),
             id_headers: config.id_headers.iter().map(|name| host::header_path(name)).collect(),
             fallback_port: config.fallback_port,
             signal: Signal::open(),
             metrics: RouterMetrics::define(),
-            worker: RefCell::default(),
         }
     }
 
-    /// Serves the streams of its plugin from now on, in the place of the router before it: a listener that is updated brings its
-    /// plugin a new configuration.
-    fn take_its_place(self: Rc<Self>) {
-        ROUTERS.with_borrow_mut(|routers| {
-            routers.retain(|other| other.plugin != self.plugin);
-            routers.push(self);
-        });
-    }
-
-    /// The router of the stream that Envoy has called for.
-    fn current() -> Option<Rc<Self>> {
-        ROUTERS.with_borrow(|routers| match routers.as_slice() {
-            [only] => Some(Rc::clone(only)),
-            several => {
-                let plugin = Plugin::current();
-                several.iter().find(|router| router.plugin == plugin).cloned()
-            }
+    fn decide(&self, header: Option<&[u8]>) -> Action {
+        WORKER.with(|worker| match worker.try_borrow_mut() {
+            Ok(mut worker) => self.decide_by(&mut worker, header),
+            // Host calls may enter the guest again, but only to allocate: nobody else can hold the worker's state.
+            Err(_) => self.reject(Rejection::Internal),
         })
     }
 
-    fn decide(&self, header: Option<&[u8]>) -> Action {
-        // Host calls may enter the guest again, but only to allocate: nobody else can hold the worker's state.
-        let Ok(mut worker) = self.worker.try_borrow_mut() else { return self.reject(Rejection::Internal) };
-        let Worker { cache, argument } = &mut *worker;
+    fn decide_by(&self, Worker { cache, argument }: &mut Worker, header: Option<&[u8]>) -> Action {
         if cache.refresh(&HostData, &self.signal) {
             self.metrics.refreshed();
         }

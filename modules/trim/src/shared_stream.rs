@@ -1,28 +1,27 @@
-//! One context for all streams of a VM.
+//! One context for all streams of a plugin.
 //!
-//! The SDK keeps a context for each stream, for which Envoy enters the module when the stream begins and again when it ends. A
-//! filter that keeps nothing about a stream pays for that and gets nothing. Here two callbacks are wrapped: the context of a
-//! single stream is created with the first root context, streams get none, and each request's headers are handed to that one. What
-//! host calls act on is not decided by it: Envoy knows which stream it has called for.
+//! The SDK keeps a context for each stream, which it has to be told to free: Envoy enters the module once more for it. A filter that
+//! keeps nothing about a stream pays for that and gets nothing. Here two callbacks are wrapped: a single stream's context is created
+//! together with each root context, streams get none, and a request's headers are handed to that of their root. Envoy creates a
+//! stream's context right before it hands over the headers (`Context::decodeHeaders`), so the root that was named last is theirs.
+//! What host calls act on is not decided by it: Envoy knows which stream it has called for.
 
 use anyhow::{Context, Result};
-use walrus::ir::{UnaryOp, Value};
-use walrus::{ConstExpr, FunctionBuilder, FunctionId, Module, ValType};
-
-/// The number that the shared context has for the SDK. Envoy counts its contexts up from 1 and never comes here.
-const SHARED: i32 = -1;
+use walrus::ir::{BinaryOp, UnaryOp, Value};
+use walrus::{ConstExpr, FunctionBuilder, FunctionId, GlobalId, Module, ValType};
 
 const CREATE: &str = "proxy_on_context_create";
 const HEADERS: &str = "proxy_on_request_headers";
 
-/// Has all streams of `module` share one context.
+/// Has the streams of each root of `module` share one context.
 ///
 /// # Errors
 /// Where `module` does not export the two callbacks.
 pub(crate) fn share(module: &mut Module) -> Result<()> {
     let (create, headers) = (exported(module, CREATE)?, exported(module, HEADERS)?);
-    let create = create_wrapper(module, create);
-    let headers = headers_wrapper(module, headers);
+    let current = module.globals.add_local(ValType::I32, true, false, ConstExpr::Value(Value::I32(0)));
+    let create = create_wrapper(module, create, current);
+    let headers = headers_wrapper(module, headers, current);
     for (name, function) in [(CREATE, create), (HEADERS, headers)] {
         module.exports.remove(name)?;
         module.exports.add(name, function);
@@ -34,36 +33,31 @@ fn exported(module: &Module, name: &str) -> Result<FunctionId> {
     module.exports.get_func(name).with_context(|| format!("the module does not export the function {name}"))
 }
 
-/// `(context, root)`: a root context is created as ever, the first one together with the shared stream.
-fn create_wrapper(module: &mut Module, create: FunctionId) -> FunctionId {
-    let is_there = module.globals.add_local(ValType::I32, true, false, ConstExpr::Value(Value::I32(0)));
+/// `(context, root)`: a root context is created as ever, and with it the context of its streams, whose number for the SDK is the
+/// complement of the root's. Of a stream only its root is noted.
+fn create_wrapper(module: &mut Module, create: FunctionId, current: GlobalId) -> FunctionId {
     let (context, root) = (module.locals.add(ValType::I32), module.locals.add(ValType::I32));
     let mut builder = FunctionBuilder::new(&mut module.types, &[ValType::I32, ValType::I32], &[]);
     builder.func_body().local_get(root).unop(UnaryOp::I32Eqz).if_else(
         None,
-        |first| {
-            first.local_get(context).i32_const(0).call(create);
-            first.global_get(is_there).unop(UnaryOp::I32Eqz).if_else(
-                None,
-                |shared| {
-                    shared.i32_const(1).global_set(is_there);
-                    shared.i32_const(SHARED).local_get(context).call(create);
-                },
-                |_| {},
-            );
+        |created| {
+            created.local_get(context).i32_const(0).call(create);
+            created.local_get(context).i32_const(-1).binop(BinaryOp::I32Xor).local_get(context).call(create);
         },
-        |_| {},
+        |stream| {
+            stream.local_get(root).i32_const(-1).binop(BinaryOp::I32Xor).global_set(current);
+        },
     );
     builder.finish(vec![context, root], &mut module.funcs)
 }
 
-/// `(context, headers, end of stream) -> action`: whichever the stream, the shared context decides.
-fn headers_wrapper(module: &mut Module, headers: FunctionId) -> FunctionId {
+/// `(context, headers, end of stream) -> action`: the context of the root that was named last decides.
+fn headers_wrapper(module: &mut Module, headers: FunctionId, current: GlobalId) -> FunctionId {
     let parameters = [ValType::I32; 3];
     let arguments = parameters.map(|kind| module.locals.add(kind));
     let [_, count, end] = arguments;
     let mut builder = FunctionBuilder::new(&mut module.types, &parameters, &[ValType::I32]);
-    builder.func_body().i32_const(SHARED).local_get(count).local_get(end).call(headers);
+    builder.func_body().global_get(current).local_get(count).local_get(end).call(headers);
     builder.finish(arguments.to_vec(), &mut module.funcs)
 }
 
@@ -91,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_come_and_go_in_one_context() {
+    fn streams_come_and_go_in_the_context_of_their_root() {
         let engine = Engine::default();
         let module = wasmi::Module::new(&engine, shared(SDK).unwrap()).unwrap();
         let mut linker = Linker::<Seen>::new(&engine);
@@ -110,16 +104,20 @@ mod tests {
         create.call(&mut store, (1, 0)).unwrap();
         create.call(&mut store, (2, 1)).unwrap();
         assert_eq!(headers.call(&mut store, (2, 8, 1)).unwrap(), 9);
-        // Another configuration, and a stream of it.
+        // Another root and a stream of it, then one of the first root again.
         create.call(&mut store, (3, 0)).unwrap();
         create.call(&mut store, (4, 3)).unwrap();
         assert_eq!(headers.call(&mut store, (4, 0, 0)).unwrap(), 1);
-        let expected: [(&str, &[i32]); 5] = [
+        create.call(&mut store, (5, 1)).unwrap();
+        assert_eq!(headers.call(&mut store, (5, 1, 0)).unwrap(), 2);
+        let expected: [(&str, &[i32]); 7] = [
             ("create", &[1, 0]),
-            ("create", &[SHARED, 1]),
-            ("headers", &[SHARED, 8, 1]),
+            ("create", &[!1, 1]),
+            ("headers", &[!1, 8, 1]),
             ("create", &[3, 0]),
-            ("headers", &[SHARED, 0, 0]),
+            ("create", &[!3, 3]),
+            ("headers", &[!3, 0, 0]),
+            ("headers", &[!1, 1, 0]),
         ];
         assert_eq!(*store.data(), expected.map(|(name, arguments)| (name, arguments.to_vec())));
     }
