@@ -240,8 +240,8 @@ def test_a_refused_call_is_what_the_metric_filter_counts(envoy: Envoy, agents: d
         for each in json.loads((DEPLOY / "alarms.json").read_text())["metricFilters"]
         if each["filterName"].endswith("rejected-requests")
     ]
-    # CloudWatch's form for "this field is a text", the only one that this test knows how to read.
-    field = re.fullmatch(r'\{ \$\.(\w+) = "\*" \}', pattern)
+    # CloudWatch's form for "of the access log, and this field is a text", the only one that this test knows how to read.
+    field = re.fullmatch(r'\{ \$\.log = "access" && \$\.(\w+) = "\*" \}', pattern)
     assert field is not None
     envoy.push({ALPHA: agents["alpha"].port})
     paths = {"refused": {"x-deployment-id": BETA}, "passed": {"x-deployment-id": ALPHA}}
@@ -261,5 +261,6 @@ def test_a_refused_call_is_what_the_metric_filter_counts(envoy: Envoy, agents: d
             time.sleep(0.1)
         raise AssertionError(f"no line for /{path} in Envoy's log:\n{envoy.log}")
 
+    assert logged("refused")["log"] == "access"
     assert logged("refused")[field[1]] == "unknown_deployment"
     assert not isinstance(logged("passed").get(field[1]), str)

@@ -48,8 +48,8 @@ async fn ask(client: &Client, envoy: &Envoy) -> reqwest::Response {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_memory_requests_are_refused_and_the_route_api_answers() {
-    let heap = "max_heap_size_bytes: 1073741824";
-    let settings = Envoy::builder().edit(heap, &heap.replace("1073741824", HEAP));
+    let heap = "max_heap_size_bytes: 369098752";
+    let settings = Envoy::builder().edit(heap, &heap.replace("369098752", HEAP));
     let envoy = settings.start().await.unwrap();
     let (endless, grpc, http) = (endless(), agents::grpc::start("g").unwrap(), agents::echo::start("h").unwrap());
     let routes = [("endless", endless.port()), ("g", grpc.port()), ("h", http.port())];
