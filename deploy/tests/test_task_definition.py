@@ -108,7 +108,7 @@ def test_envoy_has_no_more_rights_than_it_needs(rendered: dict[str, Any]) -> Non
 def test_envoy_meets_its_own_limit_of_memory_before_the_kernels(rendered: dict[str, Any]) -> None:
     heap = re.search(r"max_heap_size_bytes: (\d+)\n", (ROOT / "envoy/envoy.yaml").read_text())
     assert heap is not None
-    # The program, the Wasm VMs and the kernel's buffers of sockets are no part of the heap (docs/operations.md, Capacity).
+    # The program, the Wasm VMs and the kernel's buffers are no part of the heap (docs/operations.md, Capacity).
     assert int(heap[1]) / 2**20 + 150 <= container(rendered, "envoy")["memory"]
 
 

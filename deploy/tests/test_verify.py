@@ -240,7 +240,7 @@ def test_a_refused_call_is_what_the_metric_filter_counts(envoy: Envoy, agents: d
         for each in json.loads((DEPLOY / "alarms.json").read_text())["metricFilters"]
         if each["filterName"].endswith("rejected-requests")
     ]
-    # CloudWatch's form for "of the access log, and this field is a text", the only one that this test knows how to read.
+    # CloudWatch's form for "of the access log, and this field is a text"; this test can read no other.
     field = re.fullmatch(r'\{ \$\.log = "access" && \$\.(\w+) = "\*" \}', pattern)
     assert field is not None
     envoy.push({ALPHA: agents["alpha"].port})
