@@ -84,6 +84,46 @@ async fn a_failure_says_whose_it_is() {
     assert_eq!((&wrong["status"], &wrong["upstream"]), (&json!(400), &Value::Null), "{wrong}");
 }
 
+/// An agent that resets a stream, and a caller that hangs up: one side is named, whichever protocol was spoken.
+#[tokio::test]
+async fn resets_and_hang_ups_are_told_apart() {
+    let resets = agents::raw::start("resets", |stream| async move {
+        let mut connection = h2::server::handshake(stream).await.map_err(std::io::Error::other)?;
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+            let mut body = respond.send_response(head, false).map_err(std::io::Error::other)?;
+            body.send_reset(h2::Reason::CANCEL);
+        }
+        Ok(())
+    });
+    let (arrived, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    let hangs = agents::raw::start("hangs", move |mut stream| {
+        let arrived = arrived.clone();
+        async move {
+            wire::head(&mut stream).await?;
+            arrived.send(()).map_err(std::io::Error::other)?;
+            // Until Envoy gives up.
+            stream.read_to_end(&mut Vec::new()).await.map(drop)
+        }
+    });
+    let (resets, hangs) = (resets.unwrap(), hangs.unwrap());
+    let envoy = envoy_with(&[&resets, &hangs]).await;
+
+    let mut client = proto::connect(envoy.data_addr()).await.unwrap();
+    client.ping(proto::request_to("resets", proto::Empty {}).unwrap()).await.unwrap_err();
+    let line = line_of(&envoy, "/pixell.agent.AgentService/Ping").await;
+    assert_eq!((&line["response_flags"], &line["upstream"]), (&json!("UR"), &json!(at(&resets))), "{line}");
+    assert_eq!(line["deployment_id"], "resets");
+
+    let mut caller = tokio::net::TcpStream::connect(envoy.data_addr()).await.unwrap();
+    caller.write_all(b"GET /gives-up HTTP/1.1\r\nhost: h\r\nx-deployment-id: hangs\r\n\r\n").await.unwrap();
+    asked.recv().await.unwrap();
+    drop(caller);
+    let line = line_of(&envoy, "/gives-up").await;
+    assert_eq!((&line["response_flags"], &line["upstream"]), (&json!("DC"), &json!(at(&hangs))), "{line}");
+    assert_eq!(line["status"], 0);
+}
+
 /// The agent's time and the proxy's are told apart, and together they are the whole.
 #[tokio::test]
 async fn the_agents_time_is_told_from_the_proxys() {

@@ -6,8 +6,10 @@ use launcher::configuration;
 use launcher::settings::Settings;
 use reqwest::Client;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
 use crate::access_log::{client, envoy_with};
+use crate::wire;
 
 /// The shipped configuration with what the image's entry point makes of these variables.
 pub(crate) fn with_settings(vars: &[(&str, &str)]) -> EnvoyBuilder {
@@ -71,7 +73,7 @@ async fn successes_are_sampled_and_failures_always_logged() {
 }
 
 /// Each setting of the image: how many of 200 requests that went well are told in full and how many in brief; and of those that
-/// did not go well all four, in full, whatever the setting.
+/// did not go well all five, in full, whatever the setting.
 #[tokio::test]
 async fn the_images_settings_decide_how_much_is_told() {
     const SENT: usize = 200;
@@ -89,13 +91,22 @@ async fn the_images_settings_decide_how_much_is_told() {
         let (agent, gone, grpc) =
             (agents::echo::start("a").unwrap(), agents::echo::start("gone").unwrap(), agents::grpc::start("g").unwrap());
         let envoy = with_settings(vars).start().await.unwrap();
-        let routes = [&agent, &gone, &grpc].map(|agent| (agent.name(), agent.port()));
+        // An answer that breaks off has status 200, and a flag alone tells that it is no success.
+        let half = agents::raw::start("half", |mut stream| async move {
+            wire::head(&mut stream).await?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await
+        });
+        let half = half.unwrap();
+        let routes = [&agent, &gone, &grpc, &half].map(|agent| (agent.name(), agent.port()));
         envoy.routes().put_all(routes).await.unwrap();
         gone.kill();
         let http = client();
         ask(&envoy, &http, SENT).await;
         http.get(envoy.data_url() + "/refused").header(DEPLOYMENT_ID, "nobody").send().await.unwrap();
         http.get(envoy.data_url() + "/failed").header(DEPLOYMENT_ID, "gone").send().await.unwrap();
+        let broken = http.get(envoy.data_url() + "/half").header(DEPLOYMENT_ID, "half").send().await.unwrap();
+        assert_eq!(broken.status(), 200);
+        broken.bytes().await.unwrap_err();
         let mut client = proto::connect(envoy.data_addr()).await.unwrap();
         let parameters = [("code".to_owned(), "7".to_owned())].into();
         let failing = ActionRequest { action: "fail".into(), parameters, request_id: String::new() };
@@ -107,6 +118,7 @@ async fn the_images_settings_decide_how_much_is_told() {
         for (path, field, value) in [
             ("/refused", "rejection", "unknown_deployment"),
             ("/failed", "response_flags", "URX,UF"),
+            ("/half", "response_flags", "UPE"),
             ("/pixell.agent.AgentService/Invoke", "grpc_status", "PERMISSION_DENIED"),
             ("/no-id", "rejection", "missing_deployment_id"),
         ] {
@@ -115,6 +127,6 @@ async fn the_images_settings_decide_how_much_is_told() {
         }
         let failed = envoy.access_log().unwrap();
         let failed = failed.iter().filter(|line| line["log"] == "access" && line["deployment_id"] != "a");
-        assert_eq!(failed.count(), 4, "{vars:?}: a failure is told once");
+        assert_eq!(failed.count(), 5, "{vars:?}: a failure is told once");
     }
 }

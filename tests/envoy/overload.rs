@@ -91,6 +91,10 @@ async fn without_memory_requests_are_refused_and_the_route_api_answers() {
     assert_eq!(pushed.status, 201, "{pushed}");
     assert_eq!(envoy.stat(REFUSING).await.unwrap(), Some(1), "all of it while requests were refused");
 
+    // No flag tells of it, so the log is to be read by the other two.
+    let told = envoy.logged(1, |line| line["error"] == "overloaded").await.unwrap().remove(0);
+    assert_eq!((&told["code_details"], &told["upstream"]), (&"overload".into(), &Value::Null), "{told}");
+
     unread.shutdown().await;
     drop(greedy);
     refusing(&envoy, 0).await;
