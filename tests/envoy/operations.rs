@@ -213,8 +213,13 @@ async fn the_pictures_show_the_page_as_it_is() {
         hash,
         "the page has changed: renew them by PIXELL_SCREENSHOTS=docs/images cargo xtask test browser"
     );
-    for image in std::fs::read_dir(images).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
-        assert!(image == "status-page.sha256" || TEXT.contains(&format!("](images/{image})")), "nothing shows {image}");
+    let files = |directory| std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let documents: String = files(workspace::root().join("docs"))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    for image in files(images).map(|path| path.file_name().unwrap().to_string_lossy().into_owned()) {
+        assert!(image == "status-page.sha256" || documents.contains(&format!("](images/{image})")), "nothing shows {image}");
     }
 }
 
