@@ -28,13 +28,18 @@ check_secret() {
   fi
 }
 
-# What a task needs to start, beside the right to log in to the registry.
-readonly PULL_ACTIONS=(secretsmanager:GetSecretValue ecr:BatchGetImage logs:PutLogEvents)
+# What a task needs to start: the secret, the image, its log. The right to log in to the registry is needed on no single thing.
+readonly LOG_IN=ecr:GetAuthorizationToken
+readonly PULL_ACTIONS=(secretsmanager:GetSecretValue "$LOG_IN" ecr:BatchCheckLayerAvailability ecr:GetDownloadUrlForLayer
+  ecr:BatchGetImage logs:CreateLogStream logs:PutLogEvents)
 
-# The things these rights are needed on, as far as they exist.
+# The things these rights are needed on. The repository may be one that apply has yet to make: its name tells what it will be.
 permission_resources() {
+  printf '*\n'
   if there secret; then fact secret .ARN; fi
-  if there repository; then fact repository .repositoryArn; fi
+  # shellcheck disable=SC2016 # the names are jq's
+  fact execution_role '.Arn | split(":") | [.[0], .[1], "ecr", $region, .[4], "repository/" + $name] | join(":")' \
+    --arg region "$REGION" --arg name "$REPOSITORY"
   if there log_group; then printf '%s:*\n' "$(fact log_group '.arn | sub(":\\*$"; "")')"; fi
 }
 
@@ -46,8 +51,9 @@ check_permissions() {
     return
   fi
   # One right on the thing it is needed on, a line: the answer holds every right on every thing.
-  decisions=$(fact permissions '.[] | select([.EvalActionName, .EvalResourceName]
-    | (.[0] | split(":")[0]) == (.[1] | split(":")[2])) | [.EvalActionName, .EvalResourceName, .EvalDecision] | @tsv')
+  decisions=$(fact permissions '.[] | select(if .EvalActionName == $log_in then .EvalResourceName == "*" else
+    (.EvalActionName | split(":")[0]) == (.EvalResourceName | split(":")[2]) end)
+    | [.EvalActionName, .EvalResourceName, .EvalDecision] | @tsv' --arg log_in "$LOG_IN")
   while IFS=$'\t' read -r action resource decision; do
     if [[ -z $action ]]; then continue; fi
     if [[ $decision == allowed ]]; then

@@ -84,6 +84,12 @@ def plant_wrong_things(account: Account, tool: Tool) -> None:
     account.client("ecr").create_repository(repositoryName=SETTINGS["REPOSITORY"])
 
 
+def may_not_log_or_pull() -> list[tuple[str, str, str, str]]:
+    actions = ["logs:CreateLogStream", "logs:PutLogEvents", "ecr:GetAuthorizationToken"]
+    actions += ["ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage"]
+    return [("FAULT", "execution role", f"may not {action}", "aws iam put-role-policy") for action in actions]
+
+
 WRONG_THINGS = Planted(
     plant=plant_wrong_things,
     settings={"A2A_TARGET_GROUP": "wrong-a2a", "REST_TARGET_GROUP": "wrong-rest"},
@@ -113,8 +119,7 @@ WRONG_THINGS = Planted(
         ("FAULT", "task role", "may not be taken on by ECS tasks", "aws iam update-assume-role-policy"),
         ("FAULT", "service-linked role", "AWSServiceRoleForECS does not exist", "aws iam create-service-linked-role"),
         ("FAULT", "execution role", "may not secretsmanager:GetSecretValue", "aws iam put-role-policy"),
-        ("FAULT", "execution role", "may not logs:PutLogEvents", "aws iam put-role-policy"),
-        ("FAULT", "execution role", "may not ecr:BatchGetImage", "aws iam put-role-policy"),
+        *may_not_log_or_pull(),
         ("FAULT", "admin token", "is marked for deletion", "aws secretsmanager restore-secret"),
         ("apply", "repository", "imageTagMutability: MUTABLE -> IMMUTABLE", ""),
     ],
@@ -290,6 +295,16 @@ def test_the_account_before_the_rollout_has_no_fault_by_hand(
     assert set(verdicts.values()) == {"ok", "apply", "note"}
     assert account.state() == before
     assert not result.changes
+
+
+def test_the_right_to_pull_is_asked_for_before_there_is_a_repository(account: Account, tool: Tool) -> None:
+    account.client("iam").delete_role_policy(RoleName=SETTINGS["EXECUTION_ROLE"], PolicyName="start")
+    found = entries(tool.run("check"))
+    assert any(verdict == "apply" and subject == "repository" for verdict, subject, *_ in found)
+    (mend,) = [mend for _, _, text, mend in found if "may not ecr:BatchGetImage" in text]
+    assert f":ecr:{REGION}:{ACCOUNT}:repository/{SETTINGS['REPOSITORY']}" in mend
+    (log_in,) = [mend for _, _, text, mend in found if "may not ecr:GetAuthorizationToken" in text]
+    assert '"Resource":"*"' in log_in
 
 
 def test_apply_and_plan_stop_at_a_fault_and_show_it(account: Account, tool: Tool) -> None:

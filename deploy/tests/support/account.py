@@ -24,7 +24,15 @@ MAY_START = {
     "Statement": [
         {
             "Effect": "Allow",
-            "Action": ["secretsmanager:GetSecretValue", "ecr:BatchGetImage", "logs:PutLogEvents"],
+            "Action": [
+                "secretsmanager:GetSecretValue",
+                "ecr:GetAuthorizationToken",
+                "ecr:BatchCheckLayerAvailability",
+                "ecr:GetDownloadUrlForLayer",
+                "ecr:BatchGetImage",
+                "logs:CreateLogStream",
+                "logs:PutLogEvents",
+            ],
             "Resource": "*",
         }
     ],
