@@ -71,6 +71,29 @@ def test_a_sound_rollout_is_verified(tool: Tool, applied: Result, envoy: Envoy, 
     assert not result.changes
 
 
+def test_without_options_it_asks_the_load_balancer_and_every_task(
+    account: Account, tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
+) -> None:
+    """The name and the addresses are AWS's; here the two programs are led from them to the test's Envoy."""
+    balancers = account.client("elbv2").describe_load_balancers(LoadBalancerArns=[account.nlb])["LoadBalancers"]
+    asked = f"{balancers[0]['DNSName']}:50051"
+    led = {
+        "grpcurl": f'"{(tool.bin / "grpcurl").readlink()}" "${{@/{asked}/{envoy.endpoint}}}"',
+        "curl": f'/usr/bin/curl --connect-to "::{envoy.url.removeprefix("http://")}" "$@"',
+    }
+    for program, command in led.items():
+        (tool.bin / program).unlink(missing_ok=True)
+        (tool.bin / program).write_text(f"#!/bin/bash\nexec {command}\n")
+        (tool.bin / program).chmod(0o755)
+    envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
+    result = tool.run("verify", ALPHA, BETA)
+    assert result.status == 0, str(result)
+    ready = re.findall(r"^ok     /ready               http://([\d.]+):9901/ready says LIVE$", result.out, re.M)
+    assert len(set(ready)) == 2, str(result)
+    assert "the two answer Health differently" in result.out
+    assert f"Verified: calls to {asked} reach two agents." in result.out
+
+
 def test_two_agents_may_differ_in_what_they_can_do(
     tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
 ) -> None:
