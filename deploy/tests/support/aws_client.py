@@ -3,7 +3,8 @@
 Environment:
 TEST_AWS_SOCKET       the server's socket
 TEST_AWS_LOG          a file: every call is noted there, one a line, as a Python list of its words
-TEST_AWS_FAIL         "<service> <operation>" or "<service> <operation>@<nth>": that call fails, as a refused one does
+TEST_AWS_FAIL         "<service> <operation>": that call fails, as a refused one does; with "@<nth>" behind it that one alone,
+                      with "@<nth>+" all from that one on
 TEST_AWS_ERROR        "<code>: <text>" of its message
 TEST_AWS_FAIL_AFTER   "yes": it is carried out and its answer lost
 
@@ -25,7 +26,8 @@ def injected_failure(words: list[str]) -> bool:
     if not nth:
         return True
     with open(os.environ["TEST_AWS_LOG"], encoding="utf-8") as log:
-        return sum(line.startswith(str(words[:2])[:-1]) for line in log) == int(nth)
+        count = sum(line.startswith(str(words[:2])[:-1]) for line in log)
+    return count >= int(nth[:-1]) if nth.endswith("+") else count == int(nth)
 
 
 def forward(words: list[str]) -> int:
