@@ -14,6 +14,8 @@ from .wait import wait_until
 
 LIMIT = 5.0
 NAMES = [f"agent-{number}" for number in range(5)]
+# What the alarm on restarts looks for in the log (deploy/alarms.json, launcher/src/restart.rs).
+RESTARTED = "pixell-envoy: restarted in place"
 
 
 def test_the_map_is_back_after_a_kill(project: Project, par: Par, grpc_caller: GrpcCaller) -> None:
@@ -48,9 +50,11 @@ def _check_restart(project: Project, caller: GrpcCaller, end: Callable[[], None]
         assert caller.health(name) == name
     end()
     assert caller.refusal(NAMES[0])[0] == grpc.StatusCode.UNAVAILABLE
+    assert RESTARTED not in project.envoy.logs()
     started = time.monotonic()
     project.envoy.start()
     wait_until("every agent answers again", lambda: all(_answers(caller, name) for name in NAMES), LIMIT)
+    wait_until("the restart is told", lambda: RESTARTED in project.envoy.logs())
     print(f"the whole map was back {time.monotonic() - started:.1f} s after the start of the container")
 
 

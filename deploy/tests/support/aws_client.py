@@ -3,8 +3,8 @@
 Environment:
 TEST_AWS_SOCKET       the server's socket
 TEST_AWS_LOG          a file: every call is noted there, one a line, as a Python list of its words
-TEST_AWS_FAIL         "<service> <operation>": that call fails, as a refused one does; with "@<nth>" behind it that one alone,
-                      with "@<nth>+" all from that one on
+TEST_AWS_FAIL         "<service> <operation>": that call fails, as a refused one does; with "@<nth>" behind it that one
+                      alone, with "@<nth>+" all from that one on
 TEST_AWS_ERROR        "<code>: <text>" of its message
 TEST_AWS_FAIL_AFTER   "yes": it is carried out and its answer lost
 
