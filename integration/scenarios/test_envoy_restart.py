@@ -50,11 +50,12 @@ def _check_restart(project: Project, caller: GrpcCaller, end: Callable[[], None]
         assert caller.health(name) == name
     end()
     assert caller.refusal(NAMES[0])[0] == grpc.StatusCode.UNAVAILABLE
-    assert RESTARTED not in project.envoy.logs()
+    # The engine keeps one log over all starts of a container, and scenarios before this one restarted it too.
+    told_before = project.envoy.logs().count(RESTARTED)
     started = time.monotonic()
     project.envoy.start()
     wait_until("every agent answers again", lambda: all(_answers(caller, name) for name in NAMES), LIMIT)
-    wait_until("the restart is told", lambda: RESTARTED in project.envoy.logs())
+    wait_until("the restart is told once", lambda: project.envoy.logs().count(RESTARTED) == told_before + 1)
     print(f"the whole map was back {time.monotonic() - started:.1f} s after the start of the container")
 
 
