@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness::Agent;
 use harness::agents::{self, streams};
 use harness::proto::streams::Chunk;
 use harness::proto::{self, DEPLOYMENT_ID};
@@ -13,17 +14,33 @@ use crate::access_log::{at, check, envoy_with, line_of, number};
 use crate::clients::http1;
 use crate::wire;
 
+/// An agent that answers each request with these bytes and ends the connection.
+pub(crate) fn says(name: &'static str, words: &'static [u8]) -> Agent {
+    let agent = agents::raw::start(name, move |mut stream| async move {
+        wire::head(&mut stream).await?;
+        stream.write_all(words).await
+    });
+    agent.unwrap()
+}
+
+/// An agent that begins each answer and then resets its stream, over HTTP/2.
+pub(crate) fn resets() -> Agent {
+    let agent = agents::raw::start("resets", |stream| async move {
+        let mut connection = h2::server::handshake(stream).await.map_err(std::io::Error::other)?;
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+            let mut body = respond.send_response(head, false).map_err(std::io::Error::other)?;
+            body.send_reset(h2::Reason::CANCEL);
+        }
+        Ok(())
+    });
+    agent.unwrap()
+}
+
 /// Each way in which an agent, a caller or neither of them can be at fault, as the first table of docs/operations.md has it.
 #[tokio::test]
 async fn a_failure_says_whose_it_is() {
     let gone = agents::echo::start("gone").unwrap();
-    let says = |name: &'static str, words: &'static [u8]| {
-        let agent = agents::raw::start(name, move |mut stream| async move {
-            wire::head(&mut stream).await?;
-            stream.write_all(words).await
-        });
-        agent.unwrap()
-    };
     let silent = says("ends", b"");
     let half = says("half", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
     let chunk = says("chunk", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n");
@@ -87,15 +104,6 @@ async fn a_failure_says_whose_it_is() {
 /// An agent that resets a stream, and a caller that hangs up: one side is named, whichever protocol was spoken.
 #[tokio::test]
 async fn resets_and_hang_ups_are_told_apart() {
-    let resets = agents::raw::start("resets", |stream| async move {
-        let mut connection = h2::server::handshake(stream).await.map_err(std::io::Error::other)?;
-        while let Some(Ok((_, mut respond))) = connection.accept().await {
-            let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
-            let mut body = respond.send_response(head, false).map_err(std::io::Error::other)?;
-            body.send_reset(h2::Reason::CANCEL);
-        }
-        Ok(())
-    });
     let (arrived, mut asked) = tokio::sync::mpsc::unbounded_channel();
     let hangs = agents::raw::start("hangs", move |mut stream| {
         let arrived = arrived.clone();
@@ -106,7 +114,7 @@ async fn resets_and_hang_ups_are_told_apart() {
             stream.read_to_end(&mut Vec::new()).await.map(drop)
         }
     });
-    let (resets, hangs) = (resets.unwrap(), hangs.unwrap());
+    let (resets, hangs) = (resets(), hangs.unwrap());
     let envoy = envoy_with(&[&resets, &hangs]).await;
 
     let mut client = proto::connect(envoy.data_addr()).await.unwrap();

@@ -216,6 +216,8 @@ async fn a_reached_threshold_is_told_as_overloaded() {
     assert_eq!((answer.status().as_u16(), &answer.headers()["x-pixell-error"]), (503, &"overloaded".parse().unwrap()));
     let problem: serde_json::Value = answer.json().await.unwrap();
     assert_eq!((&problem["code"], &problem["status"]), (&"overloaded".into(), &503.into()));
+    let line = envoy.logged(1, |line| line["log"] == "access").await.unwrap().remove(0);
+    assert_eq!((&line["response_flags"], &line["error"]), (&"UO".into(), &"overloaded".into()), "{line}");
 }
 
 /// A caller that does not read its answer holds up no other caller of the same agent.

@@ -19,6 +19,7 @@ mod api_versions;
 mod api_writers;
 mod capacity;
 mod clients;
+mod counters;
 mod dice;
 mod endurance;
 mod faults;

@@ -13,7 +13,7 @@ fn read(name: &str) -> String {
 }
 
 /// The metrics that a PromQL expression names: its words that start like ours or Envoy's, outside of label matchers and groupings.
-fn metrics_of(expression: &str) -> BTreeSet<String> {
+pub(crate) fn metrics_of(expression: &str) -> BTreeSet<String> {
     let mut bare = String::new();
     let mut depth = 0;
     for c in expression.replace("by (", "{").replace("by(", "{").chars() {
@@ -29,8 +29,15 @@ fn metrics_of(expression: &str) -> BTreeSet<String> {
     words.filter(|word| word.starts_with("pixell_") || word.starts_with("envoy_")).map(str::to_owned).collect()
 }
 
+/// The alert rules without their comments. Names of labels in templates are in braces; all other words of the file that look like
+/// metrics are metrics.
+pub(crate) fn rules() -> String {
+    let rules = read("prometheus-rules.yaml");
+    rules.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect()
+}
+
 /// Every `expr` of the dashboard.
-fn dashboard_expressions() -> Vec<String> {
+pub(crate) fn dashboard_expressions() -> Vec<String> {
     let dashboard: Value = serde_json::from_str(&read("grafana-dashboard.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     assert!(
@@ -67,11 +74,7 @@ async fn every_metric_that_is_named_is_there() {
     let known: BTreeSet<&str> =
         scrape.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next()).collect();
 
-    let rules = read("prometheus-rules.yaml");
-    let rule_words: String =
-        rules.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect();
-    // Names of labels in templates are in braces; all other words of the file that look like metrics are metrics.
-    let mut named = metrics_of(&rule_words);
+    let mut named = metrics_of(&rules());
     assert!(named.len() >= 8, "{named:?}");
     let expressions = dashboard_expressions();
     assert!(expressions.len() > 20);
@@ -86,7 +89,8 @@ async fn every_metric_that_is_named_is_there() {
         "http.agents.downstream_rq_total",
         "http.agents.downstream_rq_active",
         "server.uptime",
-        "wasm.pixell.router.vm_reload",
+        "wasm.pixell.router.vm_reload_success",
+        "wasm.pixell.router.vm_reload_failure",
         "overload.envoy.resource_monitors.fixed_heap.pressure",
         "overload.envoy.resource_monitors.global_downstream_max_connections.pressure",
     ] {

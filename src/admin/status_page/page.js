@@ -2,7 +2,7 @@
 
 const STEP_MS = 2000;
 const STATS = '/stats?format=json&filter=' + encodeURIComponent(
-  '^wasmcustom\\.pixell_|^http\\.agents\\.downstream_rq_(total|active)$|^server\\.uptime$|^wasm\\.pixell\\..*\\.vm_reload$|' +
+  '^wasmcustom\\.pixell_|^http\\.agents\\.downstream_rq_(total|active)$|^server\\.uptime$|^wasm\\.pixell\\..*\\.vm_reload_(success|failure)$|' +
   '^overload\\.envoy\\.resource_monitors\\.\\w+\\.pressure$|' +
   '^cluster\\.agents_http[12]\\.upstream_(cx_connect_fail|cx_destroy_remote_with_active_rq|rq_rx_reset)$');
 

@@ -48,7 +48,8 @@ const problemsOf = (ready, stats, seen) => {
   if (stats.get('wasmcustom.pixell_route_map_generation') === 0) {
     add('bad', 'no route map', 'No route map has been pushed', 'Every request is refused until PAR pushes one. Look at PAR’s log for its pushes to ENVOY_ADMIN_URL; an Envoy that was restarted alone waits for PAR’s next push.');
   }
-  if ([...stats].some(([name, value]) => name.endsWith('.vm_reload') && value > 0)) {
+  // Envoy also has a counter `vm_reload`, and never counts anything in it.
+  if ([...stats].some(([name, value]) => name.includes('.vm_reload_') && value > 0)) {
     add('bad', 'the filter has crashed', 'The filter has crashed and was started anew', 'Streams of that worker were cut. Envoy’s log has the message; please report it.');
   }
   for (const [what, name] of [['memory', 'fixed_heap'], ['connections', 'global_downstream_max_connections']]) {

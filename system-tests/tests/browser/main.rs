@@ -12,6 +12,7 @@ mod driver;
 mod live;
 mod looks;
 mod pictures;
+mod problems;
 mod routes;
 
 use harness::Envoy;

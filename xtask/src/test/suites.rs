@@ -117,6 +117,7 @@ pub(super) const SUITES: &[Suite] = &[
         about: "the status page in a headless Chromium",
         needs: &[
             Need::Modules,
+            Need::TrapModules,
             Need::Envoy,
             Need::Debian { program: "chromium", package: "chromium" },
             Need::Debian { program: "chromedriver", package: "chromium-driver" },

@@ -1,0 +1,94 @@
+//! The counters that alerts and dashboard watch do move when what they tell of happens: Envoy also has some that never do.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use harness::agents::{self, streams};
+use harness::proto::{DEPLOYMENT_ID, Empty, request_to};
+use harness::{Envoy, proto, wait, workspace};
+use tokio::net::TcpStream;
+
+use crate::access_log_fault;
+use crate::clients::http1;
+use crate::observability::{dashboard_expressions, metrics_of, rules};
+
+/// What these callers and agents cannot make happen: the crash of a route API, and of a filter that cannot be started again. The
+/// counters of a router that crashes and comes back have the same source in Envoy.
+const UNSEEN: [&str; 3] = [
+    "envoy_wasm_pixell_admin_vm_reload_failure",
+    "envoy_wasm_pixell_admin_vm_reload_success",
+    "envoy_wasm_pixell_router_vm_reload_failure",
+];
+
+/// The sum of each metric over its labels.
+async fn scrape(envoy: &Envoy) -> BTreeMap<String, f64> {
+    let text = http1().get(envoy.api_url() + "/stats/prometheus").send().await.unwrap().text().await.unwrap();
+    let mut sums = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = (line.split(['{', ' ']).next().unwrap(), line.rsplit(' ').next().unwrap());
+        *sums.entry(name.to_owned()).or_default() += value.parse::<f64>().unwrap();
+    }
+    sums
+}
+
+#[tokio::test]
+async fn what_alerts_and_dashboard_watch_moves() {
+    const MOST: usize = 20;
+    let modules = workspace::target().join("pixell-trap");
+    assert!(modules.is_dir(), "{} is missing: run `cargo xtask build --test-trap`", modules.display());
+    let shipped = "max_active_downstream_connections: 10000";
+    let limited = shipped.replace("10000", &MOST.to_string());
+    let envoy = Envoy::builder().modules(modules).edit(shipped, &limited).start().await.unwrap();
+    let gone = agents::echo::start("gone").unwrap();
+    let breaks = access_log_fault::says("breaks", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
+    let (resets, (streams, _)) = (access_log_fault::resets(), streams::start("s").unwrap());
+    let routes = [("gone", gone.port()), ("breaks", breaks.port()), ("resets", resets.port()), ("s", streams.port())];
+    envoy.routes().put_all(routes).await.unwrap();
+    gone.kill();
+    let get = async |id: &str, trap: bool| {
+        let mut request = http1().get(envoy.data_url()).header(DEPLOYMENT_ID, id);
+        if trap {
+            request = request.header("x-test-trap", "1");
+        }
+        if let Ok(answer) = request.send().await {
+            let _ = answer.bytes().await;
+        }
+    };
+    get("gone", false).await;
+    get("breaks", false).await;
+    get("unknown", false).await;
+    let mut client = proto::connect(envoy.data_addr()).await.unwrap();
+    client.ping(request_to("resets", Empty {}).unwrap()).await.unwrap_err();
+    let refused = envoy.routes().put_routes(&"no object".into()).await.unwrap();
+    assert_eq!(refused.status, 422, "{refused}");
+    get("unknown", true).await;
+    let started_anew = || async {
+        get("unknown", false).await;
+        Ok((envoy.stats().await?.sum(r"^wasm\.pixell\.router\.vm_reload_success$")? > 0).then_some(()))
+    };
+    wait::until("the filter to be started anew", Duration::from_secs(10), started_anew).await.unwrap();
+    // A call that is under way while the counters are read, and more connections than there may be.
+    let mut stub = streams::connect(envoy.data_addr()).await.unwrap();
+    let hanging = tokio::spawn(async move { stub.hang(request_to("s", Default::default()).unwrap()).await.map(drop) });
+    let mut held = Vec::new();
+    for _ in 0..MOST * 2 {
+        held.push(TcpStream::connect(envoy.data_addr()).await.unwrap());
+    }
+
+    let mut named = metrics_of(&rules());
+    named.extend(dashboard_expressions().iter().flat_map(|expression| metrics_of(expression)));
+    assert!(UNSEEN.iter().all(|name| named.contains(*name)), "a name that is watched no more is an exception no more");
+    named.retain(|name| !UNSEEN.contains(&name.as_str()));
+    let still = RefCell::default();
+    let all_moved = || async {
+        let found = scrape(&envoy).await;
+        let is_still = |name: &&String| found.get(*name).is_none_or(|value| *value == 0.0);
+        still.replace(named.iter().filter(is_still).collect::<Vec<_>>());
+        Ok(still.borrow().is_empty().then_some(()))
+    };
+    // Histograms are gathered every five seconds, the pressures four times a second.
+    let moved = wait::until("every counter to move", Duration::from_secs(20), all_moved).await;
+    hanging.abort();
+    moved.unwrap_or_else(|error| panic!("{error}: {:?}", still.borrow()));
+}
