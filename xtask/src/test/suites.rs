@@ -128,10 +128,10 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "promtool",
-        about: "alert rules and metrics by Prometheus' own checks",
-        needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "promtool", package: "prometheus" }],
+        about: "alert rules, metrics and dashboard: by Prometheus' own checks, and by a Prometheus that looks at a live Envoy",
+        needs: &[Need::Modules, Need::TrapModules, Need::Envoy, Need::Debian { program: "promtool", package: "prometheus" }],
         runner: Runner::Cargo,
-        command: || Ok(cargo(["test", "--package", "system-tests", "--test", "promtool"])),
+        command: || Ok(cargo(["test", "--package", "system-tests", "--test", "promtool", "--test", "prometheus"])),
     },
     Suite {
         name: "bench",
