@@ -21,26 +21,51 @@ const REQUEST_EVERY: Duration = Duration::from_millis(2);
 /// How many requests make one reading of the 99th percentile.
 const REQUESTS: u32 = 1000;
 
+/// What happens beside the requests.
+#[derive(Clone, Copy, Debug)]
+enum Beside {
+    /// Nothing.
+    Nothing,
+    /// A route changes.
+    Changes,
+    /// The same `PUT` of a route that is so alrefused: received, logged and answered like a change, and nothing is published.
+    Repeats,
+    /// A path of the route API's port that Envoy refuses by itself: as many requests there as there would be changes.
+    Refused,
+}
+
+impl Beside {
+    /// In the order they are measured in even rounds; odd rounds go the other way.
+    const ALL: [Self; 4] = [Self::Nothing, Self::Refused, Self::Repeats, Self::Changes];
+}
+
 pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure>> {
     let mut workers = Workers::start(stage, ROUTES).await?;
-    let (mut quiet, mut changing) = (Vec::new(), Vec::new());
+    let mut found = [const { Vec::new() }; Beside::ALL.len()];
     requests(&mut workers)?;
     for round in 0..rounds {
-        // Who goes first alternates.
-        if round % 2 == 0 {
-            quiet.push(requests(&mut workers)?);
-        }
-        changing.push(while_changing(&mut workers)?);
+        let mut order: Vec<_> = Beside::ALL.iter().zip(&mut found).collect();
         if round % 2 == 1 {
-            quiet.push(requests(&mut workers)?);
+            order.reverse();
+        }
+        for (beside, values) in order {
+            values.push(requests_beside(&mut workers, *beside)?);
         }
     }
-    let ratios = changing.iter().zip(&quiet).map(|(changing, quiet)| changing / quiet).collect();
-    let figure = |what: &str, unit, values| Figure::median(what, unit, values).context("nothing was measured");
+    let [nothing, refused, repeats, changes] = found;
+    let ratio = |what: &str, values: &[f64]| {
+        let ratios = values.iter().zip(&nothing).map(|(with, without)| with / without).collect();
+        Figure::median(what, "", ratios).context("nothing was measured")
+    };
+    let time = |what: &str, values| Figure::median(what, "ms", values).context("nothing was measured");
     Ok(vec![
-        figure("Request p99 with 100 changes/s in a map of 10,000 / without", "", ratios)?.at_most(1.3),
-        figure("Request p99 with 100 changes/s in a map of 10,000", "ms", changing)?,
-        figure("Request p99 without changes", "ms", quiet)?,
+        ratio("Request p99 with 100 changes/s in a map of 10,000 / without", &changes)?.at_most(1.3),
+        ratio("- floor: with 100 writes/s that change nothing / without", &repeats)?,
+        ratio("- floor: with 100 requests/s that Envoy answers itself, by 404 / without", &refused)?,
+        time("Request p99 with 100 changes/s in a map of 10,000", changes)?,
+        time("Request p99 with 100 writes/s that change nothing", repeats)?,
+        time("Request p99 with 100 requests/s that Envoy answers itself", refused)?,
+        time("Request p99 without changes", nothing)?,
     ])
 }
 
@@ -67,28 +92,39 @@ fn requests(workers: &mut Workers) -> Result<f64> {
     quantile(&times, 0.99).context("nothing was measured")
 }
 
-fn while_changing(workers: &mut Workers) -> Result<f64> {
+/// As [`requests`], with 100 a second of this beside them.
+fn requests_beside(workers: &mut Workers, beside: Beside) -> Result<f64> {
     let address = workers.envoy.api_addr();
     // A route that nobody asks for, between its own port and one that no route has.
     let (route, home) = (id(1), workers.table.routes.get(1).context("the map is small")?.1);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let changer = scope.spawn(|| -> Result<u32> {
+        let other = scope.spawn(|| -> Result<u32> {
             let mut api = Connection::open(address)?;
             let started = Instant::now();
-            let mut changes = 0;
+            let mut calls = 0;
             while !over.load(Ordering::Relaxed) {
-                workers::write(&mut api, &route, if changes % 2 == 0 { 2000 } else { home })?;
-                changes += 1;
-                std::thread::sleep((CHANGE_EVERY * changes).saturating_sub(started.elapsed()));
+                match beside {
+                    Beside::Nothing => {}
+                    Beside::Changes => workers::write(&mut api, &route, if calls % 2 == 0 { 2000 } else { home })?,
+                    Beside::Repeats => workers::write(&mut api, &route, home)?,
+                    Beside::Refused => {
+                        let status = api.exchange(b"GET /nothing HTTP/1.1\r\nhost: envoy\r\n\r\n")?.status();
+                        anyhow::ensure!(status == 404, "Envoy answers {status}");
+                    }
+                }
+                calls += 1;
+                std::thread::sleep((CHANGE_EVERY * calls).saturating_sub(started.elapsed()));
             }
-            workers::write(&mut api, &route, home)?;
-            Ok(changes)
+            if matches!(beside, Beside::Changes) {
+                workers::write(&mut api, &route, home)?;
+            }
+            Ok(calls)
         });
         let value = requests(workers);
         over.store(true, Ordering::Relaxed);
-        let changes = changer.join().map_err(|_| anyhow!("the writer failed"))??;
-        anyhow::ensure!(changes >= REQUESTS / 20, "only {changes} changes got through");
+        let calls = other.join().map_err(|_| anyhow!("the other caller failed"))??;
+        anyhow::ensure!(calls >= REQUESTS / 20, "only {calls} calls got through");
         value
     })
 }
