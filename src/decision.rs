@@ -64,6 +64,27 @@ pub fn decide(
     }
 }
 
+/// Whether a request that was sent to `bound`, and could not have been seen there, may be sent there again: by the map as it is now.
+///
+/// A route that is draining meanwhile still leads there, since the request is older than that.
+///
+/// # Errors
+/// [`Rejection::UnknownDeployment`] where the map holds the id no more, [`Rejection::DeploymentMoved`] where it has another port.
+pub fn decide_again<'a>(
+    header: Option<&'a [u8]>,
+    bound: Option<u16>,
+    find: impl Fn(&[u8]) -> Option<Route>,
+    fallback_port: Option<u16>,
+) -> Result<(), Rejection<'a>> {
+    let id = deployment_id(header)?;
+    let port = find(id.as_str().as_bytes()).map(|route| route.port).or(fallback_port);
+    match port {
+        None => Err(Rejection::UnknownDeployment(id)),
+        Some(port) if bound == Some(port) => Ok(()),
+        Some(_) => Err(Rejection::DeploymentMoved),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +137,27 @@ mod tests {
         check(None, true, Some(9), Decision::Forward { port: 9 });
         check(None, false, None, Decision::Reject(Rejection::RouteMapNotLoaded));
         check(None, false, Some(9), Decision::Forward { port: 9 });
+    }
+
+    #[test]
+    fn decides_again_by_the_port() {
+        let id = DeploymentId::parse(b"a").expect("valid");
+        let at = |port, state| Some(Route { port, state });
+        let check = |route: Option<Route>, fallback, expected: Result<(), Rejection<'static>>| {
+            let find = |bytes: &[u8]| if bytes == b"a" { route } else { None };
+            for header in [&b"a"[..], b" a", b"a,a"] {
+                assert_eq!(decide_again(Some(header), Some(1024), find, fallback), expected, "{route:?} {fallback:?}");
+            }
+            // Where it cannot be told what the request was bound to, it goes nowhere.
+            assert!(decide_again(Some(b"a"), None, find, fallback).is_err());
+            assert_eq!(decide_again(None, Some(1024), find, fallback), Err(Rejection::MissingDeploymentId));
+        };
+        check(at(1024, RouteState::Active), None, Ok(()));
+        check(at(1024, RouteState::Draining), None, Ok(()));
+        check(at(1025, RouteState::Active), None, Err(Rejection::DeploymentMoved));
+        check(at(1025, RouteState::Draining), Some(1024), Err(Rejection::DeploymentMoved));
+        check(None, None, Err(Rejection::UnknownDeployment(id)));
+        check(None, Some(1024), Ok(()));
+        check(None, Some(9), Err(Rejection::DeploymentMoved));
     }
 }

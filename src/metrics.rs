@@ -30,7 +30,7 @@ pub const REFRESHES: &str = "pixell_route_map_refreshes_total";
 pub const BUILD_INFO: &str = "pixell_build_info";
 
 /// Every reason of [`REJECTIONS`].
-pub const REJECTION_REASONS: [&str; 6] = Rejection::CODES;
+pub const REJECTION_REASONS: [&str; 7] = Rejection::CODES;
 
 /// What is counted where a value outside of its set turns up, so that a label stays bounded whatever happens.
 pub const OTHER: &str = "other";

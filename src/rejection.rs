@@ -18,6 +18,9 @@ pub enum Rejection<'a> {
     UnknownDeployment(DeploymentId<'a>),
     /// The deployment takes no new requests.
     DeploymentDraining(DeploymentId<'a>),
+    /// The deployment got another port while the request waited for the agent at the old one, which is not asked any more: the port
+    /// may be somebody else's by now.
+    DeploymentMoved,
     /// No route map has been pushed since Envoy started.
     RouteMapNotLoaded,
     /// The host refused to set the upstream; a fault of this filter or of its configuration.
@@ -26,11 +29,12 @@ pub enum Rejection<'a> {
 
 impl Rejection<'_> {
     /// Every code, for whoever counts by code.
-    pub const CODES: [&'static str; 6] = [
+    pub const CODES: [&'static str; 7] = [
         "missing_deployment_id",
         "invalid_deployment_id",
         "unknown_deployment",
         "deployment_draining",
+        "deployment_moved",
         "route_map_not_loaded",
         "internal",
     ];
@@ -38,12 +42,13 @@ impl Rejection<'_> {
     /// The machine-readable name.
     #[must_use]
     pub const fn code(&self) -> &'static str {
-        let [missing, invalid, unknown, draining, not_loaded, internal] = Self::CODES;
+        let [missing, invalid, unknown, draining, moved, not_loaded, internal] = Self::CODES;
         match self {
             Self::MissingDeploymentId => missing,
             Self::InvalidDeploymentId => invalid,
             Self::UnknownDeployment(_) => unknown,
             Self::DeploymentDraining(_) => draining,
+            Self::DeploymentMoved => moved,
             Self::RouteMapNotLoaded => not_loaded,
             Self::Internal => internal,
         }
@@ -55,7 +60,7 @@ impl Rejection<'_> {
         match self {
             Self::MissingDeploymentId | Self::InvalidDeploymentId => 400,
             Self::UnknownDeployment(_) => 404,
-            Self::DeploymentDraining(_) | Self::RouteMapNotLoaded => 503,
+            Self::DeploymentDraining(_) | Self::DeploymentMoved | Self::RouteMapNotLoaded => 503,
             Self::Internal => 500,
         }
     }
@@ -66,7 +71,7 @@ impl Rejection<'_> {
         match self {
             Self::MissingDeploymentId | Self::InvalidDeploymentId => GrpcStatus::InvalidArgument,
             Self::UnknownDeployment(_) => GrpcStatus::NotFound,
-            Self::DeploymentDraining(_) | Self::RouteMapNotLoaded => GrpcStatus::Unavailable,
+            Self::DeploymentDraining(_) | Self::DeploymentMoved | Self::RouteMapNotLoaded => GrpcStatus::Unavailable,
             Self::Internal => GrpcStatus::Internal,
         }
     }
@@ -79,6 +84,7 @@ impl Rejection<'_> {
             Self::InvalidDeploymentId => "Invalid x-deployment-id header".into(),
             Self::UnknownDeployment(id) => format!("Deployment {id} not found or not ready").into(),
             Self::DeploymentDraining(id) => format!("Deployment {id} is draining and takes no new requests").into(),
+            Self::DeploymentMoved => "The deployment moved while the request waited for it, try again".into(),
             Self::RouteMapNotLoaded => "Route map not loaded".into(),
             Self::Internal => "The request could not be forwarded".into(),
         }
@@ -135,6 +141,8 @@ mod tests {
         check(Rejection::UnknownDeployment(id), "unknown_deployment", 404, NotFound, unknown);
         let draining = "Deployment a-1 is draining and takes no new requests";
         check(Rejection::DeploymentDraining(id), "deployment_draining", 503, Unavailable, draining);
+        let moved = "The deployment moved while the request waited for it, try again";
+        check(Rejection::DeploymentMoved, "deployment_moved", 503, Unavailable, moved);
         check(Rejection::RouteMapNotLoaded, "route_map_not_loaded", 503, Unavailable, "Route map not loaded");
     }
 

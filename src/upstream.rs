@@ -57,6 +57,16 @@ impl Argument {
     }
 }
 
+/// The property that holds the address which the request was sent to before, `address:port`. (The filter state that [`FUNCTION`] sets
+/// cannot be read back: it has no form that Envoy gives a filter.)
+pub const ADDRESS_PROPERTY: &str = "upstream\0address";
+
+/// The port of an address as [`Argument::for_port`] writes it; `None` for any other.
+#[must_use]
+pub fn port_of(address: &[u8]) -> Option<u16> {
+    std::str::from_utf8(address.strip_prefix(HOST)?).ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +83,16 @@ mod tests {
             expected.extend_from_slice(&[0x18, 1, 0x12, u8::try_from(value.len()).expect("short")]);
             expected.extend_from_slice(value.as_bytes());
             assert_eq!(argument.for_port(port), expected);
+        }
+    }
+
+    #[test]
+    fn reads_the_port_back() {
+        for port in [1, 80, 50054, 65535] {
+            assert_eq!(port_of(format!("127.0.0.1:{port}").as_bytes()), Some(port));
+        }
+        for other in ["", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:+", "127.0.0.2:80", "[::1]:80"] {
+            assert_eq!(port_of(other.as_bytes()), None, "{other}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The data path: one header read, one signal read and one foreign call for each request that is forwarded.
+//! The data path: one header read, one signal read and one foreign call for each request that is forwarded; and, where one is sent
+//! again, the question whether it still may go where it was sent before.
 //!
 //! The router keeps nothing about a stream, so all streams of a plugin share one context: the build makes the module so
 //! (`modules/trim`), and nothing is created and freed for a stream.
@@ -6,7 +7,7 @@
 use super::host::{self, HostData, Signal};
 use super::metrics::RouterMetrics;
 use crate::config::RouterConfig;
-use crate::decision::{Decision, decide};
+use crate::decision::{Decision, decide, decide_again};
 use crate::problem::CONTENT_TYPE;
 use crate::rejection::{ERROR_HEADER, GrpcStatus, Rejection, is_grpc};
 use crate::store::{RouteCache, prepare};
@@ -16,6 +17,10 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType, GrpcStatusCode};
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
+
+/// The `root_id` of the plugin that stands before the agents' clusters. Envoy calls it where a request is sent to its agent again,
+/// which may be seconds after the first time and after changes of the map.
+const AGAIN: &[u8] = b"retry";
 
 thread_local! {
     /// What this VM's worker knows of the map; the same for all plugins.
@@ -42,8 +47,9 @@ impl RootContext for RouterRoot {
         match RouterConfig::parse(&host::plugin_configuration()) {
             Ok(config) => {
                 prepare(&HostData);
+                let again = host::property("plugin_root_id").as_deref() == Some(AGAIN);
                 // Envoy configures a root context once; another configuration gets another one.
-                self.router.get_or_init(|| Router::new(&config));
+                self.router.get_or_init(|| Router::new(&config, again));
                 true
             }
             Err(error) => {
@@ -86,15 +92,18 @@ struct Router {
     /// The property paths of the headers that may carry the id.
     id_headers: Vec<String>,
     fallback_port: Option<u16>,
+    /// Whether it judges requests that were sent before.
+    again: bool,
     signal: Signal,
     metrics: RouterMetrics,
 }
 
 impl Router {
-    fn new(config: &RouterConfig) -> Self {
+    fn new(config: &RouterConfig, again: bool) -> Self {
         Self {
             id_headers: config.id_headers.iter().map(|name| host::header_path(name)).collect(),
             fallback_port: config.fallback_port,
+            again,
             signal: Signal::open(),
             metrics: RouterMetrics::define(),
         }
@@ -112,6 +121,9 @@ impl Router {
         if cache.refresh(&HostData, &self.signal) {
             self.metrics.refreshed();
         }
+        if self.again {
+            return self.decide_again_by(cache, header);
+        }
         match decide(header, |id| cache.find(id), cache.is_loaded(), self.fallback_port) {
             Decision::Forward { port } => {
                 match hostcalls::call_foreign_function(upstream::FUNCTION, Some(argument.for_port(port))) {
@@ -123,6 +135,15 @@ impl Router {
                 }
             }
             Decision::Reject(rejection) => self.reject(rejection),
+        }
+    }
+
+    #[cold]
+    fn decide_again_by(&self, cache: &RouteCache, header: Option<&[u8]>) -> Action {
+        let bound = host::property(upstream::ADDRESS_PROPERTY).as_deref().and_then(upstream::port_of);
+        match decide_again(header, bound, |id| cache.find(id), self.fallback_port) {
+            Ok(()) => Action::Continue,
+            Err(rejection) => self.reject(rejection),
         }
     }
 

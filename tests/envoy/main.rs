@@ -45,4 +45,5 @@ mod tracing;
 mod trap;
 mod unreachable;
 mod visibility;
+mod waiting;
 mod wire;

@@ -102,6 +102,7 @@ async fn rejections_are_counted_by_reason_and_no_id_is_a_label() {
         ("invalid_deployment_id", 20.0),
         ("unknown_deployment", 30.0),
         ("deployment_draining", 10.0),
+        ("deployment_moved", 0.0),
         ("internal", 0.0),
     ] {
         scrape.check(&format!("pixell_rejections_total{{reason=\"{reason}\"}}"), count);

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 /// it is about a tenth above what was counted when it was set.
 const REQUEST_FUEL: u64 = 4560;
 /// Most instructions of a refused one.
-const REFUSAL_FUEL: u64 = 59_000;
+const REFUSAL_FUEL: u64 = 64_000;
 /// Most instructions of a request that finds a changed map.
 const FETCH_FUEL: u64 = 12_800;
 

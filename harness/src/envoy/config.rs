@@ -15,6 +15,11 @@ const ADMIN_SOCKET: &str = "/run/pixell-envoy/admin.sock";
 
 /// The first line of the router's item in `http_filters`.
 const ROUTER_FILTER: &str = "- name: pixell.router";
+/// The first line of its item in those of the agents' first cluster, and the line that gives the second one the same.
+const RETRY_FILTER: &str = "- name: pixell.retry";
+const SAME_FILTERS: &str = "          http_filters: *agent_filters\n";
+/// What that filter needs.
+const ATTEMPT_COUNT: &str = "                      include_request_attempt_count: true\n";
 
 /// One change of the text: `from` is found `times` times and becomes `to`.
 #[derive(Clone, Debug)]
@@ -58,7 +63,7 @@ pub(super) struct Place<'a> {
 }
 
 /// `shipped` with `edits`, which speak of the file as it ships, and then moved to `place`. With a `filter`, that item of
-/// `http_filters` (none, where it is empty) stands in for the router's.
+/// `http_filters` (none, where it is empty) stands in for the router's, and no filter for that of retries.
 ///
 /// # Errors
 /// Where a text to replace is not there as often as it must be.
@@ -73,18 +78,22 @@ pub(super) fn render(shipped: &str, edits: &[Edit], filter: Option<&str>, place:
         Edit::once(format!("filename: {MODULES}/{name}"), format!("filename: {}", quoted(place.modules.join(name).display())))
     };
     let router = match filter {
-        Some(filter) => replace_item(shipped, ROUTER_FILTER, filter)?,
-        None => module("router.wasm"),
+        Some(filter) => vec![
+            replace_item(shipped, ROUTER_FILTER, filter)?,
+            replace_item(shipped, RETRY_FILTER, "")?,
+            Edit::once(SAME_FILTERS, ""),
+            Edit::once(ATTEMPT_COUNT, ""),
+        ],
+        None => vec![module("router.wasm")],
     };
     let moves = [
-        router,
         listener(50051, place.data_port),
         listener(9901, place.api_port),
         module("admin.wasm"),
         // Once where Envoy opens it, once in the cluster that reaches it.
         Edit { from: format!("path: {ADMIN_SOCKET}"), to: format!("path: {}", quoted(place.admin_socket.display())), times: 2 },
     ];
-    edits.iter().chain(&moves).try_fold(shipped.to_owned(), |text, edit| edit.apply(&text))
+    edits.iter().chain(&router).chain(&moves).try_fold(shipped.to_owned(), |text, edit| edit.apply(&text))
 }
 
 /// The change that puts the one line `new`, or nothing, in the place of the list item whose first line is `first`.

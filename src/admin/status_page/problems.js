@@ -11,6 +11,7 @@ const REJECTION_ADVICE = {
   invalid_deployment_id: 'Callers send an id that is none, or several. The access log shows the value and who sent it.',
   unknown_deployment: 'Callers ask for ids that are not in the map below. Was the agent deployed, and did PAR push it? Look for the id in the access log and in PAR’s log.',
   deployment_draining: 'Callers still use deployments that are being stopped. It passes when they are gone; if not, PAR left them draining.',
+  deployment_moved: 'An agent died and came back on another port while requests waited for it. Their callers have to call again; if it goes on, look in PAR’s log why it dies.',
   route_map_not_loaded: 'PAR has not pushed a map since Envoy started. Look at PAR’s log for its pushes to ENVOY_ADMIN_URL.',
   internal: 'The filter could not hand the address to Envoy. This is a fault of its configuration or its code: Envoy’s log says which.',
 };
