@@ -37,6 +37,8 @@ enum Kind {
     Log { settings: &'static str },
     /// The shipped Envoy with 20 routes, and without the metrics of requests and connections.
     Unmeasured,
+    /// The shipped Envoy with 20 routes, and without the filter that is asked before a retry.
+    NotJudgedAgain,
     /// Envoy's Lua filter.
     Lua { routes: usize },
     /// Envoy's own routes, matched by header.
@@ -74,6 +76,11 @@ pub const PLANS: &[Plan] = &[
         name: "ours-20-metrics-off",
         about: "the same 20 routes, nothing counted about requests and agents (every other Envoy here counts)",
         kind: Kind::Unmeasured,
+    },
+    Plan {
+        name: "ours-20-no-retry-filter",
+        about: "the same 20 routes, not judged again before a retry",
+        kind: Kind::NotJudgedAgain,
     },
     Plan { name: "lua", about: "Envoy's Lua filter with a table of 20 in the script", kind: Kind::Lua { routes: 20 } },
     Plan { name: "headers-20", about: "Envoy, 20 routes matched by header", kind: Kind::HeaderRoutes { routes: 20 } },
@@ -137,6 +144,7 @@ impl Plan {
             Kind::Raw => wasm::raw(stage).await,
             Kind::Ours { routes } => envoy::shipped(stage, &Table::new(routes, stage.agents)).await,
             Kind::Unmeasured => envoy::without_metrics(stage, &Table::new(20, stage.agents)).await,
+            Kind::NotJudgedAgain => envoy::not_judged_again(stage, &Table::new(20, stage.agents)).await,
             Kind::Log { settings } => envoy::with_log(stage, settings, &Table::new(20, stage.agents)).await,
             Kind::Lua { routes } => peers::lua(stage, &Table::new(routes, stage.agents)).await,
             Kind::HeaderRoutes { routes } => peers::header_routes(stage, &Table::new(routes, stage.agents)).await,

@@ -108,10 +108,7 @@ fn requests_beside(workers: &mut Workers, beside: Beside) -> Result<f64> {
                     Beside::Nothing => {}
                     Beside::Changes => workers::write(&mut api, &route, if calls % 2 == 0 { 2000 } else { home })?,
                     Beside::Repeats => workers::write(&mut api, &route, home)?,
-                    Beside::Refused => {
-                        let status = api.exchange(b"GET /nothing HTTP/1.1\r\nhost: envoy\r\n\r\n")?.status();
-                        anyhow::ensure!(status == 404, "Envoy answers {status}");
-                    }
+                    Beside::Refused => workers::refused(&mut api)?,
                 }
                 calls += 1;
                 std::thread::sleep((CHANGE_EVERY * calls).saturating_sub(started.elapsed()));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::workers::Workers;
+use super::workers::{self, Workers};
 use crate::contender::Stage;
 use crate::cpu_time;
 use crate::results::Figure;
@@ -26,7 +26,7 @@ pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure
     for (routes, size) in [(1000, "1,000"), (10_000, "10,000"), (LARGEST, "65,534")] {
         let mut workers = Workers::start(stage, routes).await?;
         let threads = Threads::of(&workers)?;
-        let (mut publish, mut fetch, mut longest) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut publish, mut fetch, mut longest, mut refuse) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (id, home) = workers.table.asked.first().context("the map is empty")?.clone();
         for change in 0..rounds * CHANGES {
             let port = if change % 2 == 0 { workers.spare } else { home };
@@ -37,7 +37,10 @@ pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure
             let fetched = threads.read()?;
             workers.expect_all(&id, port)?;
             let plain = threads.read()?;
+            workers::refused(&mut workers.api)?;
+            let refused = threads.read()?;
             let published = highest(&start, &written);
+            refuse.push(highest(&plain, &refused));
             // Each worker's request after the change, less the same one after no change.
             let requests = fetched.iter().zip(&written).zip(plain.iter().zip(&fetched));
             let worst = requests.map(|((after, before), (last, first))| (after - before) - (last - first)).fold(0.0, f64::max);
@@ -51,6 +54,8 @@ pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure
         figure.value = bound;
         figures.push(if routes == LARGEST { figure.at_most(1.0) } else { figure });
         figures.push(self::figure(format!("- the worker that publishes, {size} routes, median"), publish)?);
+        let floor = format!("- floor: that worker for a request which Envoy answers itself, by 404, {size} routes, median");
+        figures.push(self::figure(floor, refuse)?);
         figures.push(self::figure(format!("- a worker that fetches, {size} routes, median"), fetch)?);
     }
     Ok(figures)

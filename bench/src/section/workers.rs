@@ -90,6 +90,13 @@ pub(super) fn write(api: &mut Connection, id: &str, port: u16) -> Result<()> {
     Ok(())
 }
 
+/// Asks for a path of the route API's port that Envoy refuses by itself: what any request there costs.
+pub(super) fn refused(api: &mut Connection) -> Result<()> {
+    let status = api.exchange(b"GET /nothing HTTP/1.1\r\nhost: envoy\r\n\r\n")?.status();
+    anyhow::ensure!(status == 404, "Envoy answers {status}");
+    Ok(())
+}
+
 /// Opens connections until each of `workers` workers has taken one: the kernel chooses who gets which.
 async fn one_for_each(envoy: &Envoy, workers: u32) -> Result<Vec<Connection>> {
     const ATTEMPTS: usize = 200;
