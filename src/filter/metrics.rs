@@ -9,7 +9,6 @@ use crate::metrics::{
 use crate::store::{ChangeSignal, StoredMap};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
-use std::cell::Cell;
 use std::time::UNIX_EPOCH;
 
 /// How often the gauges are set anew because the map moved on meanwhile; then the writer that moved it sets them.
@@ -64,31 +63,32 @@ impl<const N: usize> Labelled<N> {
     }
 }
 
-/// What the data path counts. A request that is forwarded costs nothing here, unless the map has changed since the last one.
+/// What a plugin of the data path counts. A request that is forwarded costs nothing here.
 pub(super) struct RouterMetrics {
     rejections: Labelled<{ REJECTION_REASONS.len() }>,
-    refreshes: Cell<Option<Metric>>,
 }
 
 impl RouterMetrics {
     pub(super) fn define() -> Self {
         host::prepare_number(WORKERS_KEY);
-        Self { rejections: Labelled::define(REJECTIONS, "reason", REJECTION_REASONS), refreshes: Cell::default() }
+        Self { rejections: Labelled::define(REJECTIONS, "reason", REJECTION_REASONS) }
     }
 
     pub(super) fn rejected(&self, code: &str) {
         self.rejections.increment(code);
     }
+}
 
-    /// Counts a refresh of this worker's copy of the map. Its counter is named when the worker first takes a request: Envoy does
-    /// not tell a VM whose it is, and one of them, the main thread's, never takes any.
-    pub(super) fn refreshed(&self) {
-        let counter = self.refreshes.get().unwrap_or_else(|| {
-            let worker = worker_label(host::next_number(WORKERS_KEY));
-            Metric::counter(&labelled(REFRESHES, "worker", &worker))
-        });
-        self.refreshes.set(Some(counter));
-        counter.increment();
+/// Counts how often this worker's copy of the map was refreshed, whichever plugin needed it.
+#[derive(Default)]
+pub(super) struct Refreshes(Option<Metric>);
+
+impl Refreshes {
+    /// Counts one. The counter is named when the worker first takes a request: Envoy does not tell a VM whose it is, and one of
+    /// them, the main thread's, never takes any.
+    pub(super) fn count(&mut self) {
+        let named = || Metric::counter(&labelled(REFRESHES, "worker", &worker_label(host::next_number(WORKERS_KEY))));
+        self.0.get_or_insert_with(named).increment();
     }
 }
 

@@ -5,7 +5,7 @@
 //! (`modules/trim`), and nothing is created and freed for a stream.
 
 use super::host::{self, HostData, Signal};
-use super::metrics::RouterMetrics;
+use super::metrics::{Refreshes, RouterMetrics};
 use crate::config::RouterConfig;
 use crate::decision::{Decision, decide, decide_again};
 use crate::problem::CONTENT_TYPE;
@@ -31,6 +31,7 @@ thread_local! {
 struct Worker {
     cache: RouteCache,
     argument: Argument,
+    refreshes: Refreshes,
 }
 
 /// A plugin: one configuration of the filter in this VM.
@@ -47,7 +48,16 @@ impl RootContext for RouterRoot {
         match RouterConfig::parse(&host::plugin_configuration()) {
             Ok(config) => {
                 prepare(&HostData);
-                let again = host::property("plugin_root_id").as_deref() == Some(AGAIN);
+                let again = match host::property("plugin_root_id") {
+                    None => false,
+                    Some(name) if name == AGAIN => true,
+                    Some(_) => {
+                        log::error!(
+                            "root_id of the router filter: must be \"retry\" before an agents' cluster, and absent elsewhere"
+                        );
+                        return false;
+                    }
+                };
                 // Envoy configures a root context once; another configuration gets another one.
                 self.router.get_or_init(|| Router::new(&config, again));
                 true
@@ -117,9 +127,9 @@ impl Router {
         })
     }
 
-    fn decide_by(&self, Worker { cache, argument }: &mut Worker, header: Option<&[u8]>) -> Action {
+    fn decide_by(&self, Worker { cache, argument, refreshes }: &mut Worker, header: Option<&[u8]>) -> Action {
         if cache.refresh(&HostData, &self.signal) {
-            self.metrics.refreshed();
+            refreshes.count();
         }
         if self.again {
             return self.decide_again_by(cache, header);

@@ -13,13 +13,11 @@ use crate::access_log_fault;
 use crate::clients::http1;
 use crate::observability::{dashboard_expressions, metrics_of, rules};
 
-/// What these callers and agents cannot make happen: the crash of a route API, that of a filter just when it judges a request again,
-/// and of one that cannot be started anew. The counters of a router that crashes and comes back have the same source in Envoy.
-const UNSEEN: [&str; 5] = [
+/// What these callers and agents cannot make happen: the crash of a route API, and of a filter that cannot be started anew. The
+/// counters of a router that crashes and comes back have the same source in Envoy.
+const UNSEEN: [&str; 3] = [
     "envoy_wasm_pixell_admin_vm_reload_failure",
     "envoy_wasm_pixell_admin_vm_reload_success",
-    "envoy_wasm_pixell_retry_vm_reload_failure",
-    "envoy_wasm_pixell_retry_vm_reload_success",
     "envoy_wasm_pixell_router_vm_reload_failure",
 ];
 

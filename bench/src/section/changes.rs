@@ -28,7 +28,7 @@ enum Beside {
     Nothing,
     /// A route changes.
     Changes,
-    /// The same `PUT` of a route that is so alrefused: received, logged and answered like a change, and nothing is published.
+    /// The same `PUT` of a route that is so already: received, logged and answered like a change, and nothing is published.
     Repeats,
     /// A path of the route API's port that Envoy refuses by itself: as many requests there as there would be changes.
     Refused,
