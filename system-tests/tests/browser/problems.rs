@@ -56,7 +56,7 @@ async fn a_filter_that_has_crashed_stays_told() {
     drop(trap().send().await);
     let started_anew = || async {
         ask(&envoy, None).await;
-        Ok((envoy.stats().await?.vm_reloads()? > 0).then_some(()))
+        Ok((envoy.stats().await?.sum(r"^wasm\.pixell\.router\.vm_reload_success$")? > 0).then_some(()))
     };
     harness::wait::until("the filter to be started anew", Duration::from_secs(10), started_anew).await.unwrap();
     tells(&browser, "bad", "The filter has crashed and was started anew", "please report it", "the filter has crashed").await;
