@@ -59,7 +59,7 @@ class EnvoyManager:
         return done is not None
 
     async def deregister_agent(self, deployment_id: str) -> bool:
-        """Removes the route of `deployment_id`. True as well where there was none. What its agent has received goes on."""
+        """Removes the route of `deployment_id`. Also True where there was none. What its agent has received goes on."""
         return await self._attempt(f"deregister {deployment_id!r}", self._deregister(deployment_id)) is not None
 
     async def replace_agents(self, ports: Mapping[str, int]) -> bool:
