@@ -17,13 +17,6 @@ pub(crate) fn address_from_header(settings: EnvoyBuilder) -> EnvoyBuilder {
     settings.edit_times(2, original, &format!("{original}      original_dst_lb_config: {{ use_http_header: true }}\n"))
 }
 
-/// Leaves out the filter that is asked before a retry, where agents speak HTTP/1.1 as those of the bench do.
-pub(super) fn without_retry_filter(settings: EnvoyBuilder) -> EnvoyBuilder {
-    settings
-        .edit("          http_filters: *agent_filters\n", "")
-        .edit("                      include_request_attempt_count: true\n", "")
-}
-
 /// Lets a map hold a route for each port there is.
 pub(crate) fn without_limits(settings: EnvoyBuilder) -> EnvoyBuilder {
     settings.edit(
@@ -64,7 +57,7 @@ pub(super) async fn without_metrics(stage: &Stage<'_>, table: &Table) -> Result<
 
 /// The shipped Envoy without the filter that is asked before a retry.
 pub(super) async fn not_judged_again(stage: &Stage<'_>, table: &Table) -> Result<Contender> {
-    let envoy = without_limits(without_retry_filter(settings(stage))).start().await?;
+    let envoy = without_limits(settings(stage).without_retry_filter()).start().await?;
     push(&envoy, table).await?;
     contender(stage, envoy, table.asked.clone())
 }

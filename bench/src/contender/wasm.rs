@@ -11,8 +11,8 @@ use crate::table::Table;
 /// A filter that does nothing; the address comes from a header.
 pub(super) async fn empty(stage: &Stage<'_>) -> Result<Contender> {
     let modules = directory(stage, "empty", include_str!("../../modules/empty.wat"))?;
-    let envoy =
-        envoy::address_from_header(envoy::without_retry_filter(envoy::settings(stage).modules(modules))).start().await?;
+    let settings = envoy::settings(stage).modules(modules).without_retry_filter();
+    let envoy = envoy::address_from_header(settings).start().await?;
     envoy::contender(stage, envoy, Table::new(stage.agents.len(), stage.agents).asked)
 }
 
@@ -27,7 +27,7 @@ pub(super) async fn raw(stage: &Stage<'_>) -> Result<Contender> {
         .replace("ADDRESS", &address)
         .replace("ARGUMENT_LENGTH", &(2 + PATH.len() + 2 + address.len() + 2).to_string());
     let modules = directory(stage, "raw", &text)?;
-    let envoy = envoy::without_retry_filter(envoy::settings(stage).modules(modules)).start().await?;
+    let envoy = envoy::settings(stage).modules(modules).without_retry_filter().start().await?;
     envoy::contender(stage, envoy, table.asked)
 }
 

@@ -23,6 +23,7 @@ pub struct EnvoyBuilder {
     binary: Option<PathBuf>,
     modules: Option<PathBuf>,
     data_filter: Option<String>,
+    retry_filter: bool,
     edits: Vec<Edit>,
 }
 
@@ -40,6 +41,7 @@ impl Default for EnvoyBuilder {
             binary: None,
             modules: None,
             data_filter: None,
+            retry_filter: true,
             edits: Vec::new(),
         }
     }
@@ -101,10 +103,18 @@ impl EnvoyBuilder {
         self
     }
 
-    /// Puts `filter`, an item of `http_filters` as YAML on one line, in the place of the router's; none where it is empty.
+    /// Puts `filter`, an item of `http_filters` as YAML on one line, in the place of the router's; none where it is empty. There is
+    /// no filter before retries then.
     #[must_use]
     pub fn data_filter(mut self, filter: &str) -> Self {
         self.data_filter = Some(filter.to_owned());
+        self.without_retry_filter()
+    }
+
+    /// Leaves out the filter that is asked before a retry.
+    #[must_use]
+    pub fn without_retry_filter(mut self) -> Self {
+        self.retry_filter = false;
         self
     }
 
@@ -151,6 +161,6 @@ impl EnvoyBuilder {
         let shipped = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let Self { bind, data_port, api_port, .. } = *self;
         let place = Place { bind, data_port, api_port, modules: &modules, admin_socket };
-        config::render(&shipped, &self.edits, self.data_filter.as_deref(), &place)
+        config::render(&shipped, &self.edits, self.data_filter.as_deref(), self.retry_filter, &place)
     }
 }

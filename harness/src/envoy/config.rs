@@ -63,11 +63,18 @@ pub(super) struct Place<'a> {
 }
 
 /// `shipped` with `edits`, which speak of the file as it ships, and then moved to `place`. With a `filter`, that item of
-/// `http_filters` (none, where it is empty) stands in for the router's, and no filter for that of retries.
+/// `http_filters` (none, where it is empty) stands in for the router's. `retry_filter` says whether the one before retries stays, which
+/// it can only beside the router's.
 ///
 /// # Errors
 /// Where a text to replace is not there as often as it must be.
-pub(super) fn render(shipped: &str, edits: &[Edit], filter: Option<&str>, place: &Place<'_>) -> Result<String> {
+pub(super) fn render(
+    shipped: &str,
+    edits: &[Edit],
+    filter: Option<&str>,
+    retry_filter: bool,
+    place: &Place<'_>,
+) -> Result<String> {
     let listener = |shipped_port: u16, port: u16| {
         Edit::once(
             format!("address: 0.0.0.0, port_value: {shipped_port} "),
@@ -78,22 +85,23 @@ pub(super) fn render(shipped: &str, edits: &[Edit], filter: Option<&str>, place:
         Edit::once(format!("filename: {MODULES}/{name}"), format!("filename: {}", quoted(place.modules.join(name).display())))
     };
     let router = match filter {
-        Some(filter) => vec![
-            replace_item(shipped, ROUTER_FILTER, filter)?,
-            replace_item(shipped, RETRY_FILTER, "")?,
-            Edit::once(SAME_FILTERS, ""),
-            Edit::once(ATTEMPT_COUNT, ""),
-        ],
-        None => vec![module("router.wasm")],
+        Some(filter) => replace_item(shipped, ROUTER_FILTER, filter)?,
+        None => module("router.wasm"),
+    };
+    let retry = if retry_filter {
+        Vec::new()
+    } else {
+        vec![replace_item(shipped, RETRY_FILTER, "")?, Edit::once(SAME_FILTERS, ""), Edit::once(ATTEMPT_COUNT, "")]
     };
     let moves = [
+        router,
         listener(50051, place.data_port),
         listener(9901, place.api_port),
         module("admin.wasm"),
         // Once where Envoy opens it, once in the cluster that reaches it.
         Edit { from: format!("path: {ADMIN_SOCKET}"), to: format!("path: {}", quoted(place.admin_socket.display())), times: 2 },
     ];
-    edits.iter().chain(&router).chain(&moves).try_fold(shipped.to_owned(), |text, edit| edit.apply(&text))
+    edits.iter().chain(&retry).chain(&moves).try_fold(shipped.to_owned(), |text, edit| edit.apply(&text))
 }
 
 /// The change that puts the one line `new`, or nothing, in the place of the list item whose first line is `first`.
@@ -137,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_shipped_file_moves() {
-        let text = render(&shipped(), &[], None, &place()).unwrap();
+        let text = render(&shipped(), &[], None, true, &place()).unwrap();
         for expected in [
             "address: \"127.0.0.1\", port_value: 0 ",
             "address: \"127.0.0.1\", port_value: 7 ",
@@ -155,33 +163,38 @@ mod tests {
     #[test]
     fn edits_speak_of_the_shipped_file() {
         let edit = Edit::once("address: 0.0.0.0, port_value: 50051 ", "address: 0.0.0.0, port_value: 50051 , x: 1");
-        let text = render(&shipped(), &[edit], None, &place()).unwrap();
+        let text = render(&shipped(), &[edit], None, true, &place()).unwrap();
         assert!(text.contains("port_value: 0 , x: 1"));
     }
 
     #[test]
     fn another_filter_stands_in_for_the_router() {
-        let text = render(&shipped(), &[], Some("- name: other"), &place()).unwrap();
+        let text = render(&shipped(), &[], Some("- name: other"), false, &place()).unwrap();
         assert!(
             text.contains(
                 "http_filters:\n                  - name: other\n                  - name: envoy.filters.http.router"
             )
         );
         assert!(!text.contains("/router.wasm"));
-        let text = render(&shipped(), &[], Some(""), &place()).unwrap();
+        let text = render(&shipped(), &[], Some(""), false, &place()).unwrap();
         assert!(text.contains("http_filters:\n                  - name: envoy.filters.http.router"));
+        let text = render(&shipped(), &[], None, false, &place()).unwrap();
+        assert!(text.contains(ROUTER_FILTER));
+        for gone in [RETRY_FILTER, SAME_FILTERS, ATTEMPT_COUNT] {
+            assert!(!text.contains(gone), "{gone}");
+        }
     }
 
     #[test]
     fn a_text_that_is_not_there_is_named() {
-        let error = render(&shipped(), &[Edit::once("no such text", "")], None, &place()).unwrap_err();
+        let error = render(&shipped(), &[Edit::once("no such text", "")], None, true, &place()).unwrap_err();
         assert!(error.to_string().contains("\"no such text\" stands there 0 times, not 1"), "{error}");
     }
 
     #[test]
     fn a_text_that_stands_there_too_often_is_named() {
         let doubled = shipped() + "# address: 0.0.0.0, port_value: 9901 }";
-        let error = render(&doubled, &[], None, &place()).unwrap_err();
+        let error = render(&doubled, &[], None, true, &place()).unwrap_err();
         assert!(error.to_string().contains("port_value: 9901"), "{error}");
     }
 }
