@@ -122,8 +122,7 @@ fn selectors(rules: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn the_dashboard_shows_and_the_alerts_see_a_live_envoy() {
-    let modules = workspace::target().join("pixell-trap");
-    assert!(modules.is_dir(), "{} is missing: run `cargo xtask build --test-trap`", modules.display());
+    let modules = harness::envoy::modules::locate_trap().unwrap();
     let envoy = Envoy::builder().modules(modules).start().await.unwrap();
     let agent = agents::echo::start("a").unwrap();
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use harness::agents::{self, streams};
 use harness::proto::{DEPLOYMENT_ID, Empty, request_to};
-use harness::{Envoy, proto, wait, workspace};
+use harness::{Envoy, proto, wait};
 use tokio::net::TcpStream;
 
 use crate::access_log_fault;
@@ -35,8 +35,7 @@ async fn scrape(envoy: &Envoy) -> BTreeMap<String, f64> {
 #[tokio::test]
 async fn what_alerts_and_dashboard_watch_moves() {
     const MOST: usize = 20;
-    let modules = workspace::target().join("pixell-trap");
-    assert!(modules.is_dir(), "{} is missing: run `cargo xtask build --test-trap`", modules.display());
+    let modules = harness::envoy::modules::locate_trap().unwrap();
     let shipped = "max_active_downstream_connections: 10000";
     let limited = shipped.replace("10000", &MOST.to_string());
     let envoy = Envoy::builder().modules(modules).edit(shipped, &limited).start().await.unwrap();

@@ -50,8 +50,7 @@ async fn caller(envoy: &Envoy, worker: u32) -> Caller {
 
 #[tokio::test]
 async fn a_trapped_worker_is_back_and_nobody_else_notices() {
-    let modules = workspace::target().join("pixell-trap");
-    assert!(modules.is_dir(), "{} is missing: run `cargo xtask build --test-trap`", modules.display());
+    let modules = harness::envoy::modules::locate_trap().unwrap();
     let envoy = Envoy::builder().modules(modules).start().await.unwrap();
     let ((s, _), h) = (streams::start("s").unwrap(), agents::echo::start("h").unwrap());
     envoy.routes().put_all([("s", s.port()), ("h", h.port())]).await.unwrap();

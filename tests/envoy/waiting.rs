@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use harness::agents::{self, http as agent};
 use harness::proto::{self, DEPLOYMENT_ID, Empty, request_to};
-use harness::{Agent, Envoy, wait, workspace};
+use harness::{Agent, Envoy, wait};
 use hyper::Response;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -207,8 +207,7 @@ async fn a_deployment_that_drains_meanwhile_still_answers() {
 /// After a crash the filter judges again as before: it is one VM for first and further attempts.
 #[tokio::test]
 async fn a_filter_that_crashed_judges_again() {
-    let modules = workspace::target().join("pixell-trap");
-    assert!(modules.is_dir(), "{} is missing: run `cargo xtask build --test-trap`", modules.display());
+    let modules = harness::envoy::modules::locate_trap().unwrap();
     let envoy = Envoy::builder().modules(modules).start().await.unwrap();
     let (live, grpc) = (agents::echo::start("live").unwrap(), agents::grpc::start("live-grpc").unwrap());
     envoy.routes().put_all([("live", live.port()), ("live-grpc", grpc.port())]).await.unwrap();

@@ -13,6 +13,9 @@ pub const NAMES: [&str; 2] = ["router.wasm", "admin.wasm"];
 /// The variable that names a directory of modules built elsewhere.
 pub const VARIABLE: &str = "PIXELL_MODULES";
 
+/// What builds the modules that ship.
+const BUILD: &str = "cargo xtask build";
+
 /// The directory of the built modules: `$PIXELL_MODULES`, else `target/pixell`, where `cargo xtask build` writes.
 ///
 /// # Errors
@@ -21,15 +24,28 @@ pub const VARIABLE: &str = "PIXELL_MODULES";
 pub fn locate() -> Result<PathBuf> {
     if let Some(directory) = std::env::var_os(VARIABLE) {
         let directory = PathBuf::from(directory);
-        check(&directory, &[])?;
+        check(&directory, &[], BUILD)?;
         return Ok(directory);
     }
-    let (directory, root) = (workspace::target().join("pixell"), workspace::root());
-    check(&directory, &["src", "modules", "Cargo.toml"].map(|source| root.join(source)))?;
+    built("pixell", BUILD)
+}
+
+/// The directory of the modules with a trap, `target/pixell-trap`: a request with the header `x-test-trap` crashes their data path.
+///
+/// # Errors
+/// Where one is missing or older than the filter's source.
+pub fn locate_trap() -> Result<PathBuf> {
+    built("pixell-trap", "cargo xtask build --test-trap")
+}
+
+/// The modules below `target/` that `command` builds from the source at hand.
+fn built(directory: &str, command: &str) -> Result<PathBuf> {
+    let (directory, root) = (workspace::target().join(directory), workspace::root());
+    check(&directory, &["src", "modules", "Cargo.toml"].map(|source| root.join(source)), command)?;
     Ok(directory)
 }
 
-fn check(directory: &Path, sources: &[PathBuf]) -> Result<()> {
+fn check(directory: &Path, sources: &[PathBuf], command: &str) -> Result<()> {
     let mut newest = None;
     for source in sources {
         newest = newest.max(newest_below(source)?);
@@ -37,10 +53,10 @@ fn check(directory: &Path, sources: &[PathBuf]) -> Result<()> {
     for name in NAMES {
         let module = directory.join(name);
         let Ok(built) = module.metadata().and_then(|facts| facts.modified()) else {
-            bail!("{} is missing: run `cargo xtask build`", module.display());
+            bail!("{} is missing: run `{command}`", module.display());
         };
         if let Some((_, source)) = newest.as_ref().filter(|(changed, _)| *changed > built) {
-            bail!("{} is older than {}: run `cargo xtask build`", module.display(), source.display());
+            bail!("{} is older than {}: run `{command}`", module.display(), source.display());
         }
     }
     Ok(())
@@ -75,14 +91,14 @@ mod tests {
         fs::write(&file, "").unwrap();
         let sources = [source];
         let fault = |expected: &str| {
-            let error = check(directory.path(), &sources).unwrap_err().to_string();
+            let error = check(directory.path(), &sources, BUILD).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
         fault("router.wasm is missing");
         for name in NAMES {
             fs::write(directory.path().join(name), "").unwrap();
         }
-        check(directory.path(), &sources).unwrap();
+        check(directory.path(), &sources, BUILD).unwrap();
         let later = SystemTime::now() + Duration::from_secs(60);
         File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
         fault("is older than");

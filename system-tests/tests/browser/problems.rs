@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{Envoy, agents, workspace};
+use harness::{Envoy, agents};
 use reqwest::Method;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -45,8 +45,7 @@ async fn a_draining_envoy_is_not_ready() {
 
 #[tokio::test]
 async fn a_filter_that_has_crashed_stays_told() {
-    let modules = workspace::target().join("pixell-trap");
-    assert!(modules.is_dir(), "{} is missing: run `cargo xtask build --test-trap`", modules.display());
+    let modules = harness::envoy::modules::locate_trap().unwrap();
     let envoy = Envoy::builder().modules(modules).start().await.unwrap();
     let browser = quiet_page(&envoy).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
