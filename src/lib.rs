@@ -1,38 +1,39 @@
-//! The pixell-envoy filter: routes a request to the agent that its `x-deployment-id` header names.
+//! The pixell-envoy filter as a WebAssembly module for Envoy: callbacks, each of which fetches, asks the core (`pixell-core`) and
+//! applies what it says.
 //!
-//! The crate is a pure core and a thin shell. The core decides; it builds on any target and knows no host:
-//!
-//! | module | what it is |
-//! | --- | --- |
-//! | [`deployment_id`] | the key a caller sends |
-//! | [`route`] | where an id leads: a port and a state |
-//! | [`snapshot`] | the route map as bytes, searched in place |
-//! | [`store`] | publishing and reading snapshots through shared data |
-//! | [`change`] | what one write does to the map |
-//! | [`decision`] | header and map to forward or reject |
-//! | [`upstream`] | how the chosen port is handed to Envoy |
-//! | [`rejection`] | every refusal of the data path |
-//! | [`metrics`] | names and labels of what is counted |
-//! | [`problem`] | the error document both roles answer with |
-//! | [`json`] | JSON text to values, duplicate keys kept apart |
-//! | [`config`] | plugin configuration |
-//! | [`admin`] | the route API as a pure function: request to reply |
-//!
-//! The shell, `filter`, exists in the WebAssembly module alone and is the only part that talks to Envoy.
+//! The four roles are four modules (`crates/router-module`, `crates/responses-module`, `crates/admin-module`, `crates/clients-module`), each
+//! of which starts one of them here. The linker leaves out of a module what only the other roles reach.
+#![cfg(target_os = "wasi")]
 
-pub mod admin;
-pub mod change;
-pub mod config;
-pub mod decision;
-pub mod deployment_id;
-pub mod json;
-pub mod metrics;
-pub mod problem;
-pub mod rejection;
-pub mod route;
-pub mod snapshot;
-pub mod store;
-pub mod upstream;
+mod admin;
+mod clients;
+mod host;
+mod metrics;
+mod responses;
+mod router;
 
-#[cfg(target_os = "wasi")]
-pub mod filter;
+use proxy_wasm::types::LogLevel;
+
+/// Makes this VM a router: the data path.
+pub fn start_router() {
+    proxy_wasm::set_log_level(LogLevel::Info);
+    proxy_wasm::set_root_context(|_| Box::new(router::RouterRoot::default()));
+}
+
+/// Makes this VM one that leads clients back: responses to requests that a path or a host addresses.
+pub fn start_responses() {
+    proxy_wasm::set_log_level(LogLevel::Info);
+    proxy_wasm::set_root_context(|_| Box::new(responses::ResponsesRoot::default()));
+}
+
+/// Makes this VM an admin: the route API.
+pub fn start_admin() {
+    proxy_wasm::set_log_level(LogLevel::Info);
+    proxy_wasm::set_root_context(|_| Box::new(admin::AdminRoot::default()));
+}
+
+/// Makes this VM a keeper of clients' shares: connections and requests of each client address.
+pub fn start_clients() {
+    proxy_wasm::set_log_level(LogLevel::Info);
+    proxy_wasm::set_root_context(|_| Box::new(clients::ClientsRoot::default()));
+}

@@ -1,104 +1,217 @@
-//! The metrics that the filter keeps, by the names and labels that Prometheus sees.
-//!
-//! Envoy's metrics have no labels of their own: a label is part of the name, `<name>.<label>.<value>`, and `stats_tags` of
-//! `envoy/envoy.yaml` takes it out again. Every label has a fixed set of values; no deployment id is ever one.
+//! Envoy's metrics as the filter uses them. A metric that Envoy's configuration switches off takes every value and shows none.
 
-use crate::rejection::Rejection;
+use crate::host;
+use pixell_core::admin::tally::{Gauge, Metrics};
+use pixell_core::metrics::{
+    BUILD_INFO, CARDS_UNCHANGED, DISPLACED, FIRST_LOGGED, GENERATION, LAST_PUSH, OTHER, PANICS, PUBLISHES, REFRESHES,
+    REFUSAL_REASONS, REFUSED_CONNECTIONS, REFUSED_WRITES, REJECTION_REASONS, REJECTIONS, ROUTES, labelled, worker_label,
+};
+use pixell_core::responses::Unchanged;
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::MetricType;
+use std::cell::Cell;
+use std::time::UNIX_EPOCH;
 
-/// Counter: requests that the filter answered itself, by `reason`.
-pub const REJECTIONS: &str = "pixell_rejections_total";
+/// Shared-data key of the number of workers that have taken a request.
+const WORKERS_KEY: &str = "pixell.workers.1";
 
-/// Gauge: routes in the map, draining ones too.
-pub const ROUTES: &str = "pixell_routes";
+/// One of Envoy's metrics; all VMs share those of one name.
+#[derive(Clone, Copy)]
+struct Metric(Option<u32>);
 
-/// Gauge: generation of the map; 0 until the first one was stored.
-pub const GENERATION: &str = "pixell_route_map_generation";
-
-/// Counter: writes that changed the map.
-pub const PUBLISHES: &str = "pixell_route_map_publishes_total";
-
-/// Gauge: Unix time of the last accepted write, in seconds, whether it changed anything or not; 0 until the first.
-pub const LAST_PUSH: &str = "pixell_route_map_last_push_timestamp_seconds";
-
-/// Counter: writes that the route API refused, by `reason`.
-pub const REFUSED_WRITES: &str = "pixell_route_map_refused_writes_total";
-
-/// Counter: how often a worker fetched the map, by `worker`.
-pub const REFRESHES: &str = "pixell_route_map_refreshes_total";
-
-/// Gauge, always 1: the filter's `version`.
-pub const BUILD_INFO: &str = "pixell_build_info";
-
-/// Every reason of [`REJECTIONS`].
-pub const REJECTION_REASONS: [&str; 7] = Rejection::CODES;
-
-/// What is counted where a value outside of its set turns up, so that a label stays bounded whatever happens.
-pub const OTHER: &str = "other";
-
-/// Every reason of [`REFUSED_WRITES`]: the codes of the route API's error documents.
-pub const REFUSAL_REASONS: [&str; 14] = [
-    "conflict_retries_exhausted",
-    "invalid_deployment_id",
-    "invalid_precondition",
-    "invalid_query",
-    "invalid_routes",
-    "malformed_json",
-    "method_not_allowed",
-    "not_found",
-    "payload_too_large",
-    "port_in_use",
-    "precondition_failed",
-    "unauthorized",
-    "unsupported_media_type",
-    OTHER,
-];
-
-/// The most values of the label `worker`: as many workers as the image lets Envoy have.
-const MAX_WORKERS: u64 = 256;
-
-/// A metric's name with its one label.
-#[must_use]
-pub fn labelled(name: &str, label: &str, value: &str) -> String {
-    format!("{name}.{label}.{value}")
-}
-
-/// The label of the `ordinal`-th worker that has taken a request, from 1. A worker whose VM has crashed counts anew.
-#[must_use]
-pub fn worker_label(ordinal: u64) -> String {
-    if (1..=MAX_WORKERS).contains(&ordinal) { ordinal.to_string() } else { OTHER.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    /// Every code that the route API's source makes an error document with.
-    fn codes_in(source: &str) -> Vec<&str> {
-        let after = source.split("Problem::new(").skip(1);
-        after
-            .filter_map(|text| {
-                text.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(", \"")?.split('"').next()
-            })
-            .collect()
+impl Metric {
+    fn define(kind: MetricType, name: &str) -> Self {
+        Self(hostcalls::define_metric(kind, name).ok())
     }
 
-    #[test]
-    fn every_refusal_of_the_route_api_has_its_reason() {
-        let sources = [include_str!("admin/mod.rs"), include_str!("admin/call.rs"), include_str!("admin/etag.rs")];
-        let codes: Vec<_> = sources.into_iter().flat_map(codes_in).collect();
-        assert!(codes.len() >= 10, "the source is read wrongly: {codes:?}");
-        for code in codes {
-            assert!(REFUSAL_REASONS.contains(&code), "{code} would be counted as {OTHER:?}");
+    fn counter(name: &str) -> Self {
+        Self::define(MetricType::Counter, name)
+    }
+
+    fn gauge(name: &str) -> Self {
+        Self::define(MetricType::Gauge, name)
+    }
+
+    fn increment(self) {
+        self.add(1);
+    }
+
+    fn add(self, count: i64) {
+        let _ = self.0.map(|id| hostcalls::increment_metric(id, count));
+    }
+
+    fn set(self, value: u64) {
+        let _ = self.0.map(|id| hostcalls::record_metric(id, value));
+    }
+}
+
+/// One counter with a label of fixed values.
+struct Labelled<const N: usize> {
+    values: [&'static str; N],
+    counters: [Metric; N],
+}
+
+impl<const N: usize> Labelled<N> {
+    /// All of them exist from the start, at 0, so that a rate is right from the first increment on.
+    fn define(name: &str, label: &str, values: [&'static str; N]) -> Self {
+        Self { values, counters: values.map(|value| Metric::counter(&labelled(name, label, value))) }
+    }
+
+    fn increment(&self, value: &str) {
+        let of = |wanted: &str| self.values.iter().zip(self.counters).find(|(known, _)| **known == wanted);
+        if let Some((_, counter)) = of(value).or_else(|| of(OTHER)) {
+            counter.increment();
+        }
+    }
+}
+
+/// How many of each kind are still to be logged whatever the rate.
+struct First<const N: usize> {
+    kinds: [&'static str; N],
+    left: [Cell<u8>; N],
+}
+
+impl<const N: usize> First<N> {
+    const fn of(kinds: [&'static str; N]) -> Self {
+        Self { kinds, left: [const { Cell::new(FIRST_LOGGED) }; N] }
+    }
+
+    /// Whether this is one of the first of its kind.
+    fn take(&self, kind: &str) -> bool {
+        let of_kind = self.kinds.iter().zip(&self.left).find(|(known, _)| **known == kind);
+        of_kind.is_some_and(|(_, left)| {
+            let before = left.get();
+            left.set(before.saturating_sub(1));
+            before > 0
+        })
+    }
+}
+
+/// What a plugin of the data path counts. A request that is forwarded costs nothing here.
+pub(crate) struct RouterMetrics {
+    rejections: Labelled<{ REJECTION_REASONS.len() }>,
+    first: First<{ REJECTION_REASONS.len() }>,
+}
+
+impl RouterMetrics {
+    pub(crate) fn define() -> Self {
+        host::prepare_number(WORKERS_KEY);
+        let first = First::of(REJECTION_REASONS);
+        Self { rejections: Labelled::define(REJECTIONS, "reason", REJECTION_REASONS), first }
+    }
+
+    /// Counts a rejection, and tells whether it is one of this worker's first of its kind.
+    pub(crate) fn rejected(&self, code: &str) -> bool {
+        self.rejections.increment(code);
+        self.first.take(code)
+    }
+}
+
+/// What the plugin of responses counts.
+pub(crate) struct CardMetrics {
+    unchanged: Labelled<{ Unchanged::REASONS.len() }>,
+    first: First<{ Unchanged::REASONS.len() }>,
+}
+
+impl CardMetrics {
+    pub(crate) fn define() -> Self {
+        let unchanged = Labelled::define(CARDS_UNCHANGED, "reason", Unchanged::REASONS);
+        Self { unchanged, first: First::of(Unchanged::REASONS) }
+    }
+
+    /// Counts a card that passes unchanged, and tells whether it is one of this worker's first for this reason.
+    pub(crate) fn unchanged(&self, reason: &str) -> bool {
+        self.unchanged.increment(reason);
+        self.first.take(reason)
+    }
+}
+
+/// What the plugins count that keep clients to their share.
+pub(crate) struct ClientMetrics {
+    rejections: Labelled<{ REJECTION_REASONS.len() }>,
+    refused: Metric,
+}
+
+impl ClientMetrics {
+    pub(crate) fn define() -> Self {
+        let rejections = Labelled::define(REJECTIONS, "reason", REJECTION_REASONS);
+        Self { rejections, refused: Metric::counter(REFUSED_CONNECTIONS) }
+    }
+
+    pub(crate) fn rejected(&self, code: &str) {
+        self.rejections.increment(code);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.refused.increment();
+    }
+}
+
+/// Counts how often this worker's copy of the map was refreshed, whichever plugin needed it.
+#[derive(Default)]
+pub(crate) struct Refreshes(Option<Metric>);
+
+impl Refreshes {
+    /// Counts one. The counter is named when the worker first takes a request: Envoy does not tell a VM whose it is, and one of
+    /// them, the main thread's, never takes any.
+    pub(crate) fn count(&mut self) {
+        let named = || Metric::counter(&labelled(REFRESHES, "worker", &worker_label(host::next_number(WORKERS_KEY))));
+        self.0.get_or_insert_with(named).increment();
+    }
+}
+
+/// What the route API counts.
+pub(crate) struct AdminMetrics {
+    routes: Metric,
+    generation: Metric,
+    publishes: Metric,
+    displaced: Metric,
+    last_push: Metric,
+    refused: Labelled<{ REFUSAL_REASONS.len() }>,
+}
+
+impl AdminMetrics {
+    pub(crate) fn define() -> Self {
+        // Stays at 0 here: a panic ends the VM, and Envoy counts that. It exists so that both forms of the filter have the same metrics.
+        Metric::counter(PANICS);
+        Metric::gauge(&labelled(BUILD_INFO, "version", env!("CARGO_PKG_VERSION"))).set(1);
+        Self {
+            routes: Metric::gauge(ROUTES),
+            generation: Metric::gauge(GENERATION),
+            publishes: Metric::counter(PUBLISHES),
+            displaced: Metric::counter(DISPLACED),
+            last_push: Metric::gauge(LAST_PUSH),
+            refused: Labelled::define(REFUSED_WRITES, "reason", REFUSAL_REASONS),
+        }
+    }
+}
+
+impl Metrics for AdminMetrics {
+    fn count_publish(&self) {
+        self.publishes.increment();
+    }
+
+    fn count_displaced(&self, routes: usize) {
+        if let Ok(routes @ 1..) = i64::try_from(routes) {
+            self.displaced.add(routes);
         }
     }
 
-    #[test]
-    fn labels_are_bounded() {
-        assert_eq!(labelled(REJECTIONS, "reason", "internal"), "pixell_rejections_total.reason.internal");
-        for (ordinal, label) in [(1, "1"), (256, "256"), (257, "other"), (0, "other"), (u64::MAX, "other")] {
-            assert_eq!(worker_label(ordinal), label);
+    fn count_rejected_write(&self, code: &str) {
+        self.refused.increment(code);
+    }
+
+    fn set(&self, gauge: Gauge, value: u64) {
+        match gauge {
+            Gauge::Routes => self.routes,
+            Gauge::Generation => self.generation,
+            Gauge::LastPush => self.last_push,
         }
+        .set(value);
+    }
+
+    fn now(&self) -> u64 {
+        let now = hostcalls::get_current_time().ok().and_then(|now| now.duration_since(UNIX_EPOCH).ok());
+        now.map_or(0, |now| now.as_secs())
     }
 }

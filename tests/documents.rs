@@ -1,15 +1,17 @@
-//! docs/configuration.md says what the parser does: every default, every example, every setting. So does docs/deploy.md of the one
-//! that a rollout is likely to set.
+//! docs/configuration.md agrees with the parser on every default, every example and every setting.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
 use std::collections::BTreeMap;
 
-use pixell_router::config::{AdminConfig, Limits, RouterConfig};
+use pixell_core::addressing::Addressing;
+use pixell_core::addressing::prefix::PathPrefix;
+use pixell_core::config::{AdminConfig, RouterConfig};
+use pixell_core::routes::limits::Limits;
 use serde_json::{Map, Value, json};
 
 const TEXT: &str = include_str!("../docs/configuration.md");
 
-/// Default and example of a setting, where the table gives one.
+/// Default and example of a setting, if the table gives one.
 #[derive(Debug)]
 struct Row {
     default: Option<Value>,
@@ -54,21 +56,32 @@ fn defaults(table: &BTreeMap<String, Row>) -> Vec<(String, Value)> {
 
 #[test]
 fn every_setting_has_a_row() {
-    // A setting more does not compile until it is named here, and then wants its row.
-    let RouterConfig { id_headers: _, fallback_port: _ } = router([]);
-    assert!(table("router").into_keys().eq(["fallback_port", "id_headers", "role"]));
-    let AdminConfig { limits, max_body_bytes: _, bootstrap_routes: _ } = admin([]);
+    // A new setting does not compile until it is named here, and then it needs its row.
+    let RouterConfig { id_headers: _, addressing, fallback_port: _, external_origins: _ } = router([]);
+    let Addressing { prefixes: _, host_suffix: _ } = addressing;
+    let rows = table("router");
+    assert!(rows.into_keys().eq(["external_origins", "fallback_port", "host_suffix", "id_headers", "path_prefixes", "role"]));
+    let AdminConfig { limits, max_body_bytes: _, bootstrap_routes: _, agents_url: _ } = admin([]);
     let Limits { min_port: _, max_port: _, denied_ports: _, max_routes: _, max_id_bytes: _ } = limits;
-    let keys = ["bootstrap_routes", "denied_ports", "max_body_bytes", "max_id_bytes", "max_routes", "port_range", "role"];
+    let keys = [
+        "agents_url",
+        "bootstrap_routes",
+        "denied_ports",
+        "max_body_bytes",
+        "max_id_bytes",
+        "max_routes",
+        "port_range",
+        "role",
+    ];
     assert!(table("admin").into_keys().eq(keys));
 }
 
 #[test]
-fn every_default_is_the_default() {
+fn every_documented_default_is_the_default() {
     assert_eq!(router(defaults(&table("router"))), router([]));
     assert_eq!(admin(defaults(&table("admin"))), admin([]));
     let given = |table: &BTreeMap<String, Row>| defaults(table).len();
-    assert_eq!((given(&table("router")), given(&table("admin"))), (1, 5));
+    assert_eq!((given(&table("router")), given(&table("admin"))), (3, 6));
 }
 
 #[test]
@@ -98,15 +111,7 @@ fn the_whole_configurations_are_accepted_and_name_every_setting() {
 }
 
 #[test]
-fn moving_over_step_by_step_is_described_with_what_the_parser_accepts() {
-    let page = include_str!("../docs/deploy.md");
-    let examples: Vec<&str> = page.split('`').filter(|part| part.contains("\"fallback_port\":")).collect();
-    let [example] = examples[..] else { panic!("{examples:?}") };
-    assert_eq!(RouterConfig::parse(example.as_bytes()).unwrap().fallback_port, Some(50052));
-}
-
-#[test]
-fn the_message_is_the_one_of_the_parser() {
+fn the_documented_message_is_that_of_the_parser() {
     let error =
         AdminConfig::parse(json!({"role": "admin", "max_routs": 5, "max_routes": 0}).to_string().as_bytes()).unwrap_err();
     assert!(TEXT.contains(&format!("configuration of the admin filter: {error}\n")), "{error}");
@@ -114,8 +119,8 @@ fn the_message_is_the_one_of_the_parser() {
 
 #[test]
 fn the_variables_are_those_of_the_programs() {
-    use pixell_router::admin::token::VARIABLE;
-    let launcher = include_str!("../launcher/src/settings.rs");
+    use pixell_core::admin::token::VARIABLE;
+    let launcher = include_str!("../crates/launcher/src/settings.rs");
     let rows: Vec<&str> = TEXT.lines().filter_map(|line| line.strip_prefix("| `PIXELL_")?.split('`').next()).collect();
     let known: Vec<&str> = launcher.lines().filter_map(|line| line.split("\"PIXELL_").nth(1)?.strip_suffix("\";")).collect();
     let sorted = |mut names: Vec<String>| {
@@ -125,4 +130,25 @@ fn the_variables_are_those_of_the_programs() {
     let known = sorted(known.into_iter().filter(|name| !name.is_empty()).map(|name| format!("PIXELL_{name}")).collect());
     assert_eq!(sorted(rows.into_iter().map(|name| format!("PIXELL_{name}")).collect()), known);
     assert!(known.iter().any(|name| name == VARIABLE));
+}
+
+/// The page of docs/addressing.md is the one that `cargo xtask agent --page` shows and `tests/browser` opens.
+#[test]
+fn the_page_of_the_example_is_the_agents() {
+    let text = include_str!("../docs/addressing.md");
+    let blocks: Vec<&str> = text.split("```html\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(blocks, [harness::agents::page::PAGE]);
+}
+
+#[test]
+fn the_prefixes_of_addressing_are_the_defaults() {
+    let text = include_str!("../docs/addressing.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `/agents/")?.split_once("/...` | "));
+    let named: Vec<_> = rows.map(|(path, _)| format!("/agents/{path}")).collect();
+    let mut known: Vec<_> = PathPrefix::defaults().iter().map(ToString::to_string).collect();
+    // There the longest comes first, which is the order in which they are tried.
+    known.sort();
+    let mut sorted = named.clone();
+    sorted.sort();
+    assert_eq!(sorted, known);
 }

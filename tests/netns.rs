@@ -1,20 +1,22 @@
-//! Who is not on the loopback interface: a caller in a network namespace of its own, joined to this one by a pair of virtual
+//! A client that is not on the loopback interface: it is in a network namespace of its own, joined to this one by a pair of virtual
 //! interfaces.
 //!
 //! Needs root and iproute2, so it is not part of a plain `cargo test`: `cargo xtask test netns`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use harness::{Envoy, agents};
 use nix::sched::{CloneFlags, setns};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-// Addresses that are set aside for tests (RFC 2544), in a network that exists between the two namespaces alone.
-const HERE: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 1);
-const THERE: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 2);
+// Addresses that are reserved for tests (RFC 2544), in networks between two namespaces.
+const NETWORK: [u8; 3] = [198, 18, 77];
 
 fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split_whitespace()).output();
@@ -23,38 +25,53 @@ fn ip(arguments: &str) {
     assert!(output.status.success(), "`ip {arguments}` failed: {said}This test needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN).");
 }
 
-/// A network namespace with a way to this one; gone when dropped.
-struct Namespace(String);
+/// A network namespace with a path to this one; removed when dropped.
+struct Namespace {
+    name: String,
+    here: Ipv4Addr,
+    there: Ipv4Addr,
+}
 
 impl Namespace {
     fn new() -> Self {
-        let number = std::process::id();
-        let (name, here, there) = (format!("pixell-{number}"), format!("pxh{number}"), format!("pxt{number}"));
+        // Tests run at the same time, each with a network of its own.
+        static MADE: AtomicU8 = AtomicU8::new(0);
+        let made = MADE.fetch_add(1, Ordering::Relaxed);
+        let [a, b, c] = NETWORK;
+        let (here, there) = (Ipv4Addr::new(a, b, c, made * 4 + 1), Ipv4Addr::new(a, b, c, made * 4 + 2));
+        let number = format!("{}{made}", std::process::id());
+        let (name, inner, outer) = (format!("pixell-{number}"), format!("pxt{number}"), format!("pxh{number}"));
         ip(&format!("netns add {name}"));
-        let namespace = Self(name.clone());
-        ip(&format!("link add {here} type veth peer name {there} netns {name}"));
-        ip(&format!("addr add {HERE}/30 dev {here}"));
-        ip(&format!("link set {here} up"));
-        ip(&format!("-n {name} addr add {THERE}/30 dev {there}"));
-        ip(&format!("-n {name} link set {there} up"));
+        let namespace = Self { name, here, there };
+        let name = &namespace.name;
+        ip(&format!("link add {outer} type veth peer name {inner} netns {name}"));
+        ip(&format!("addr add {here}/30 dev {outer}"));
+        ip(&format!("link set {outer} up"));
+        ip(&format!("-n {name} addr add {there}/30 dev {inner}"));
+        ip(&format!("-n {name} link set {inner} up"));
         namespace
     }
 
-    /// Sends an HTTP/1.1 request from inside to `port` here and gives the answer.
+    /// The file that `setns` needs to enter the namespace.
+    fn file(&self) -> std::fs::File {
+        std::fs::File::open(format!("/run/netns/{}", self.name)).unwrap()
+    }
+
+    /// Sends an HTTP/1.1 request from inside to `port` here and returns the response.
     fn ask(&self, port: u16, request: &str) -> String {
-        let inside = std::fs::File::open(format!("/run/netns/{}", self.0)).unwrap();
+        let (inside, here, there) = (self.file(), self.here, self.there);
         let request =
             format!("{request} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\nx-forwarded-for: 127.0.0.1\r\n\r\n");
-        // A namespace belongs to a thread, so only this one goes there.
+        // setns changes the namespace of one thread only, so a new thread enters it.
         let asking = std::thread::spawn(move || {
             setns(inside, CloneFlags::CLONE_NEWNET).unwrap();
-            let mut stream = TcpStream::connect_timeout(&SocketAddr::from((HERE, port)), Duration::from_secs(5)).unwrap();
+            let mut stream = TcpStream::connect_timeout(&SocketAddr::from((here, port)), Duration::from_secs(5)).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-            assert_eq!(stream.local_addr().unwrap().ip(), THERE);
+            assert_eq!(stream.local_addr().unwrap().ip(), there);
             stream.write_all(request.as_bytes()).unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).unwrap();
-            answer
+            let mut response = String::new();
+            stream.read_to_string(&mut response).unwrap();
+            response
         });
         asking.join().unwrap()
     }
@@ -62,13 +79,13 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Its interface, and with it the other end, goes along.
-        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
+        // This also removes its interface and the other end of it.
+        let _ = Command::new("ip").args(["netns", "delete", &self.name]).status();
     }
 }
 
 #[tokio::test]
-async fn from_another_address_the_route_api_is_refused_and_the_rest_answers() {
+async fn from_another_address_the_route_api_is_forbidden_and_the_rest_responds() {
     let namespace = Namespace::new();
     let envoy = Envoy::builder().bind(Ipv4Addr::UNSPECIFIED).start().await.unwrap();
     let agent = agents::echo::start("a").unwrap();
@@ -76,10 +93,10 @@ async fn from_another_address_the_route_api_is_refused_and_the_rest_answers() {
     let (api, data) = (envoy.api_addr().port(), envoy.data_addr().port());
 
     for path in ["/ready", "/stats", "/stats?format=json", "/stats/prometheus", "/server_info"] {
-        let answer = namespace.ask(api, &format!("GET {path}"));
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        let response = namespace.ask(api, &format!("GET {path}"));
+        assert!(response.starts_with("HTTP/1.1 200 "), "{path}: {response}");
     }
-    let refused = [
+    let forbidden = [
         "GET /v1/routes",
         "GET /v1/status",
         "GET /v1/routes/a",
@@ -96,23 +113,98 @@ async fn from_another_address_the_route_api_is_refused_and_the_rest_answers() {
         "GET /nothing",
         "POST /quitquitquit",
         "GET /config_dump",
+        "GET /clusters",
+        "GET /clusters?format=json",
+        "GET //clusters",
+        "GET /ready/../clusters",
+        "GET /%63lusters",
     ];
-    for request in refused {
-        let answer = namespace.ask(api, request);
-        assert!(answer.starts_with("HTTP/1.1 403 "), "{request}: {answer}");
+    for request in forbidden {
+        let response = namespace.ask(api, request);
+        assert!(response.starts_with("HTTP/1.1 403 "), "{request}: {response}");
         assert!(
-            answer.contains("application/problem+json") && answer.contains("\"code\":\"forbidden\""),
-            "{request}: {answer}"
+            response.contains("application/problem+json") && response.contains("\"code\":\"forbidden\""),
+            "{request}: {response}"
         );
     }
     for request in ["POST /ready", "GET /ready%2f..%2fv1%2froutes", "OPTIONS /stats"] {
-        let answer = namespace.ask(api, request);
-        assert!(!answer.starts_with("HTTP/1.1 2"), "{request}: {answer}");
+        let response = namespace.ask(api, request);
+        assert!(!response.starts_with("HTTP/1.1 2"), "{request}: {response}");
     }
-    // The map is as it was, and the data path is for everybody.
+    // The map is unchanged, and the data path is open to every address.
     assert_eq!(envoy.routes().route("a").await.unwrap().json().unwrap()["port"], agent.port());
-    let answer = namespace.ask(data, "GET / HTTP/1.1\r\nx-deployment-id: a\r\nx-rest:");
-    assert!(answer.contains("\"agent\":\"a\""), "{answer}");
-    // What the caller says of its address is not believed, and the agent is told the real one.
-    assert!(answer.contains(&format!("127.0.0.1,{THERE}")), "{answer}");
+    let response = namespace.ask(data, "GET / HTTP/1.1\r\nx-deployment-id: a\r\nx-rest:");
+    assert!(response.contains("\"agent\":\"a\""), "{response}");
+    // The client's own x-forwarded-for does not change the decision above, and the agent gets the client's real address.
+    assert!(response.contains(&format!("127.0.0.1,{}", namespace.there)), "{response}");
+}
+
+/// Starts clients in the namespace that read `/stats` of `port` here as fast as they can for `time`, each on its own connections.
+/// Returns how many responses had each status.
+fn crowd(namespace: &Namespace, port: u16, clients: usize, time: Duration) -> std::thread::JoinHandle<BTreeMap<u16, usize>> {
+    let (inside, address) = (namespace.file(), SocketAddr::from((namespace.here, port)));
+    std::thread::spawn(move || {
+        setns(inside, CloneFlags::CLONE_NEWNET).unwrap();
+        // Sockets belong to the namespace of the thread that makes them, so this runtime has only this thread.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let end = tokio::time::Instant::now() + time;
+            let client = async || {
+                let mut statuses = Vec::new();
+                while tokio::time::Instant::now() < end {
+                    let status = tokio::time::timeout_at(end, status_of(address)).await;
+                    statuses.extend(status.ok().flatten());
+                }
+                statuses
+            };
+            let all = futures_util::future::join_all((0..clients).map(|_| client())).await;
+            let mut counts = BTreeMap::new();
+            all.into_iter().flatten().for_each(|status| *counts.entry(status).or_default() += 1);
+            counts
+        })
+    })
+}
+
+/// The status of a response to `GET /stats`; `None` if the connection is closed without one.
+async fn status_of(address: SocketAddr) -> Option<u16> {
+    let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+    stream.write_all(b"GET /stats HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.ok()?;
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.ok()?;
+    std::str::from_utf8(response.get(9..12)?).ok()?.parse().ok()
+}
+
+#[tokio::test]
+async fn a_crowd_outside_does_not_delay_readiness_inside() {
+    const CLIENTS: usize = 900;
+    const TIME: Duration = Duration::from_secs(10);
+    let namespace = Namespace::new();
+    let envoy = Envoy::builder().bind(Ipv4Addr::UNSPECIFIED).start().await.unwrap();
+    let routes = envoy.routes();
+    let crowd = crowd(&namespace, envoy.api_addr().port(), CLIENTS, TIME);
+    let end = Instant::now() + TIME;
+    let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
+    let (mut asked, mut longest) = (0, Duration::ZERO);
+    while Instant::now() < end {
+        let started = Instant::now();
+        // On a new connection each time, as the health check does.
+        let ready = http.get(envoy.api_url() + "/ready").send().await.unwrap();
+        assert_eq!(ready.status(), 200);
+        assert_eq!(routes.put_route("a", &(5000 + asked % 2).into()).await.unwrap().status.as_u16() / 100, 2);
+        longest = longest.max(started.elapsed());
+        asked += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let statuses = tokio::task::spawn_blocking(move || crowd.join().unwrap()).await.unwrap();
+    eprintln!("/ready and a write: {asked} times, at most {longest:?}; the crowd: {statuses:?}");
+    assert!(asked > 20 && longest < Duration::from_secs(1), "{asked} times, at most {longest:?}");
+    // The rate limit lets some through; the others get 429, or no connection.
+    let served = statuses.get(&200).copied().unwrap_or_default();
+    assert!((5..=100).contains(&served) && statuses.contains_key(&429), "{statuses:?}");
+    let stats = envoy.stats().await.unwrap();
+    assert!(stats.get("connection_limit.outside.limited_connections").unwrap() > 100, "{:?}", stats.matching("outside"));
+    // Inside there is no rate limit.
+    for _ in 0..50 {
+        assert_eq!(http.get(envoy.api_url() + "/stats").send().await.unwrap().status(), 200);
+    }
 }

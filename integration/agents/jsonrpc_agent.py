@@ -24,28 +24,28 @@ class A2A:
         try:
             body = await request.json()
         except ValueError:
-            return web.json_response(fault(None, PARSE_ERROR, "not JSON"))
+            return web.json_response(error(None, PARSE_ERROR, "not JSON"))
         if body.get("method") == "message/send":
-            return web.json_response(self._answer(body, text(body)))
+            return web.json_response(self._result(body, text(body)))
         if body.get("method") == "message/stream":
             return await self._stream(request, body)
-        return web.json_response(fault(body.get("id"), METHOD_NOT_FOUND, "no such method"))
+        return web.json_response(error(body.get("id"), METHOD_NOT_FOUND, "no such method"))
 
     async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        """As many events as the caller asks for, so far apart as it asks for."""
+        """As many events as the client asks for, at the interval that it asks for."""
         wanted = body["params"].get("metadata", {})
         events, interval = int(wanted.get("events", 3)), float(wanted.get("interval_s", 0))
         response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-store"})
         await response.prepare(request)
         for number in range(events):
-            answer = json.dumps(self._answer(body, f"{text(body)} {number}"))
-            await response.write(f"data: {answer}\n\n".encode())
+            event = json.dumps(self._result(body, f"{text(body)} {number}"))
+            await response.write(f"data: {event}\n\n".encode())
             if number + 1 < events:
                 await asyncio.sleep(interval)
         await response.write_eof()
         return response
 
-    def _answer(self, body: dict[str, Any], words: str) -> dict[str, Any]:
+    def _result(self, body: dict[str, Any], words: str) -> dict[str, Any]:
         parts = [{"kind": "text", "text": words}]
         metadata = {"deployment_id": self._deployment_id}
         return {
@@ -59,7 +59,7 @@ def text(body: dict[str, Any]) -> str:
     return "".join(part.get("text", "") for part in body["params"]["message"]["parts"])
 
 
-def fault(call_id: Any, code: int, message: str) -> dict[str, Any]:
+def error(call_id: Any, code: int, message: str) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": call_id, "error": {"code": code, "message": message}}
 
 

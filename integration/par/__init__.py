@@ -1,1 +1,1 @@
-"""A stand-in for PAR: starts agents, routes to them through Envoy, answers the same REST calls."""
+"""A stand-in for PAR: it starts agents, registers them with Envoy, and serves the same REST calls as PAR."""

@@ -1,4 +1,4 @@
-"""PAR's REST interface."""
+"""PAR's REST API."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from pathlib import Path
 
 from aiohttp import web
-from pixell_envoy import EnvoyManager
+from pixell_envoy import EnvoyManager, RouteApiClient
 
+from . import drain
 from .deployments import Deployments, TooManyAgents
 
 KINDS = ("grpc", "jsonrpc")
@@ -27,7 +29,7 @@ async def health(request: web.Request) -> web.Response:
 
 @routes.get("/envoy")
 async def envoy(request: web.Request) -> web.Response:
-    """What PAR sees of Envoy."""
+    """Envoy's health and statistics, as PAR reads them."""
     manager = request.app[ENVOY]
     return web.json_response({"healthy": await manager.check_health(), "stats": await manager.get_stats()})
 
@@ -64,21 +66,32 @@ async def remove(request: web.Request) -> web.Response:
 
 @routes.get("/deployments/{deployment_id}/health")
 async def agent_health(request: web.Request) -> web.Response:
-    """PAR's internal call, straight to the agent's port and not through Envoy."""
+    """PAR's internal call, which goes directly to the agent's port and not through Envoy."""
     agent = request.app[DEPLOYMENTS].agents.get(request.match_info["deployment_id"])
     if agent is None:
         raise web.HTTPNotFound
     return web.json_response({"message": await agent.health()})
 
 
-async def lifetime(app: web.Application) -> AsyncIterator[None]:
+def make_manager() -> EnvoyManager:
+    """Makes the manager, which reads the token, and removes the token's file, so that agents never get the token."""
     manager = EnvoyManager(os.environ["ENVOY_ADMIN_URL"])
+    if place := os.environ.get("PIXELL_ADMIN_TOKEN_FILE"):
+        Path(place).unlink()
+    return manager
+
+
+async def lifetime(app: web.Application) -> AsyncIterator[None]:
+    manager = make_manager()
     app[ENVOY] = manager
     app[DEPLOYMENTS] = Deployments(manager, int(os.environ["MAX_AGENTS"]))
     await app[DEPLOYMENTS].boot()
     yield
-    await app[DEPLOYMENTS].shut_down()
+    # Before the routes change, because its background task would make them active again.
     await manager.close()
+    async with RouteApiClient(manager.admin_url) as client:
+        await drain.drain(client, float(os.environ["PAR_DRAIN_SECONDS"]))
+    await app[DEPLOYMENTS].stop_agents()
 
 
 def main() -> None:

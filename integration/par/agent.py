@@ -14,34 +14,37 @@ import agents.agent_pb2_grpc as agent_pb2_grpc
 import aiohttp
 import grpc
 
+from . import users
+
 START_LIMIT = 30.0
 STOP_LIMIT = 5.0
 CALL_LIMIT = 5.0
 POLL = 0.05
 
-# The token is PAR's own: an agent that had it could reroute the others.
-HIDDEN = ("PIXELL_ADMIN_TOKEN",)
-
 
 @dataclass(frozen=True)
 class Agent:
-    """What PAR has to know about an agent to call, stop and find it again."""
+    """What PAR must know about an agent to call it, to stop it, and to find it after a restart."""
 
     deployment_id: str
     kind: str  # "grpc" or "jsonrpc"
     port: int
     pid: int
+    uid: int
 
     @classmethod
     def start(cls, deployment_id: str, kind: str, port: int) -> Agent:
-        environment = {name: value for name, value in os.environ.items() if name not in HIDDEN}
-        command = [sys.executable, "-m", f"agents.{kind}_agent", deployment_id, str(port)]
-        # A session of its own: what ends PAR must not end its agents.
-        process = subprocess.Popen(command, env=environment, start_new_session=True)
-        return cls(deployment_id, kind, port, process.pid)
+        uid = users.fresh()
+        program = [sys.executable, "-m", f"agents.{kind}_agent", deployment_id, str(port)]
+        # The agent gets a session of its own, so that a signal that ends PAR does not end its agents. setpriv sets the
+        # user, because Popen's `user` would fork this process, and gRPC's threads do not survive that in the child.
+        become = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs", "--"]
+        command = [*become, *program]
+        process = subprocess.Popen(command, env=users.environment(), umask=0o077, start_new_session=True)
+        return cls(deployment_id, kind, port, process.pid, uid)
 
     async def health(self) -> str:
-        """The deployment id that the agent itself gives, asked straight at its port as PAR's internal calls do."""
+        """The deployment id with which the agent responds on its own port, as in PAR's internal calls."""
         return await (self._grpc_health() if self.kind == "grpc" else self._jsonrpc_health())
 
     async def _grpc_health(self) -> str:
@@ -57,14 +60,14 @@ class Agent:
                 return str((await card.json())["name"])
 
     async def is_healthy(self) -> bool:
-        """Whether this very agent answers, and not another one that has got its port since."""
+        """True if this agent responds, and not another one that has its port now."""
         try:
             return await self.health() == self.deployment_id
         except (TimeoutError, grpc.aio.AioRpcError, aiohttp.ClientError):
             return False
 
     async def wait_healthy(self) -> None:
-        """Returns once the agent answers; raises where it dies first or takes too long."""
+        """Returns once the agent responds; raises if it ends first or takes too long."""
         async with asyncio.timeout(START_LIMIT):
             while not await self.is_healthy():
                 if not self.is_running():
@@ -79,6 +82,7 @@ class Agent:
         except TimeoutError:
             self._signal(signal.SIGKILL)
             await self._gone()
+        users.end_all(self.uid)
 
     def is_running(self) -> bool:
         self._reap()
@@ -99,4 +103,4 @@ class Agent:
         try:
             os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
-            pass  # An earlier PAR started it: process 1 takes it in.
+            pass  # An earlier PAR started it, so it is a child of process 1 now.

@@ -1,4 +1,4 @@
-"""PAR's deployments: which agent runs for which id, and telling Envoy about it."""
+"""PAR's deployments: which agent runs for which id. Registers the agents with Envoy."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class TooManyAgents(Exception):
 
 
 class Deployments:
-    """All agents of this PAR. Calls for one id are carried out one after the other, those for different ids at once."""
+    """All agents of this PAR. Calls for one id run one after the other, calls for different ids at the same time."""
 
     def __init__(self, envoy: EnvoyManager, max_agents: int) -> None:
         self.agents: dict[str, Agent] = {}
         self._envoy = envoy
         self._max_agents = max_agents
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        # Ports given to agents that do not listen yet, which a scan would take for free.
+        # Ports of agents that do not listen yet: a scan would find them free.
         self._reserved: set[int] = set()
         self._starting: set[str] = set()
 
@@ -44,51 +44,67 @@ class Deployments:
         await self._envoy.replace_agents({name: agent.port for name, agent in self.agents.items()})
 
     async def deploy(self, deployment_id: str, kind: str) -> tuple[Agent, bool]:
-        """Starts an agent, in the place of the one that may run; also gives whether Envoy routes to it by now."""
+        """Starts an agent, and ends the id's earlier one. Also returns whether Envoy routes to it already."""
         async with self._locks[deployment_id]:
             old = self.agents.get(deployment_id)
             if old is None and len(self.agents.keys() | self._starting) >= self._max_agents:
                 raise TooManyAgents(f"{self._max_agents} agents run already")
             self._starting.add(deployment_id)
             try:
-                if old is not None:
-                    await self._end(old)
-                    await asyncio.sleep(REDEPLOY_PAUSE)
-                agent = await self._begin(deployment_id, kind, avoid=None if old is None else old.port)
+                return await self._begin(deployment_id, kind, old)
             finally:
                 self._starting.discard(deployment_id)
-            return agent, await self._envoy.register_agent(deployment_id, agent.port)
 
     async def remove(self, deployment_id: str) -> bool:
-        """Ends an agent; False where there is none."""
+        """Ends an agent; False if there is none."""
         async with self._locks[deployment_id]:
             agent = self.agents.get(deployment_id)
             if agent is not None:
                 await self._end(agent)
             return agent is not None
 
-    async def shut_down(self) -> None:
-        await asyncio.gather(*(self.remove(deployment_id) for deployment_id in list(self.agents)))
+    async def stop_agents(self) -> None:
+        """Ends all agents when PAR itself ends. Their routes are draining already."""
+        await asyncio.gather(*(agent.stop() for agent in self.agents.values()))
+        record.write(())
 
-    async def _begin(self, deployment_id: str, kind: str, avoid: Optional[int]) -> Agent:
-        port = ports.scan(self._reserved | ({avoid} if avoid is not None else set()))
+    async def _begin(self, deployment_id: str, kind: str, old: Optional[Agent]) -> tuple[Agent, bool]:
+        port = ports.scan(self._reserved)
         self._reserved.add(port)
         try:
-            agent = Agent.start(deployment_id, kind, port)
+            # Before the process starts: an agent that died may have had the port, and its clients must not reach this
+            # one.
+            routed = await self._envoy.register_agent(deployment_id, port)
             try:
-                await agent.wait_healthy()
+                if old is not None:
+                    # Not deregistered in between: the id has its new port already.
+                    await self._stop(old)
+                    await asyncio.sleep(REDEPLOY_PAUSE)
+                agent = await self._start(deployment_id, kind, port)
             except BaseException:
-                await agent.stop()
+                await self._envoy.deregister_agent(deployment_id)
                 raise
         finally:
             self._reserved.discard(port)
         self._note(agent)
         logger.info("agent %s is healthy on port %d", deployment_id, port)
+        return agent, routed
+
+    async def _start(self, deployment_id: str, kind: str, port: int) -> Agent:
+        agent = Agent.start(deployment_id, kind, port)
+        try:
+            await agent.wait_healthy()
+        except BaseException:
+            await agent.stop()
+            raise
         return agent
 
     async def _end(self, agent: Agent) -> None:
-        """Envoy is told first, so that no caller is sent to an agent that ends."""
+        """Deregisters the agent first, so that no client is sent to an agent that is ending."""
         await self._envoy.deregister_agent(agent.deployment_id)
+        await self._stop(agent)
+
+    async def _stop(self, agent: Agent) -> None:
         await agent.stop()
         del self.agents[agent.deployment_id]
         record.write(self.agents.values())

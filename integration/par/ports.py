@@ -1,19 +1,19 @@
-"""Ports for agents: found as PAR finds them, by scanning upward from a base port."""
+"""Finds ports for agents as PAR does: it scans upward from the port after its own."""
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Container
 
-BASE = 50054
-
 
 def scan(taken: Container[int]) -> int:
-    """The lowest free port from BASE on that is not `taken`."""
-    for port in range(BASE, 65536):
+    """The lowest free port above `A2A_PORT` that is not `taken`."""
+    base = int(os.environ["A2A_PORT"]) + 1
+    for port in range(base, 65536):
         if port not in taken and is_free(port):
             return port
-    raise RuntimeError(f"no port is free from {BASE} on")
+    raise RuntimeError(f"no port is free from {base} on")
 
 
 def is_free(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""What PAR remembers of its agents over a restart of its own: a file."""
+"""The file in which PAR remembers its agents while it restarts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import Path
 
 from .agent import Agent
 
-PLACE = Path("/tmp/par-agents.json")
+# Agents can neither read nor write this directory. With it an agent could choose which processes PAR takes for agents.
+PLACE = Path("/var/lib/par/agents.json")
 
 
 def write(agents: Iterable[Agent]) -> None:
-    """In one step: PAR may be killed at any moment."""
+    """Replaces the file in one step, because PAR may be killed at any moment."""
+    PLACE.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = PLACE.with_suffix(".new")
     new.write_text(json.dumps([asdict(agent) for agent in agents]))
     os.replace(new, PLACE)

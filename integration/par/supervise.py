@@ -1,4 +1,4 @@
-"""Process 1 of the `par` container: keeps PAR running, so that PAR can die and come back while its agents run on."""
+"""Process 1 of the `par` container: restarts PAR when it ends, while its agents keep running."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, stop)
     while True:
-        # Takes in agents, too, that PAR has left behind.
+        # Also reaps agents of a PAR that has ended.
         pid, status = os.wait()
         if pid != par.pid:
             continue
         if stopping:
             return os.waitstatus_to_exitcode(status)
-        print(f"supervise: PAR ended with {os.waitstatus_to_exitcode(status)}: starting it again", flush=True)
-        # PAR that cannot start at all must not keep a processor busy.
+        print(f"supervise: PAR ended with {os.waitstatus_to_exitcode(status)}: restarting it", flush=True)
+        # A PAR that cannot start must not keep a processor busy.
         time.sleep(0.5)
         par = start()
 

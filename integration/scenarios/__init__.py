@@ -1,1 +1,1 @@
-"""Scenarios: what must hold of the composed system, seen by a caller outside of the task."""
+"""Scenarios: what must be true of the composed system, as a client outside of the task sees it."""

@@ -1,4 +1,4 @@
-"""What every scenario starts from: all containers up, no agent deployed. A failure shows every log."""
+"""Before every scenario: all containers run and no agent is deployed. A failure shows every log."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from .callers import GrpcCaller, HttpCaller
+from .clients import GrpcClient, HttpClient
 from .engine import Project, now
 from .par_client import Par
 
 STARTED = pytest.StashKey[float]()
-# Where the hook below finds it; a fixture is not within its reach.
+# For the hook below, which cannot use a fixture.
 PROJECT = pytest.StashKey[Project]()
 
 
@@ -37,17 +37,17 @@ def par() -> Iterator[Par]:
 
 
 @pytest.fixture
-def grpc_caller() -> Iterator[GrpcCaller]:
-    caller = GrpcCaller()
-    yield caller
-    caller.close()
+def grpc_client() -> Iterator[GrpcClient]:
+    client = GrpcClient()
+    yield client
+    client.close()
 
 
 @pytest.fixture
-def http_caller() -> Iterator[HttpCaller]:
-    caller = HttpCaller()
-    yield caller
-    caller.close()
+def http_client() -> Iterator[HttpClient]:
+    client = HttpClient()
+    yield client
+    client.close()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

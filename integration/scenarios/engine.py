@@ -1,4 +1,4 @@
-"""The containers of the composed project, by way of the container engine."""
+"""The containers of the composed project, through the container engine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .wait import wait_until
 
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
-# Put on the containers that scenarios make for themselves; its value is the project.
+# A label of the containers that scenarios make; its value is the project.
 EXTRA = "pixell.scenarios.of"
 
 
 class Container:
-    """A container; what it says of itself is always fresh."""
+    """A container. Its state is read at each use."""
 
     def __init__(self, raw: DockerContainer) -> None:
         self.raw = raw
@@ -55,23 +55,23 @@ class Container:
         wait_until(f"{self.raw.name} is healthy", lambda: self.health == "healthy", limit)
 
     def wait_ended(self, limit: float = 30.0) -> int:
-        """The exit code, once there is one."""
+        """Waits for the end and returns the exit code."""
         wait_until(f"{self.raw.name} has ended", lambda: not self.is_running, limit)
         return int(self.state["ExitCode"])
 
     def kill(self) -> None:
-        """As by `docker kill`: SIGKILL to its process 1."""
+        """Like `docker kill`: SIGKILL to its process 1."""
         self.raw.kill()
         self.wait_ended()
 
     def stop(self, grace: int = 40) -> int:
-        """As by `docker stop`; the exit code. After `grace` seconds the engine kills."""
+        """Like `docker stop`; returns the exit code. After `grace` seconds the engine kills the container."""
         if self.is_running:
             self.raw.stop(timeout=grace)
         return int(self.state["ExitCode"])
 
     def run(self, *command: str) -> str:
-        """What `command`, run inside, prints; it must succeed."""
+        """The output of `command`, run inside; it must succeed."""
         code, text = self.try_run(*command)
         assert code == 0, f"{command} in {self.raw.name} gave {code}: {text}"
         return text
@@ -91,7 +91,7 @@ class Container:
         return text.decode(errors="replace")
 
     def put(self, place: str, content: bytes) -> None:
-        """Writes a file into the container, which need not run."""
+        """Writes a file into the container, running or not."""
         directory, name = place.rsplit("/", 1)
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -101,7 +101,7 @@ class Container:
         assert self.raw.put_archive(directory, archive.getvalue())
 
     def get(self, place: str) -> bytes:
-        """The content of a file in the container, which need not run."""
+        """The content of a file in the container, running or not."""
         stream, _ = self.raw.get_archive(place)
         with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
             member = tar.extractfile(tar.getmembers()[0])
@@ -114,12 +114,12 @@ class Project:
 
     def __init__(self) -> None:
         self.engine = docker.from_env(timeout=120)
-        # A container's host name is its id unless somebody chose another one.
+        # A container's host name is its id, unless another one was chosen.
         self.name = str(self.engine.containers.get(socket.gethostname()).labels[PROJECT])
         self.task = self._service("task")
         self.envoy = self._service("envoy")
         self.par = self._service("par")
-        # Logs of the containers that the running scenario made and that are gone.
+        # Logs of containers that the running scenario made and that were removed.
         self._removed: list[str] = []
 
     def _service(self, name: str) -> Container:
@@ -129,7 +129,7 @@ class Project:
         return Container(found[0])
 
     def settle(self) -> None:
-        """Brings everything up that a scenario may have left stopped."""
+        """Starts everything that a scenario may have stopped."""
         self._removed.clear()
         self.task.start()
         self.envoy.start()
@@ -141,7 +141,7 @@ class Project:
     def extra(
         self, like: Container, environment: Optional[dict[str, str]] = None, **options: Any
     ) -> Iterator[Container]:
-        """One more container of the image of `like`, not yet started; removed at the end."""
+        """One more container with the image of `like`, not started yet; removed at the end."""
         raw = self.engine.containers.create(
             like.image, environment=environment or {}, labels={EXTRA: self.name}, **options
         )
@@ -152,7 +152,7 @@ class Project:
             raw.remove(force=True, v=True)
 
     def containers(self) -> list[Container]:
-        """Every container of the project, those made by scenarios too."""
+        """Every container of the project, including those made by scenarios."""
         found: dict[Optional[str], DockerContainer] = {}
         for label in (f"{PROJECT}={self.name}", f"{EXTRA}={self.name}"):
             for raw in self.engine.containers.list(all=True, filters={"label": label}):
@@ -171,5 +171,5 @@ def _log(container: Container, since: Optional[float]) -> str:
 
 
 def now() -> float:
-    """The time as the engine takes it for logs."""
+    """The time in the engine's form for logs."""
     return time.time()

@@ -1,4 +1,4 @@
-"""Callers that go on calling while something else happens, and keep account of every answer."""
+"""Clients that keep calling while something else happens, and count every response."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Optional
 
 import grpc
 
-from .callers import GrpcCaller
+from .clients import GrpcClient
 from .wait import wait_until
 
-CALLERS = 4
+CLIENTS = 4
 
 
 class Load:
@@ -24,13 +24,13 @@ class Load:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        # For each id: answers by the right agent, answers by another one, and refusals.
+        # For each id: responses of the right agent, responses of another one, and calls that failed.
         self.right: Counter[str] = Counter()
         self.wrong: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self.refused: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.failed: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def __enter__(self) -> Load:
-        self._threads = [threading.Thread(target=self._call_on) for _ in range(CALLERS)]
+        self._threads = [threading.Thread(target=self._call_on) for _ in range(CLIENTS)]
         for thread in self._threads:
             thread.start()
         return self
@@ -43,28 +43,28 @@ class Load:
             thread.join()
 
     def wait_for_all(self) -> None:
-        """Returns once each id has been answered rightly after this call."""
+        """Returns once the right agent of each id has responded after this call."""
         before = Counter(self.right)
         wait_until(
-            "right answers for all", lambda: all(self.right[name] > before[name] + CALLERS for name in self._ids)
+            "right responses for all", lambda: all(self.right[name] > before[name] + CLIENTS for name in self._ids)
         )
 
     def _call_on(self) -> None:
-        caller = GrpcCaller()
+        client = GrpcClient()
         while not self._stop.is_set():
             for deployment_id in self._ids:
-                self._call(caller, deployment_id)
-        caller.close()
+                self._call(client, deployment_id)
+        client.close()
 
-    def _call(self, caller: GrpcCaller, deployment_id: str) -> None:
+    def _call(self, client: GrpcClient, deployment_id: str) -> None:
         try:
-            answered_by = caller.health(deployment_id)
+            responder = client.health(deployment_id)
         except grpc.RpcError as error:
             with self._lock:
-                self.refused[deployment_id][f"{error.code().name}: {error.details()}"] += 1
+                self.failed[deployment_id][f"{error.code().name}: {error.details()}"] += 1
             return
         with self._lock:
-            if answered_by == deployment_id:
+            if responder == deployment_id:
                 self.right[deployment_id] += 1
             else:
-                self.wrong[deployment_id][answered_by] += 1
+                self.wrong[deployment_id][responder] += 1

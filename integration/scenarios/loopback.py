@@ -1,4 +1,4 @@
-"""One call of the route API from within the task: METHOD PATH BODY TOKEN, of which the last two may be empty."""
+"""One call of the route API from within the task: METHOD PATH BODY TOKEN. BODY and TOKEN may be empty."""
 
 from __future__ import annotations
 

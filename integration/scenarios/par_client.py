@@ -1,4 +1,4 @@
-"""The stand-in PAR's REST interface, seen from outside."""
+"""A client of the stand-in PAR's REST API."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ URL = "http://task:8080"
 
 
 class Par:
-    def __init__(self) -> None:
-        self._http = httpx.Client(base_url=URL, timeout=60)
+    def __init__(self, url: str = URL) -> None:
+        self._http = httpx.Client(base_url=url, timeout=60)
 
     def deploy(self, deployment_id: str, kind: str = "grpc") -> dict[str, Any]:
-        """Deploys, or redeploys, and gives PAR's answer: port, pid and whether Envoy routes to it."""
-        answer = self._http.post("/deployments", json={"deployment_id": deployment_id, "kind": kind})
-        assert answer.status_code in (200, 201), f"{answer.status_code}: {answer.text}"
-        return dict(answer.json())
+        """Deploys or redeploys, and returns PAR's response: port, pid, and whether Envoy routes to the agent."""
+        response = self._http.post("/deployments", json={"deployment_id": deployment_id, "kind": kind})
+        assert response.status_code in (200, 201), f"{response.status_code}: {response.text}"
+        return dict(response.json())
 
     def deploy_all(self, ids: Iterable[str]) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(max_workers=5) as pool:
@@ -29,8 +29,8 @@ class Par:
         return self._http.post("/deployments", json={"deployment_id": deployment_id})
 
     def remove(self, deployment_id: str) -> None:
-        answer = self._http.delete(f"/deployments/{deployment_id}")
-        assert answer.status_code == 204, f"{answer.status_code}: {answer.text}"
+        response = self._http.delete(f"/deployments/{deployment_id}")
+        assert response.status_code == 204, f"{response.status_code}: {response.text}"
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         return dict(self._http.get("/deployments").raise_for_status().json())
@@ -41,11 +41,11 @@ class Par:
 
     def call_directly(self, deployment_id: str) -> str:
         """PAR's internal call to an agent."""
-        answer = self._http.get(f"/deployments/{deployment_id}/health").raise_for_status()
-        return str(answer.json()["message"])
+        response = self._http.get(f"/deployments/{deployment_id}/health").raise_for_status()
+        return str(response.json()["message"])
 
     def envoy(self) -> dict[str, Any]:
-        """What PAR sees of Envoy."""
+        """Envoy's health and statistics, as PAR reads them."""
         return dict(self._http.get("/envoy").raise_for_status().json())
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The route API, which answers inside the task alone: each call is made by a process in the `par` container."""
+"""The route API. It accepts calls only from inside the task, so a process in the `par` container makes each call."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ TOKEN = os.environ["PIXELL_ADMIN_TOKEN"]
 
 
 @dataclass
-class Answer:
+class Response:
     status: int
     headers: dict[str, str]
     body: Any
 
 
-def call(par: Container, method: str, path: str, body: Any = None, token: Optional[str] = TOKEN) -> Answer:
+def call(par: Container, method: str, path: str, body: Any = None, token: Optional[str] = TOKEN) -> Response:
     text = "" if body is None else json.dumps(body)
-    return Answer(**json.loads(par.run("python3", "-m", "scenarios.loopback", method, path, text, token or "")))
+    return Response(**json.loads(par.run("python3", "-m", "scenarios.loopback", method, path, text, token or "")))
 
 
 def ports(par: Container) -> dict[str, int]:
     """The route map: port by deployment id."""
-    answer = call(par, "GET", "/v1/routes")
-    assert answer.status == 200, answer
-    return {name: route["port"] for name, route in answer.body["routes"].items()}
+    response = call(par, "GET", "/v1/routes")
+    assert response.status == 200, response
+    return {name: route["port"] for name, route in response.body["routes"].items()}

@@ -6,7 +6,7 @@ import grpc
 import httpx
 
 from . import route_api
-from .callers import GrpcCaller, HttpCaller
+from .clients import GrpcClient, HttpClient
 from .engine import Project
 from .par_client import Par
 from .wait import wait_until
@@ -14,45 +14,45 @@ from .wait import wait_until
 NOT_LOADED = (grpc.StatusCode.UNAVAILABLE, "Route map not loaded")
 
 
-def test_envoy_first(project: Project, par: Par, grpc_caller: GrpcCaller, http_caller: HttpCaller) -> None:
+def test_envoy_first(project: Project, par: Par, grpc_client: GrpcClient, http_client: HttpClient) -> None:
     project.par.stop()
     project.envoy.stop()
 
     project.envoy.start()
-    # Its health must not depend on a pushed map: PAR waits for it before it can push.
+    # Envoy's health must not depend on a pushed map, because PAR waits for a healthy Envoy before it pushes.
     project.envoy.wait_healthy()
-    assert grpc_caller.refusal("agent-a") == NOT_LOADED
-    answer = http_caller.send("agent-a", "hello")
-    assert (answer.status_code, answer.headers["x-pixell-error"]) == (503, "route_map_not_loaded")
-    # Without an id the caller is at fault, loaded or not.
-    assert grpc_caller.refusal(None)[0] == grpc.StatusCode.INVALID_ARGUMENT
+    assert grpc_client.rejection("agent-a") == NOT_LOADED
+    response = http_client.send("agent-a", "hello")
+    assert (response.status_code, response.headers["x-pixell-error"]) == (503, "route_map_not_loaded")
+    # Without an id it is the client's error, even before a map is loaded.
+    assert grpc_client.rejection(None)[0] == grpc.StatusCode.INVALID_ARGUMENT
 
     project.par.start()
     project.par.wait_healthy()
-    # PAR pushes its full map when it boots, an empty one here.
-    assert grpc_caller.refusal("agent-a")[0] == grpc.StatusCode.NOT_FOUND
+    # PAR pushes its full map when it boots. Here it is empty.
+    assert grpc_client.rejection("agent-a")[0] == grpc.StatusCode.NOT_FOUND
     assert par.deploy("agent-a")["routed"] is True
-    assert grpc_caller.health("agent-a") == "agent-a"
+    assert grpc_client.health("agent-a") == "agent-a"
 
 
-def test_par_first(project: Project, par: Par, grpc_caller: GrpcCaller) -> None:
+def test_par_first(project: Project, par: Par, grpc_client: GrpcClient) -> None:
     project.par.stop()
     project.envoy.stop()
 
     project.par.start()
     project.par.wait_healthy()
-    # Without Envoy PAR works on, and says that nothing is routed.
+    # Without Envoy PAR keeps working, and says that nothing is routed.
     for name in ("agent-a", "agent-b"):
         assert par.deploy(name)["routed"] is False
     assert par.call_directly("agent-a") == "agent-a"
     assert par.envoy() == {"healthy": False, "stats": None}
-    assert grpc_caller.refusal("agent-a")[0] == grpc.StatusCode.UNAVAILABLE
+    assert grpc_client.rejection("agent-a")[0] == grpc.StatusCode.UNAVAILABLE
 
     project.envoy.start()
-    wait_until("both are routed", lambda: _is_routed(grpc_caller, "agent-a") and _is_routed(grpc_caller, "agent-b"), 10)
+    wait_until("both are routed", lambda: _is_routed(grpc_client, "agent-a") and _is_routed(grpc_client, "agent-b"), 10)
 
 
-def test_both_at_once(project: Project, par: Par, grpc_caller: GrpcCaller) -> None:
+def test_both_at_once(project: Project, par: Par, grpc_client: GrpcClient) -> None:
     project.par.stop()
     project.envoy.stop()
 
@@ -61,10 +61,10 @@ def test_both_at_once(project: Project, par: Par, grpc_caller: GrpcCaller) -> No
     project.envoy.wait_healthy()
     project.par.wait_healthy()
     assert par.deploy("agent-a")["routed"] is True
-    assert grpc_caller.health("agent-a") == "agent-a"
+    assert grpc_client.health("agent-a") == "agent-a"
 
 
-def test_the_whole_task_again(project: Project, par: Par, grpc_caller: GrpcCaller) -> None:
+def test_the_whole_task_restarts(project: Project, par: Par, grpc_client: GrpcClient) -> None:
     par.deploy("agent-a")
     for container in (project.par, project.envoy):
         container.stop()
@@ -74,11 +74,11 @@ def test_the_whole_task_again(project: Project, par: Par, grpc_caller: GrpcCalle
     assert httpx.get("http://task:9901/ready").text.strip() == "LIVE"
     assert route_api.ports(project.par) == {}
     par.deploy("agent-b")
-    assert grpc_caller.health("agent-b") == "agent-b"
+    assert grpc_client.health("agent-b") == "agent-b"
 
 
-def _is_routed(caller: GrpcCaller, deployment_id: str) -> bool:
+def _is_routed(client: GrpcClient, deployment_id: str) -> bool:
     try:
-        return caller.health(deployment_id) == deployment_id
+        return client.health(deployment_id) == deployment_id
     except grpc.RpcError:
         return False

@@ -1,4 +1,4 @@
-"""The image itself: who it runs as, what it may write, what its settings do, what its health command says."""
+"""The image itself: its user, what it may write, what its settings do, and what its health command says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .engine import Container, Project
 HEALTH = "/usr/local/bin/pixell-envoy-health"
 
 
-def test_it_runs_as_nobody_special_under_a_read_only_root(project: Project) -> None:
+def test_it_runs_without_privileges_under_a_read_only_root(project: Project) -> None:
     assert project.envoy.run("id", "-u").strip() == "101"
     assert project.envoy.run("id", "-g").strip() == "101"
     for place in ("/tmp/x", "/etc/envoy/x", "/usr/local/lib/pixell-envoy/x"):
@@ -24,7 +24,7 @@ def test_it_runs_as_nobody_special_under_a_read_only_root(project: Project) -> N
     assert "NoNewPrivs:\t1" in status
 
 
-def test_it_declares_what_it_is(project: Project) -> None:
+def test_it_declares_user_ports_health_and_labels(project: Project) -> None:
     attributes = project.envoy.image.attrs["Config"]
     assert attributes["User"] == "101:101"
     assert {"50051/tcp", "9901/tcp"} <= attributes["ExposedPorts"].keys()
@@ -36,7 +36,7 @@ def test_it_declares_what_it_is(project: Project) -> None:
 
 def test_it_needs_no_curl(project: Project) -> None:
     code, _ = project.envoy.try_run("sh", "-c", "command -v curl")
-    assert code != 0, "with curl in the base image this proves nothing"
+    assert code != 0, "if the base image has curl, this test proves nothing"
     assert project.envoy.health == "healthy"
 
 
@@ -58,7 +58,16 @@ def test_settings_reach_envoy(project: Project, settings: dict[str, str]) -> Non
             assert "[info]" in envoy.logs()
 
 
-def test_health_is_told_before_and_after_envoy_is_there(project: Project) -> None:
+@pytest.mark.parametrize("name", ["wasm", "native"])
+def test_either_filter_runs(project: Project, name: str) -> None:
+    with project.extra(project.envoy, environment={"PIXELL_FILTER": name}, read_only=True) as envoy:
+        envoy.start()
+        envoy.wait_healthy()
+        (child,) = envoy.run("sh", "-c", "cat /proc/1/task/*/children").split()
+        assert ("/native.so" in envoy.run("cat", f"/proc/{child}/maps")) == (name == "native")
+
+
+def test_the_health_command_with_and_without_envoy(project: Project) -> None:
     with project.extra(project.envoy, entrypoint=["sleep", "60"]) as idle:
         idle.start()
         code, output = _health(idle)
@@ -78,10 +87,10 @@ def test_it_is_ready_within_seconds(project: Project) -> None:
             assert time.monotonic() - started < 10, envoy.logs()
         ready = time.monotonic() - started
         envoy.wait_healthy(20)
-        print(f"ready after {ready:.1f} s, healthy by the engine's word after {time.monotonic() - started:.1f} s")
+        print(f"ready after {ready:.1f} s, healthy according to the engine after {time.monotonic() - started:.1f} s")
 
 
-def test_arguments_are_handed_to_envoy(project: Project) -> None:
+def test_arguments_are_passed_to_envoy(project: Project) -> None:
     with project.extra(project.envoy, command=["--mode", "validate"]) as envoy:
         envoy.start()
         assert envoy.wait_ended() == 0

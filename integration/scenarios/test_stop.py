@@ -1,4 +1,4 @@
-"""`docker stop`: open streams end in order, new callers are told to leave, and the drain time is the longest wait."""
+"""`docker stop`: open streams end in order, new clients are asked to leave, and the drain time is the longest wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import httpx
 
-from .callers import ADDRESS, ID, GrpcCaller, HttpCaller, message
+from .clients import ADDRESS, ID, GrpcClient, HttpClient, message
 from .engine import Project
 from .par_client import Par
 from .wait import wait_until
@@ -41,23 +41,23 @@ class Stop:
 
 
 def test_open_streams_end_in_order(
-    project: Project, par: Par, grpc_caller: GrpcCaller, http_caller: HttpCaller
+    project: Project, par: Par, grpc_client: GrpcClient, http_client: HttpClient
 ) -> None:
     par.deploy("agent-a")
     par.deploy("agent-j", "jsonrpc")
-    call = grpc_caller.begin("agent-a", "sleep", limit=60, seconds="5")
+    call = grpc_client.begin("agent-a", "sleep", limit=60, seconds="5")
     events: list[dict[str, Any]] = []
     reader = threading.Thread(
-        target=lambda: events.extend(http_caller.stream("agent-j", "tick", events=11, interval=0.5))
+        target=lambda: events.extend(http_client.stream("agent-j", "tick", events=11, interval=0.5))
     )
     reader.start()
     wait_until("both streams are open", lambda: _open_streams() == 2)
     stop = Stop(project)
 
-    # Who comes during the drain is served, and told to leave.
+    # Requests that arrive during the drain are served, and their clients are asked to leave.
     late = httpx.post(f"http://{ADDRESS}/", json=message("late"), headers={ID: "agent-j"})
     assert (late.status_code, late.headers["connection"]) == (200, "close")
-    newcomer = GrpcCaller()
+    newcomer = GrpcClient()
     assert newcomer.health("agent-a") == "agent-a"
     newcomer.close()
 
@@ -66,22 +66,22 @@ def test_open_streams_end_in_order(
     assert call.result().success
     assert [event["result"]["parts"][0]["text"] for event in events] == [f"tick {number}" for number in range(11)]
     assert code == 0
-    # It ended because the streams did, not because the time was over.
+    # Envoy ended because the streams ended, not because the drain time was over.
     assert 3 < took < 10, took
 
 
-def test_without_streams_it_ends_at_once(project: Project, par: Par, grpc_caller: GrpcCaller) -> None:
+def test_without_streams_it_ends_at_once(project: Project, par: Par, grpc_client: GrpcClient) -> None:
     par.deploy("agent-a")
     # An idle connection is no reason to wait.
-    grpc_caller.health("agent-a")
+    grpc_client.health("agent-a")
     started = time.monotonic()
     assert project.envoy.stop() == 0
     assert time.monotonic() - started < 5
 
 
-def test_the_drain_time_is_the_longest_wait(project: Project, par: Par, grpc_caller: GrpcCaller) -> None:
+def test_the_drain_time_is_the_longest_wait(project: Project, par: Par, grpc_client: GrpcClient) -> None:
     par.deploy("agent-a")
-    call = grpc_caller.begin("agent-a", "sleep", limit=10 * DRAIN, seconds=str(5 * DRAIN))
+    call = grpc_client.begin("agent-a", "sleep", limit=10 * DRAIN, seconds=str(5 * DRAIN))
     wait_until("the stream is open", lambda: _open_streams() == 1)
     code, took = Stop(project).join()
     assert code == 0
@@ -90,9 +90,9 @@ def test_the_drain_time_is_the_longest_wait(project: Project, par: Par, grpc_cal
     assert "the drain time is over, open streams: 1" in project.envoy.logs()
 
 
-def test_a_second_signal_cuts_the_drain_short(project: Project, par: Par, grpc_caller: GrpcCaller) -> None:
+def test_a_second_signal_cuts_the_drain_short(project: Project, par: Par, grpc_client: GrpcClient) -> None:
     par.deploy("agent-a")
-    call = grpc_caller.begin("agent-a", "sleep", limit=10 * DRAIN, seconds=str(5 * DRAIN))
+    call = grpc_client.begin("agent-a", "sleep", limit=10 * DRAIN, seconds=str(5 * DRAIN))
     wait_until("the stream is open", lambda: _open_streams() == 1)
     stop = Stop(project)
     project.envoy.raw.kill(signal="SIGTERM")
@@ -105,12 +105,12 @@ def test_a_second_signal_cuts_the_drain_short(project: Project, par: Par, grpc_c
 def test_a_stop_during_the_start_ends_at_once(project: Project) -> None:
     with project.extra(project.envoy) as envoy:
         envoy.start()
-        # Its first words. Earlier there might be no process 1 yet that could hear the signal.
+        # Envoy's first log line. Before it, process 1 might not exist yet, and the signal would be lost.
         wait_until("Envoy starts", lambda: "initializing epoch" in envoy.logs())
         started = time.monotonic()
         code = envoy.stop()
         assert time.monotonic() - started < 5
-        # Before Envoy has set up its signal handling, SIGTERM ends it as any other process.
+        # SIGTERM ends Envoy like any other process until it has set up its signal handling.
         assert code in (0, 128 + 15)
 
 
@@ -119,5 +119,5 @@ def _open_streams() -> int:
 
 
 def _is_draining() -> bool:
-    answer = httpx.get("http://task:9901/ready")
-    return (answer.status_code, answer.text.strip()) == (503, "DRAINING")
+    response = httpx.get("http://task:9901/ready")
+    return (response.status_code, response.text.strip()) == (503, "DRAINING")

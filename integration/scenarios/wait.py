@@ -1,4 +1,4 @@
-"""Waiting for something to become true, never longer than a limit."""
+"""Waits for a condition, with a limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POLL = 0.05
 
 
 def wait_until(what: str, look: Callable[[], Optional[T]], limit: float = 30.0) -> T:
-    """The first value of `look` that counts as true."""
+    """Calls `look` until it returns a true value, and returns that value."""
     deadline = time.monotonic() + limit
     while True:
         found = look()

@@ -1,13 +1,13 @@
 #!/bin/bash
-# Makes a stand-in for a base image where no registry can be reached, and prints its name: `cargo xtask image` and `cargo xtask
-# integration` call this. It is made of Debian packages, this machine's Rust toolchain, or an Envoy release that is given; what
-# is there already is not made again. docs/image.md says what stand-ins cannot prove.
+# Makes a stand-in for a base image if no registry can be reached, and prints its name. `cargo xtask image` and `cargo xtask
+# integration` call it. A stand-in is made of Debian packages, and of this machine's Rust toolchain or the Envoy release that is
+# given. An existing one is reused. docs/image.md says what stand-ins cannot prove.
 #
 # usage: make.sh envoy ENVOY_BINARY | rust | python
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-# The release that rust:*-bookworm and python:*-bookworm are made of; Envoy's own base is Ubuntu 22.04, which is close to it.
+# The release of rust:*-bookworm and python:*-bookworm. Envoy's own base is Ubuntu 22.04, which is close to it.
 release=bookworm
 authorities=/etc/ssl/certs/ca-certificates.crt
 
@@ -20,7 +20,7 @@ need() { # COMMAND PACKAGE
   command -v "$1" >/dev/null || die "$1 is missing: install it (Debian: apt-get install $2)"
 }
 
-# Twelve digits that change with what a stand-in is made of.
+# Twelve digits that change with the contents of a stand-in.
 fingerprint() { # [NAME [PROGRAM]]
   cat "$here/make.sh" "$authorities" ${1:+"$here/$1.Dockerfile"} ${2:+"$2"} | sha256sum | cut -c1-12
 }
@@ -29,8 +29,8 @@ is_there() { # IMAGE
   docker image inspect "$1" >/dev/null 2>&1
 }
 
-# The root file system that all of them share: Debian's essential packages and apt, and this machine's certificate authorities, so
-# that registries behind an authority of its own can be reached from a build as they are from here.
+# The root file system of all stand-ins: Debian's essential packages and apt, and this machine's certificate authorities, so that a
+# build reaches every registry that this machine reaches, also one with a private authority.
 debian() {
   local image
   image=pixell-stand-in/debian:$release-$(fingerprint)
@@ -44,7 +44,7 @@ debian() {
   echo "$image"
 }
 
-# Builds IMAGE from NAME.Dockerfile and the files that tar gets after it, unless it is there.
+# Builds IMAGE from NAME.Dockerfile and the files that the TAR_ARGUMENTs name, unless it exists.
 make() { # IMAGE NAME TAR_ARGUMENT...
   local image=$1 name=$2 base
   shift 2
@@ -73,7 +73,7 @@ rust)
   rustup=$(command -v rustup) || die "rustup is missing: install it (https://rustup.rs)"
   sysroot=$(rustc --print sysroot)
   version=$(rustc --version | cut -d' ' -f2)
-  # Named as rustup names it, or it would not answer for its targets. Documentation and other targets would double the size.
+  # Named as rustup names it, or rustup would not find its targets. Documentation and other targets would double the size.
   toolchain=$version-$(rustc -vV | sed -n 's/^host: //p')
   make "pixell-stand-in/rust:$version-$(fingerprint rust "$sysroot/bin/rustc")" rust \
     --transform "s|^\./|toolchains/$toolchain/|" --directory "$sysroot" \

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-# How to start an Envoy is written down once for Python.
+# The Python client's tests know how to start an Envoy.
 sys.path.insert(0, str(ROOT / "clients/python/tests"))
 
 from envoy_process import EnvoyProcess  # noqa: E402
@@ -42,7 +42,7 @@ def running(envoy: EnvoyProcess) -> Iterator[EnvoyProcess]:
         envoy.start()
         yield envoy
     finally:
-        # Shown by pytest where the test fails. Each call is a line of it.
+        # pytest shows it if the test fails. Each call is one line.
         end = "\n".join(envoy.log.splitlines()[-50:])
         print(f"--- the end of the log of the Envoy at {envoy.url}\n{end}")
         envoy.remove()

@@ -1,4 +1,4 @@
-"""One HTTP call, with whatever it is answered."""
+"""One HTTP call, which accepts every response."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
@@ -18,7 +18,7 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-def call(url: str, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
+def call(url: str, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Response:
     """Calls `path` at `url`; a body without a content type is JSON."""
     headers = dict(headers or {})
     if body is not None:
@@ -26,8 +26,8 @@ def call(url: str, method: str, path: str, body: bytes | None = None, headers: d
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
     try:
         connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        names = {name.lower(): value for name, value in answer.getheaders()}
-        return Answer(answer.status, names, answer.read())
+        response = connection.getresponse()
+        names = {name.lower(): value for name, value in response.getheaders()}
+        return Response(response.status, names, response.read())
     finally:
         connection.close()

@@ -1,4 +1,4 @@
-"""docs/route-api.md: every snippet runs as it stands, and its tables are those of the formal description."""
+"""docs/route-api.md: every snippet runs unchanged, and its tables agree with docs/openapi.yaml."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def test_a_newcomer_pushes_a_first_route_from_python(empty: EnvoyProcess) -> Non
 @pytest.mark.parametrize("number", range(1, len(snippets("sh"))))
 def test_each_snippet_runs(number: int, empty: EnvoyProcess) -> None:
     snippet = snippets("sh")[number]
-    said = shell(snippet, empty.url, {})
-    refused = re.findall(r'"code":"(\w+)"', said)
-    assert refused == (["precondition_failed"] if "precondition_failed" in snippet else []), said
+    output = shell(snippet, empty.url, {})
+    errors = re.findall(r'"code":"(\w+)"', output)
+    assert errors == (["precondition_failed"] if "precondition_failed" in snippet else []), output
 
 
 def test_the_token_is_sent_as_shown(guarded_envoy: EnvoyProcess) -> None:
@@ -80,16 +80,16 @@ def test_the_token_is_sent_as_shown(guarded_envoy: EnvoyProcess) -> None:
     assert '"code":"unauthorized"' in shell(snippet, guarded_envoy.url, {})
 
 
-def test_its_answers_are_those_of_the_formal_description(document: dict[str, Any]) -> None:
+def test_its_responses_are_those_of_the_formal_description(document: dict[str, Any]) -> None:
     responses = document["components"]["responses"]
     shown = [json.loads(snippet) for snippet in snippets("json")]
     problem = responses["InvalidRoutes"]["content"]["application/problem+json"]["examples"]["invalid_routes"]["value"]
     assert problem in shown
     members = set(document["components"]["schemas"]["Written"]["properties"])
-    assert any(set(answer) == members for answer in shown)
+    assert any(set(response) == members for response in shown)
 
 
-def test_its_error_table_is_whole(document: dict[str, Any]) -> None:
+def test_its_error_table_is_complete(document: dict[str, Any]) -> None:
     table = re.findall(r"^\| ([\d, ]+) \| `(\w+)` \|", TEXT, re.MULTILINE)
     assert sorted(code for _, code in table) == sorted(
         document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]

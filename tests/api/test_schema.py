@@ -1,4 +1,4 @@
-"""schemathesis reads docs/openapi.yaml, makes up calls that fit it and calls that do not, and checks each answer."""
+"""schemathesis reads docs/openapi.yaml, generates calls that fit it and calls that do not, and checks each response."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from conftest import ROOT, TOKEN
 from envoy_process import EnvoyProcess
 from http_call import call
 
-# Seconds after which nothing more is made up, and after which a run hangs.
+# Seconds: when schemathesis stops generating calls, and when the test takes it for hanging.
 SECONDS = 25
 LONGEST = 240
 
 
 def run_schemathesis(url: str, directory: Path, headers: dict[str, str]) -> None:
     """Runs every phase and every check."""
-    # Conditions can hold only where there is a map.
+    # Without a map no condition can hold.
     assert call(url, "PUT", "/v1/routes", b'{"routes":{}}', headers).status == 200
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "tests/api/schemathesis.toml")]
     command += ["run", str(ROOT / "docs/openapi.yaml"), "--url", url, "--checks", "all", "--max-time", str(SECONDS)]
@@ -25,7 +25,7 @@ def run_schemathesis(url: str, directory: Path, headers: dict[str, str]) -> None
     command += [argument for name, value in headers.items() for argument in ("--header", f"{name}: {value}")]
     done = subprocess.run(command, cwd=directory, timeout=LONGEST, capture_output=True, text=True, check=False)
     print(done.stdout, done.stderr)
-    # What is printed has the seed, and a curl command for each violation.
+    # The output has the seed, and a curl command for each violation.
     assert done.returncode == 0, "schemathesis found violations, see above"
     assert "Tested: 7" in done.stdout, "not every operation was tested"
 
@@ -37,11 +37,11 @@ def reloads(envoy: EnvoyProcess) -> int:
     return sum(counts)
 
 
-def test_no_answer_violates_the_document(envoy: EnvoyProcess, tmp_path: Path) -> None:
+def test_no_response_violates_the_document(envoy: EnvoyProcess, tmp_path: Path) -> None:
     run_schemathesis(envoy.url, tmp_path, {})
     assert reloads(envoy) == 0
 
 
-def test_nor_where_a_token_is_wanted(guarded_envoy: EnvoyProcess, tmp_path: Path) -> None:
+def test_no_response_violates_the_document_with_a_token(guarded_envoy: EnvoyProcess, tmp_path: Path) -> None:
     run_schemathesis(guarded_envoy.url, tmp_path, {"Authorization": f"Bearer {TOKEN}"})
     assert reloads(guarded_envoy) == 0

@@ -1,8 +1,7 @@
-//! How much the access log tells of what went well; what was refused or failed is always told in full.
+//! How much of the successful requests is logged. Rejections and failures are always logged in full.
 
 use harness::proto::{self, ActionRequest, DEPLOYMENT_ID};
 use harness::{Envoy, EnvoyBuilder, agents};
-use launcher::configuration;
 use launcher::settings::Settings;
 use reqwest::Client;
 use serde_json::Value;
@@ -11,15 +10,15 @@ use tokio::io::AsyncWriteExt;
 use crate::access_log::{client, envoy_with};
 use crate::wire;
 
-/// The shipped configuration with what the image's entry point makes of these variables.
+/// The shipped configuration, changed as the image's entry point changes it for these variables.
 pub(crate) fn with_settings(vars: &[(&str, &str)]) -> EnvoyBuilder {
     let settings =
         Settings::resolve(|name| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())).unwrap();
-    configuration::edits(&settings).into_iter().fold(Envoy::builder(), |builder, edit| builder.edit(edit.place, &edit.text))
+    Envoy::builder().settings(&settings)
 }
 
-/// The lines about id `a`, once those of everything that `http` has asked are written: its requests go over one connection, and so
-/// by one worker, whose lines keep their order.
+/// The lines for id `a`, once all requests of `http` are logged. It uses one connection and so one worker, whose lines keep their
+/// order: this sends one more request, and waits for its line.
 async fn lines_of(envoy: &Envoy, http: &Client) -> Vec<Value> {
     let marks = |lines: Vec<Value>| lines.iter().filter(|line| line["path"] == "/no-id").count();
     let before = marks(envoy.access_log().unwrap());
@@ -30,10 +29,10 @@ async fn lines_of(envoy: &Envoy, http: &Client) -> Vec<Value> {
 
 async fn ask(envoy: &Envoy, http: &Client, times: usize) {
     for _ in 0..times {
-        let answer = http.get(envoy.data_url() + "/ok").header(DEPLOYMENT_ID, "a").send().await.unwrap();
-        assert_eq!(answer.status(), 200);
-        // Only a connection whose answer was read is used again.
-        answer.bytes().await.unwrap();
+        let response = http.get(envoy.data_url() + "/ok").header(DEPLOYMENT_ID, "a").send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        // The client reuses a connection only after it has read the response.
+        response.bytes().await.unwrap();
     }
 }
 
@@ -49,7 +48,7 @@ async fn successes_are_sampled_and_failures_always_logged() {
     ask(&envoy, &http, 3).await;
     assert_eq!(lines_of(&envoy, &http).await.len(), 3);
 
-    // Nothing of what goes well; the request without an id, by which the test knows that it waited long enough, is a failure.
+    // No success is logged. The request without an id, whose line `lines_of` waits for, is a failure.
     set(0, 0).await;
     ask(&envoy, &http, 20).await;
     assert_eq!(lines_of(&envoy, &http).await.len(), 3);
@@ -63,7 +62,7 @@ async fn successes_are_sampled_and_failures_always_logged() {
     fields.sort_unstable();
     assert_eq!(fields, ["deployment_id", "duration_us", "grpc_status", "log", "request_id", "status", "time"]);
     let failures: Vec<_> = envoy.access_log().unwrap().into_iter().filter(|line| line["rejection"].is_string()).collect();
-    assert_eq!(failures.len(), 3, "a failure is logged once, and in full");
+    assert_eq!(failures.len(), 3, "each failure is logged once, in full");
 
     set(50, 0).await;
     ask(&envoy, &http, 400).await;
@@ -72,10 +71,10 @@ async fn successes_are_sampled_and_failures_always_logged() {
     assert!((140..=260).contains(&sampled), "{sampled} of 400");
 }
 
-/// Each setting of the image: how many of 200 requests that went well are told in full and how many in brief; and of those that
-/// did not go well all five, in full, whatever the setting.
+/// For each setting of the image: how many of 200 successes are logged in full, and how many in brief. Under each setting, all five
+/// failures are logged in full.
 #[tokio::test]
-async fn the_images_settings_decide_how_much_is_told() {
+async fn the_images_settings_decide_how_much_is_logged() {
     const SENT: usize = 200;
     // Six standard deviations (of 7) to either side of a half.
     const HALF: std::ops::RangeInclusive<usize> = 58..=142;
@@ -91,7 +90,7 @@ async fn the_images_settings_decide_how_much_is_told() {
         let (agent, gone, grpc) =
             (agents::echo::start("a").unwrap(), agents::echo::start("gone").unwrap(), agents::grpc::start("g").unwrap());
         let envoy = with_settings(vars).start().await.unwrap();
-        // An answer that breaks off has status 200, and a flag alone tells that it is no success.
+        // A response that breaks off has status 200. Only its flag says that it failed.
         let half = agents::raw::start("half", |mut stream| async move {
             wire::head(&mut stream).await?;
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await
@@ -102,7 +101,7 @@ async fn the_images_settings_decide_how_much_is_told() {
         gone.kill();
         let http = client();
         ask(&envoy, &http, SENT).await;
-        http.get(envoy.data_url() + "/refused").header(DEPLOYMENT_ID, "nobody").send().await.unwrap();
+        http.get(envoy.data_url() + "/rejected").header(DEPLOYMENT_ID, "nobody").send().await.unwrap();
         http.get(envoy.data_url() + "/failed").header(DEPLOYMENT_ID, "gone").send().await.unwrap();
         let broken = http.get(envoy.data_url() + "/half").header(DEPLOYMENT_ID, "half").send().await.unwrap();
         assert_eq!(broken.status(), 200);
@@ -112,12 +111,12 @@ async fn the_images_settings_decide_how_much_is_told() {
         let failing = ActionRequest { action: "fail".into(), parameters, request_id: String::new() };
         client.invoke(proto::request_to("g", failing).unwrap()).await.unwrap_err();
 
-        let told = lines_of(&envoy, &http).await;
-        let (long, short): (Vec<_>, Vec<_>) = told.iter().partition(|line| line.get("path").is_some());
+        let successes = lines_of(&envoy, &http).await;
+        let (long, short): (Vec<_>, Vec<_>) = successes.iter().partition(|line| line.get("path").is_some());
         assert!(full.contains(&long.len()) && brief.contains(&short.len()), "{vars:?}: {} {}", long.len(), short.len());
         for (path, field, value) in [
-            ("/refused", "rejection", "unknown_deployment"),
-            ("/failed", "response_flags", "URX,UF"),
+            ("/rejected", "rejection", "unknown_deployment"),
+            ("/failed", "rejection", "agent_unreachable"),
             ("/half", "response_flags", "UPE"),
             ("/pixell.agent.AgentService/Invoke", "grpc_status", "PERMISSION_DENIED"),
             ("/no-id", "rejection", "missing_deployment_id"),
@@ -127,6 +126,6 @@ async fn the_images_settings_decide_how_much_is_told() {
         }
         let failed = envoy.access_log().unwrap();
         let failed = failed.iter().filter(|line| line["log"] == "access" && line["deployment_id"] != "a");
-        assert_eq!(failed.count(), 5, "{vars:?}: a failure is told once");
+        assert_eq!(failed.count(), 5, "{vars:?}: each failure is logged once");
     }
 }

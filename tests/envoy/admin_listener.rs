@@ -1,4 +1,4 @@
-//! What port 9901 lets through: Envoy's readiness and stats to read, and nothing that stops or rewrites Envoy.
+//! What port 9901 allows: to read Envoy's readiness and stats, and nothing that stops or changes Envoy.
 
 use harness::Envoy;
 use reqwest::{Client, Method};
@@ -29,7 +29,8 @@ async fn readiness_and_stats_are_read_only() {
         "/reset_counters",
         "/runtime_modify",
         "/reopen_logs",
-        "/clusters",
+        "/clusters/",
+        "/clusters/add",
         "/listeners",
         "/certs",
         "/memory",
@@ -53,15 +54,17 @@ async fn readiness_and_stats_are_read_only() {
     for path in commands {
         for method in [Method::GET, Method::POST] {
             let status = ask(method.clone(), path).await.unwrap().status().as_u16();
-            let refused = matches!(status, 400 | 403..=405) || (path == "/" && status == 200);
-            assert!(refused, "{method} {path}: {status}");
+            let rejected = matches!(status, 400 | 403..=405) || (path == "/" && status == 200);
+            assert!(rejected, "{method} {path}: {status}");
         }
     }
-    for path in ["/ready", "/stats", "/stats/prometheus", "/server_info", "/stats?x"] {
+    for path in ["/ready", "/stats", "/stats/prometheus", "/server_info", "/stats?x", "/clusters"] {
+        let head = ask(Method::HEAD, path).await.unwrap();
+        assert_eq!((head.status().as_u16(), head.bytes().await.unwrap().len()), (200, 0), "HEAD {path}");
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
             let status = ask(method.clone(), path).await.unwrap().status().as_u16();
             assert!(matches!(status, 403..=405), "{method} {path}: {status}");
         }
     }
-    assert_eq!(ask(Method::GET, "/ready").await.unwrap().status(), 200, "Envoy is still there");
+    assert_eq!(ask(Method::GET, "/ready").await.unwrap().status(), 200, "Envoy still runs");
 }

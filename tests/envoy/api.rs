@@ -1,4 +1,4 @@
-//! The route API as its tests see it: asked by way of both workers in turn, its answers checked for what all of them have in common.
+//! The route API as its tests see it: called through both workers in turn, with a check of what all its responses have in common.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -6,7 +6,7 @@ use harness::{Envoy, Reply, RouteApi};
 use reqwest::{Body, Method};
 use serde_json::Value;
 
-/// A client for each worker, used in turn, so that what one worker wrote the other one reads.
+/// A client for each worker, used in turn, so that one worker reads what the other one wrote.
 pub(crate) struct Api {
     workers: [RouteApi; 2],
     turn: AtomicUsize,
@@ -21,7 +21,7 @@ impl Api {
     /// The same with a bearer token.
     pub(crate) async fn open_as(envoy: &Envoy, token: Option<&str>) -> Self {
         let mut found = [None, None];
-        // The kernel spreads connections by chance; that one worker gets none of 200 does not happen.
+        // Envoy gives a connection to the worker that has the fewest, so this takes a few and never 200.
         for _ in 0..200 {
             let before = envoy.stats().await.unwrap().worker_connections("admin").unwrap();
             let api = match token {
@@ -44,7 +44,7 @@ impl Api {
         &self.workers[self.turn.fetch_add(1, Ordering::Relaxed) % 2]
     }
 
-    /// A call with headers of its own; where none of them is a content type and there is a body, it is JSON.
+    /// A call with these headers. A body is JSON unless one of them is a content type.
     pub(crate) async fn call_with(&self, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
         let body = body.into();
         let has_body = body.as_bytes() != Some(b"");
@@ -58,13 +58,12 @@ impl Api {
         RouteApi::send(request).await.unwrap()
     }
 
-    /// A call; its body, where it has one, is JSON.
+    /// A call. Its body, if it has one, is JSON.
     pub(crate) async fn call(&self, method: &str, target: &str, body: &str) -> Reply {
         self.call_with(method, target, &[], body.to_owned()).await
     }
 
-    /// A call that must be answered with this status and this JSON (null: no body) and, as all answers about the map are, with
-    /// the map's version.
+    /// Makes a call that must get this status, this JSON (null: no body), and the map's version as its entity tag.
     #[track_caller]
     pub(crate) fn check(
         &self,
@@ -77,8 +76,9 @@ impl Api {
         let called = std::panic::Location::caller();
         async move {
             let reply = self.call(method, target, body).await;
-            let found = if reply.body.is_empty() { Value::Null } else { reply.json().unwrap() };
+            let found = without_warning(&reply);
             assert_eq!((reply.status.as_u16(), &found), (status, &expected), "{method} {target} {body} at {called}");
+            assert!(reply.body.is_empty() || reply.body.ends_with(b"\n"), "{reply}");
             assert_eq!(reply.header("cache-control"), Some("no-store"));
             assert_eq!(reply.header("content-type"), (!reply.body.is_empty()).then_some("application/json"));
             let version = self.version().await;
@@ -102,9 +102,9 @@ impl Api {
         etag(&self.next().status().await.unwrap().json().unwrap())
     }
 
-    /// A write that must be refused with this problem, its faults at these places, and leave map and generation as they were.
+    /// Makes a call that must be rejected with this problem and errors at these places, and must leave map and generation as they were.
     #[track_caller]
-    pub(crate) fn refused(&self, call: Refused<'_>) -> impl Future<Output = Reply> {
+    pub(crate) fn rejected(&self, call: Rejected<'_>) -> impl Future<Output = Reply> {
         let called = std::panic::Location::caller();
         async move {
             let before = self.map().await;
@@ -112,34 +112,48 @@ impl Api {
             let shown = format!("{} {} at {called}: {reply}", call.method, call.target);
             let problem = problem(&reply);
             assert_eq!((reply.status.as_u16(), &problem["code"]), (call.status, &call.code.into()), "{shown}");
-            let faults = problem["errors"].as_array().into_iter().flatten();
-            let places: Vec<_> = faults.map(|fault| fault["pointer"].as_str().unwrap()).collect();
+            let errors = problem["errors"].as_array().into_iter().flatten();
+            let places: Vec<_> = errors.map(|error| error["pointer"].as_str().unwrap()).collect();
             assert_eq!(places, call.places, "{shown}");
+            assert!(reply.body.ends_with(b"\n"), "{shown}");
             assert_eq!(self.map().await, before, "{shown}");
             reply
         }
     }
 }
 
-/// A call that must be refused, and how.
+/// A call that must be rejected, and how.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Refused<'a> {
+pub(crate) struct Rejected<'a> {
     pub(crate) method: &'a str,
     pub(crate) target: &'a str,
     pub(crate) headers: &'a [(&'a str, &'a str)],
     pub(crate) body: &'a [u8],
     pub(crate) status: u16,
     pub(crate) code: &'a str,
-    /// JSON pointers of the faults that `errors` has to name, in this order.
+    /// JSON pointers of the errors, in their order.
     pub(crate) places: &'a [&'a str],
 }
 
-/// The entity tag of an answer that has epoch and generation.
-pub(crate) fn etag(answer: &Value) -> String {
-    format!("\"{}-{}\"", answer["epoch"].as_str().unwrap(), answer["generation"])
+/// The body of a response (null if it has none). That of a write that displaced routes says in words which; this checks it, and takes it out.
+pub(crate) fn without_warning(reply: &Reply) -> Value {
+    let mut found = if reply.body.is_empty() { Value::Null } else { reply.json().unwrap() };
+    let warning = found.as_object_mut().and_then(|members| members.remove("warning"));
+    let displaced: Vec<&Value> = found["displaced"].as_array().into_iter().flatten().collect();
+    assert_eq!(warning.is_some(), !displaced.is_empty(), "{reply}");
+    for id in displaced.iter().take(3) {
+        let named = format!(" from {}, which loses its route", id.as_str().unwrap());
+        assert!(warning.as_ref().is_some_and(|words| words.as_str().unwrap().contains(&named)), "{reply}");
+    }
+    found
 }
 
-/// The problem document of an answer, checked for the form that all of them have.
+/// The entity tag of a response that has epoch and generation.
+pub(crate) fn etag(body: &Value) -> String {
+    format!("\"{}-{}\"", body["epoch"].as_str().unwrap(), body["generation"])
+}
+
+/// The problem document of a response, whose form this checks.
 pub(crate) fn problem(reply: &Reply) -> Value {
     assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{reply}");
     let problem = reply.json().unwrap();
@@ -149,14 +163,14 @@ pub(crate) fn problem(reply: &Reply) -> Value {
         assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {reply}");
     }
     assert_eq!(problem["errors"].is_array(), matches!(reply.status.as_u16(), 409 | 422), "{reply}");
-    for fault in problem["errors"].as_array().into_iter().flatten() {
-        assert!(fault["pointer"].is_string() && fault["detail"].as_str().is_some_and(|text| !text.is_empty()), "{reply}");
+    for error in problem["errors"].as_array().into_iter().flatten() {
+        assert!(error["pointer"].is_string() && error["detail"].as_str().is_some_and(|text| !text.is_empty()), "{reply}");
     }
     problem
 }
 
-/// Makes sure that no VM has fallen over: each worker's is asked once more, since a crash is counted when the next request meets it.
+/// Checks that no VM has crashed. Envoy counts a crash at the next request, so this calls each worker once more.
 pub(crate) async fn no_vm_fell_over(envoy: &Envoy, api: &Api) {
     api.map().await;
-    assert_eq!(envoy.stats().await.unwrap().vm_reloads().unwrap(), 0);
+    assert_eq!(envoy.stats().await.unwrap().crashes().unwrap(), 0);
 }

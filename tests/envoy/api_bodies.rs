@@ -1,4 +1,4 @@
-//! Request bodies: how they arrive, and how large they may be.
+//! Request bodies: the pieces in which they arrive, and how large they may be.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use http_body_util::{BodyExt, Full};
 use reqwest::{Body, Client, Method};
 use serde_json::{Map, Value, json};
 
-use crate::api::{Api, Refused, no_vm_fell_over, problem};
+use crate::api::{Api, Rejected, no_vm_fell_over, problem};
 use crate::clients::{http1, http2};
 
-/// `max_body_bytes` where nothing is configured: 4096 + 10,000 routes of 128 + 128 bytes.
+/// The default of `max_body_bytes`: 4096 + 10,000 routes of 128 + 128 bytes.
 const LARGEST: usize = 2_564_096;
 
-/// A body that is sent in `chunks`, a moment after each other, without its length.
+/// A body without a length that is sent in `chunks`, with a pause between them.
 fn in_chunks(chunks: Vec<Bytes>) -> Body {
     Body::wrap_stream(stream::unfold(chunks.into_iter(), |mut chunks| async {
         let chunk = chunks.next()?;
@@ -30,7 +30,7 @@ async fn put(client: &Client, envoy: &Envoy, body: Body) -> harness::Reply {
 }
 
 #[tokio::test]
-async fn a_body_may_come_in_any_pieces() {
+async fn a_body_may_arrive_in_any_pieces() {
     let envoy = Envoy::builder().start().await.unwrap();
     let api = Api::open(&envoy).await;
     let text = r#"{"routes":{"a":2000,"b":{"port":2001,"state":"draining"}}}"#;
@@ -44,7 +44,7 @@ async fn a_body_may_come_in_any_pieces() {
                 assert_eq!(put(&client, &envoy, in_chunks(chunks)).await.status, 200, "round {round}, {size}");
                 assert_eq!(api.map().await["routes"], expected);
             }
-            // With trailers no part of the body is the last one of its stream.
+            // With trailers, no part of the body ends the stream.
             api.call("PUT", "/v1/routes", r#"{"routes":{}}"#).await;
             let mut trailers = http::HeaderMap::new();
             trailers.insert("x-checksum", http::HeaderValue::from_static("1"));
@@ -53,17 +53,17 @@ async fn a_body_may_come_in_any_pieces() {
             assert_eq!(api.map().await["routes"], expected);
         }
     }
-    // A read or a removal needs none and does not mind one.
+    // A read or a removal needs no body and ignores one.
     assert_eq!(api.call("GET", "/v1/routes", "{").await.status, 200);
     assert_eq!(api.call("DELETE", "/v1/routes/a", "{").await.status, 204);
     no_vm_fell_over(&envoy, &api).await;
 }
 
 #[tokio::test]
-async fn a_body_is_accepted_up_to_the_limit_and_refused_above_it() {
+async fn a_body_is_accepted_up_to_the_limit_and_rejected_above_it() {
     let envoy = Envoy::builder().start().await.unwrap();
     let api = Api::open(&envoy).await;
-    // The largest map there can be, written as wide as people do.
+    // The largest possible map, formatted for humans.
     let full: Map<String, Value> =
         (0..10_000).map(|n| (format!("{n:0128}"), json!({"port": 10_000 + n, "state": "draining"}))).collect();
     let wide = serde_json::to_string_pretty(&json!({ "routes": full })).unwrap();
@@ -73,17 +73,17 @@ async fn a_body_is_accepted_up_to_the_limit_and_refused_above_it() {
     let map = api.map().await;
     assert_eq!(map["routes"], Value::Object(full));
 
-    // One route more is a fault, unless it takes the place of another one.
-    let more = |body| Refused {
+    // One more route is an error, unless it displaces another one.
+    let more = |body| Rejected {
         method: "PATCH",
         target: "/v1/routes",
         body,
         status: 422,
         code: "invalid_routes",
         places: &["/routes"],
-        ..Refused::default()
+        ..Rejected::default()
     };
-    api.refused(more(br#"{"routes":{"one-more":9999}}"#)).await;
+    api.rejected(more(br#"{"routes":{"one-more":9999}}"#)).await;
     assert_eq!(api.call("PUT", "/v1/routes/one-more", "10000").await.status, 201);
 
     let mut body = br#"{"routes":{"a":2000}}"#.to_vec();
@@ -102,7 +102,7 @@ async fn a_body_is_accepted_up_to_the_limit_and_refused_above_it() {
             let mut larger = body.clone();
             larger[1..].rotate_left(1);
             larger.push(b' ');
-            // Without a length it is known to be too large when the limit has been passed.
+            // Without a length, a body is known to be too large only once it exceeds the limit.
             let reply = put(&client, &envoy, send(&larger)).await;
             assert_eq!((reply.status.as_u16(), &problem(&reply)["code"]), (413, &"payload_too_large".into()));
             assert!(reply.json().unwrap()["detail"].as_str().unwrap().contains("2564096"), "{reply}");
@@ -112,9 +112,9 @@ async fn a_body_is_accepted_up_to_the_limit_and_refused_above_it() {
     no_vm_fell_over(&envoy, &api).await;
 }
 
-/// Bodies within the limit that are much work to read: all are answered soon, and no VM falls over.
+/// Bodies within the limit that are expensive to parse: all get their response soon, and no VM crashes.
 #[tokio::test]
-async fn a_hostile_body_is_refused_in_time() {
+async fn a_hostile_body_is_rejected_in_time() {
     let envoy = Envoy::builder().start().await.unwrap();
     let api = Api::open(&envoy).await;
     let half = LARGEST / 2;
@@ -152,9 +152,31 @@ async fn a_hostile_body_is_refused_in_time() {
             let reply = api.call(method, "/v1/routes", &body).await;
             assert_eq!(reply.status.as_u16(), status, "{shown}");
         }
-        // Milliseconds on an idle machine; what grows with the square of the body would take minutes.
+        // This takes milliseconds on an idle machine. Quadratic time would be minutes.
         assert!(started.elapsed() < Duration::from_secs(20), "{shown}: {:?}", started.elapsed());
     }
     assert_eq!(api.map().await["routes"], json!({}));
+    no_vm_fell_over(&envoy, &api).await;
+}
+
+/// Half a million errors make a short response and take little memory, which matters because a VM never returns memory.
+#[tokio::test]
+async fn a_body_full_of_errors_takes_little_memory() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let api = Api::open(&envoy).await;
+    let count = (LARGEST - 20) / 5;
+    let body = Bytes::from(format!("{{\"routes\":{{{}}}}}", vec![r#""":0"#; count].join(",")));
+    let before = envoy.resident_bytes().unwrap();
+    // Eight at once, so that both workers get some.
+    let replies = (0..8).map(|_| api.call_with("PUT", "/v1/routes", &[("content-type", "application/json")], body.clone()));
+    for reply in futures_util::future::join_all(replies).await {
+        let document = problem(&reply);
+        let listed = document["errors"].as_array().unwrap().len();
+        assert_eq!((reply.status.as_u16(), listed, document["errors_total"].as_u64()), (422, 100, Some(count as u64)));
+        assert!(reply.body.len() < 20_000, "{} bytes", reply.body.len());
+    }
+    let grown = envoy.resident_bytes().unwrap().saturating_sub(before) >> 20;
+    eprintln!("grown by {grown} MiB");
+    assert!(grown < 150, "{grown} MiB");
     no_vm_fell_over(&envoy, &api).await;
 }

@@ -1,4 +1,4 @@
-//! Bootstrap routes, and what an admin VM that falls over takes with it: nothing.
+//! Bootstrap routes, and an admin VM that crashes and loses nothing.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use crate::api_configuration::with_admin;
 use crate::clients::http2;
 
 #[tokio::test]
-async fn bootstrap_routes_are_there_at_the_start_and_give_way_to_what_is_pushed() {
+async fn bootstrap_routes_are_loaded_at_the_start_and_replaced_by_a_push() {
     let agent = agents::echo::start("a").unwrap();
     let settings = format!(r#""bootstrap_routes": {{"a": {}, "b": {{"port": 2001, "state": "draining"}}}}"#, agent.port());
     let mut envoy = with_admin(&settings).start().await.unwrap();
     let api = Api::open(&envoy).await;
     let status = api.call("GET", "/v1/status", "").await.json().unwrap();
-    // Each VM has come by with them; the first one stored them, once.
+    // Each VM has them in its configuration. Only the first one stored them.
     assert_eq!((&status["generation"], &status["routes"], &status["loaded"]), (&1.into(), &2.into(), &true.into()));
-    let answer: Value = http2().get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap().json().await.unwrap();
-    assert_eq!(answer["agent"], "a");
+    let response: Value = http2().get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap().json().await.unwrap();
+    assert_eq!(response["agent"], "a");
 
     assert_eq!(api.call("PUT", "/v1/routes", r#"{"routes":{"c":2002}}"#).await.status, 200);
     assert_eq!(api.map().await["routes"], json!({"c": {"port": 2002, "state": "active"}}));
-    // A new process has no map, so they are stored anew.
+    // A new process has no map, so they are stored again.
     envoy.restart().await.unwrap();
     let map = Api::open(&envoy).await.map().await;
     let routes = json!({"a": {"port": agent.port(), "state": "active"}, "b": {"port": 2001, "state": "draining"}});
@@ -35,17 +35,17 @@ async fn bootstrap_routes_are_there_at_the_start_and_give_way_to_what_is_pushed(
     assert_ne!(map["epoch"], status["epoch"]);
 }
 
-/// To start with no routes is something else than to wait for a map.
+/// A map without routes is not the same as no map.
 #[tokio::test]
 async fn an_empty_bootstrap_map_counts_as_loaded() {
     let envoy = with_admin("\"bootstrap_routes\": {}").start().await.unwrap();
     assert_eq!(envoy.routes().status().await.unwrap().json().unwrap()["loaded"], true);
-    let answer = http2().get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap();
-    assert_eq!(answer.headers()["x-pixell-error"], "unknown_deployment");
+    let response = http2().get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap();
+    assert_eq!(response.headers()["x-pixell-error"], "unknown_deployment");
 }
 
 #[tokio::test]
-async fn an_admin_vm_that_falls_over_takes_nothing_with_it() {
+async fn a_crash_of_the_admin_vm_loses_nothing() {
     let modules = tempfile::tempdir().unwrap();
     trap_on_trailers(modules.path());
     let agent = agents::grpc::start("a").unwrap();
@@ -54,13 +54,13 @@ async fn an_admin_vm_that_falls_over_takes_nothing_with_it() {
     let pushed = json!({"routes": {"a": agent.port()}}).to_string();
     assert_eq!(api.call("PUT", "/v1/routes", &pushed).await.status, 200);
     let before = api.map().await;
-    let mut caller = proto::connect(envoy.data_addr()).await.unwrap();
-    let health = async |caller: &mut proto::AgentServiceClient<_>| {
-        caller.health(proto::request_to("a", Empty {}).unwrap()).await.unwrap().into_inner().message
+    let mut client = proto::connect(envoy.data_addr()).await.unwrap();
+    let health = async |client: &mut proto::AgentServiceClient<_>| {
+        client.health(proto::request_to("a", Empty {}).unwrap()).await.unwrap().into_inner().message
     };
-    assert_eq!(health(&mut caller).await, "a");
+    assert_eq!(health(&mut client).await, "a");
 
-    // Until both workers have lost theirs.
+    // Until the VMs of both workers have crashed.
     let reloads = async || envoy.stats().await.unwrap().sum(r"^wasm\..*\.vm_reload_success$").unwrap();
     for lost in 1..=20 {
         let trailers = async {
@@ -72,16 +72,16 @@ async fn an_admin_vm_that_falls_over_takes_nothing_with_it() {
         let body = Body::wrap(Full::new(bytes::Bytes::from(r#"{"routes":{}}"#)).with_trailers(trailers));
         let request = http2().request(Method::PUT, envoy.api_url() + "/v1/routes").header("content-type", "application/json");
         let reply = RouteApi::send(request.body(body)).await;
-        assert!(reply.is_err() || reply.is_ok_and(|reply| reply.status.as_u16() == 503), "the VM fell over");
-        assert_eq!(health(&mut caller).await, "a", "the data path has VMs of its own");
-        // The API is back by itself, on whatever worker is asked.
+        assert!(reply.is_err() || reply.is_ok_and(|reply| reply.status.as_u16() == 503), "the VM crashed");
+        assert_eq!(health(&mut client).await, "a", "the data path has its own VMs");
+        // The API comes back by itself, on both workers.
         wait::until("the route API", Duration::from_secs(20), async || {
-            let answers = [api.next().routes().await, api.next().routes().await];
-            Ok(answers.into_iter().all(|answer| answer.is_ok_and(|answer| answer.status == 200)).then_some(()))
+            let responses = [api.next().routes().await, api.next().routes().await];
+            Ok(responses.into_iter().all(|response| response.is_ok_and(|response| response.status == 200)).then_some(()))
         })
         .await
         .unwrap();
-        assert_eq!(api.map().await, before, "neither lost nor replaced by the bootstrap routes");
+        assert_eq!(api.map().await, before, "the map is neither lost nor replaced by the bootstrap routes");
         if reloads().await >= 4 {
             break;
         }
@@ -91,11 +91,13 @@ async fn an_admin_vm_that_falls_over_takes_nothing_with_it() {
     assert_eq!(api.map().await["generation"], before["generation"].as_u64().unwrap() + 1);
 }
 
-/// Writes the modules to `directory`, the admin's changed to fall over at a request that has trailers.
+/// Writes the modules to `directory`. The admin module there traps at a request with trailers.
 fn trap_on_trailers(directory: &Path) {
     const CALLBACK: &str = "proxy_on_request_trailers";
     let built = harness::envoy::modules::locate().unwrap();
-    std::fs::copy(built.join("router.wasm"), directory.join("router.wasm")).unwrap();
+    for name in harness::envoy::modules::NAMES {
+        std::fs::copy(built.join(name), directory.join(name)).unwrap();
+    }
     let mut module = walrus::Module::from_file(built.join("admin.wasm")).unwrap();
     let callback = module.exports.get_func(CALLBACK).unwrap();
     let (parameters, results) = module.types.params_results(module.funcs.get(callback).ty());

@@ -1,10 +1,10 @@
-//! The configuration of both roles in a running Envoy: what each setting does, and that a wrong one keeps Envoy from starting.
+//! The configuration of both roles in a running Envoy: what each setting does, and that an invalid one keeps Envoy from starting.
 
 use harness::proto::DEPLOYMENT_ID;
 use harness::{Agent, Envoy, EnvoyBuilder, agents};
 use serde_json::{Value, json};
 
-use crate::api::{Api, Refused, no_vm_fell_over, problem};
+use crate::api::{Api, Rejected, no_vm_fell_over, problem};
 use crate::clients::http1;
 
 /// An Envoy whose admin filter has `settings` besides its role.
@@ -17,22 +17,22 @@ pub(crate) fn with_router(settings: &str) -> EnvoyBuilder {
     Envoy::builder().edit("\"role\": \"router\"", &format!("\"role\": \"router\", {settings}"))
 }
 
-/// The agent that a request with these headers reaches, or the code of its refusal.
+/// The agent that a request with these headers reaches, or the code of its rejection.
 async fn reached(envoy: &Envoy, headers: &[(&str, &str)]) -> String {
     let mut request = http1().get(envoy.data_url());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let answer = request.send().await.unwrap();
-    if let Some(code) = answer.headers().get("x-pixell-error") {
+    let response = request.send().await.unwrap();
+    if let Some(code) = response.headers().get("x-pixell-error") {
         return code.to_str().unwrap().to_owned();
     }
-    answer.json::<Value>().await.unwrap()["agent"].as_str().unwrap().to_owned()
+    response.json::<Value>().await.unwrap()["agent"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_keeps_envoy_from_starting() {
-    for (envoy, faults) in [
+async fn an_invalid_configuration_keeps_envoy_from_starting() {
+    for (envoy, errors) in [
         (
             with_admin("\"max_routs\": 5, \"max_routes\": 0"),
             ["/max_routs is not a known key", "/max_routes must be an integer from 1 to 65535, got 0"],
@@ -56,54 +56,54 @@ async fn a_wrong_configuration_keeps_envoy_from_starting() {
     ] {
         let error = envoy.start().await.unwrap_err().to_string();
         assert!(error.contains("Envoy ended at its start"), "{error}");
-        // One line of the log has all of it.
+        // One line of the log has all errors.
         let line = error.lines().find(|line| line.contains("configuration of the ")).unwrap_or_else(|| panic!("{error}"));
         assert!(line.contains("[error]") || line.contains("[critical]"), "{line}");
-        assert!(faults.iter().all(|fault| line.contains(fault)), "{line}");
+        assert!(errors.iter().all(|error| line.contains(error)), "{line}");
     }
 }
 
 #[tokio::test]
-async fn limits_are_those_of_the_configuration() {
+async fn the_configured_limits_apply() {
     let settings = r#""port_range": {"min": 2000, "max": 50060}, "denied_ports": [2500], "max_routes": 3, "max_id_bytes": 8, "max_body_bytes": 120"#;
     let envoy = with_admin(settings).start().await.unwrap();
     let api = Api::open(&envoy).await;
-    // The list replaces the default one.
+    // The configured list of denied ports replaces the default list.
     let most = r#"{"routes":{"12345678":2000,"b":50060,"c":50051}}"#;
     assert_eq!(api.call("PUT", "/v1/routes", most).await.status, 200);
-    let put = |target, body: &'static str, status, code, places| Refused {
+    let put = |target, body: &'static str, status, code, places| Rejected {
         method: "PUT",
         target,
         body: body.as_bytes(),
         status,
         code,
         places,
-        ..Refused::default()
+        ..Rejected::default()
     };
     for port in ["1999", "50061", "2500"] {
-        api.refused(put("/v1/routes/b", port, 422, "invalid_routes", &[""])).await;
+        api.rejected(put("/v1/routes/b", port, 422, "invalid_routes", &[""])).await;
     }
-    // The body of one route has no other place to point to.
-    let full = api.refused(put("/v1/routes/d", "2001", 422, "invalid_routes", &[""])).await;
+    // In the body of one route, the pointer can only be to the whole.
+    let full = api.rejected(put("/v1/routes/d", "2001", 422, "invalid_routes", &[""])).await;
     assert!(problem(&full)["errors"][0]["detail"].as_str().unwrap().contains("at most 3"), "{full}");
-    api.refused(put("/v1/routes", r#"{"routes":{"a":2001,"b":2002,"c":2003,"d":2004}}"#, 422, "invalid_routes", &["/routes"]))
+    api.rejected(put("/v1/routes", r#"{"routes":{"a":2001,"b":2002,"c":2003,"d":2004}}"#, 422, "invalid_routes", &["/routes"]))
         .await;
-    api.refused(put("/v1/routes", r#"{"routes":{"123456789":2001}}"#, 422, "invalid_routes", &["/routes/123456789"])).await;
-    let long = Refused {
+    api.rejected(put("/v1/routes", r#"{"routes":{"123456789":2001}}"#, 422, "invalid_routes", &["/routes/123456789"])).await;
+    let long = Rejected {
         headers: &[("content-type", "application/json")],
         ..put("/v1/routes/123456789", "2001", 400, "invalid_deployment_id", &[])
     };
-    api.refused(long).await;
+    api.rejected(long).await;
     let body = format!("{most:<121}");
-    let large = Refused {
+    let large = Rejected {
         method: "PUT",
         target: "/v1/routes",
         body: body.as_bytes(),
         status: 413,
         code: "payload_too_large",
-        ..Refused::default()
+        ..Rejected::default()
     };
-    assert!(problem(&api.refused(large).await)["detail"].as_str().unwrap().contains("max_body_bytes"));
+    assert!(problem(&api.rejected(large).await)["detail"].as_str().unwrap().contains("max_body_bytes"));
     assert_eq!(api.call("PUT", "/v1/routes", &body[..120]).await.status, 200);
     no_vm_fell_over(&envoy, &api).await;
 }
@@ -116,13 +116,13 @@ async fn a_map_holds_as_many_routes_as_there_are_ports() {
     let routes: serde_json::Map<String, Value> = (1..=65_535_u16).map(|port| (format!("{port:036}"), port.into())).collect();
     let reply = api.call("PUT", "/v1/routes", &json!({ "routes": routes }).to_string()).await;
     assert_eq!((reply.status.as_u16(), reply.json().unwrap()["added"].as_u64()), (200, Some(65_535)), "{reply}");
-    // No port is left but those of others.
+    // Every port belongs to another id.
     let reply = api.call("PUT", "/v1/routes/one-more", "4711").await.json().unwrap();
     assert_eq!(reply["displaced"], json!([format!("{:036}", 4711)]));
     no_vm_fell_over(&envoy, &api).await;
 }
 
-/// A system that moves over step by step: what is not in the map goes to the router that was there before.
+/// For a migration in steps: ids that are not in the map go to the old router.
 #[tokio::test]
 async fn ids_that_the_map_does_not_hold_go_to_the_fallback_port() {
     let [old, a] = ["old-router", "a"].map(|name| agents::echo::start(name).unwrap());
@@ -138,7 +138,7 @@ async fn ids_that_the_map_does_not_hold_go_to_the_fallback_port() {
         assert_eq!(reach(id).await, expected, "{id}");
     }
     assert_eq!(reached(&envoy, &[]).await, "missing_deployment_id");
-    // A removed id is the old router's again.
+    // A removed id goes to the old router again.
     api.call("DELETE", "/v1/routes/a", "").await;
     assert_eq!(reach("a").await, "old-router");
 }
@@ -146,7 +146,7 @@ async fn ids_that_the_map_does_not_hold_go_to_the_fallback_port() {
 #[tokio::test]
 async fn the_first_header_that_a_request_has_names_the_agent() {
     let [a, b] = ["a", "b"].map(|name| agents::echo::start(name).unwrap());
-    let envoy = with_router(r#""id_headers": ["x-deployment-id", "deployment-id", "deployment_id"]"#).start().await.unwrap();
+    let envoy = Envoy::builder().start().await.unwrap();
     envoy.routes().put_all([&a, &b].map(|agent: &Agent| (agent.name(), agent.port()))).await.unwrap();
     for (headers, expected) in [
         (&[("x-deployment-id", "a")][..], "a"),
@@ -161,8 +161,8 @@ async fn the_first_header_that_a_request_has_names_the_agent() {
     ] {
         assert_eq!(reached(&envoy, headers).await, expected, "{headers:?}");
     }
-    // What is not configured names nothing.
-    let envoy = Envoy::builder().start().await.unwrap();
+    // A header that is not configured names no agent.
+    let envoy = with_router(r#""id_headers": ["x-deployment-id"]"#).start().await.unwrap();
     envoy.routes().put_all([("a", a.port())]).await.unwrap();
     assert_eq!(reached(&envoy, &[("deployment-id", "a"), ("deployment_id", "a")]).await, "missing_deployment_id");
 }

@@ -1,9 +1,9 @@
-//! Every row of the route API's contract: each success and each error, by way of both workers.
+//! Every row of the route API's contract: each success and each error, through both workers.
 
 use harness::Envoy;
 use serde_json::{Value, json};
 
-use crate::api::{Api, Refused, no_vm_fell_over, problem};
+use crate::api::{Api, Rejected, no_vm_fell_over, problem};
 
 fn wrote(epoch: &str, generation: u64, [added, changed, removed]: [u64; 3], displaced: &[&str]) -> Value {
     json!({"epoch": epoch, "generation": generation, "added": added, "changed": changed, "removed": removed, "displaced": displaced})
@@ -19,7 +19,7 @@ async fn every_success() {
     let api = Api::open(&envoy).await;
     let status = |epoch: &str, generation: u64, routes: u64, loaded: bool| json!({"epoch": epoch, "generation": generation, "routes": routes, "loaded": loaded, "version": env!("CARGO_PKG_VERSION")});
 
-    // Before the first map: nothing is there, and what changes nothing leaves it so.
+    // Before the first map: there are no routes, and a write that changes nothing stores no map.
     api.check("GET", "/v1/status", "", 200, status("0", 0, 0, false)).await;
     api.check("GET", "/v1/routes", "", 200, json!({"epoch": "0", "generation": 0, "routes": {}})).await;
     api.check("DELETE", "/v1/routes/a", "", 204, Value::Null).await;
@@ -27,7 +27,7 @@ async fn every_success() {
     api.check("PUT", "/v1/routes?dry_run=true", r#"{"routes":{"a":2000}}"#, 200, wrote("0", 0, [1, 0, 0], &[])).await;
     api.check("GET", "/v1/status", "", 200, status("0", 0, 0, false)).await;
 
-    // The first one, though empty, is a change and draws the epoch.
+    // The first map is a change even if it is empty, and draws the epoch.
     let first = api.call("PUT", "/v1/routes", r#"{"routes":{}}"#).await.json().unwrap();
     let epoch = first["epoch"].as_str().unwrap();
     assert!(epoch.len() == 16 && epoch.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)), "{epoch}");
@@ -51,6 +51,10 @@ async fn every_success() {
     api.check("GET", "/v1/routes/e", "", 200, json!({"port": 2004, "state": "draining", "generation": 5})).await;
     // A draining route keeps its port until another id takes it.
     api.check("PUT", "/v1/routes/f", "2004", 201, wrote(epoch, 6, [1, 0, 1], &["e"])).await;
+    let warned = api.call("PUT", "/v1/routes/a?dry_run=true", "2003").await.json().unwrap();
+    let words = "a takes port 2003 from c, which loses its route. One port serves one id: if an agent that lost its route still \
+                 runs, it needs another port";
+    assert_eq!(warned["warning"], words);
     api.check("PUT", "/v1/routes/a", "2003", 200, wrote(epoch, 7, [0, 1, 1], &["c"])).await;
     api.check("DELETE", "/v1/routes/f", "", 204, Value::Null).await;
     api.check("DELETE", "/v1/routes/f", "", 204, Value::Null).await;
@@ -62,7 +66,7 @@ async fn every_success() {
 
 /// Ids of every allowed byte and length; percent-encoding in a path stands for the byte.
 #[tokio::test]
-async fn every_id_that_is_allowed() {
+async fn every_allowed_id() {
     let envoy = Envoy::builder().start().await.unwrap();
     let api = Api::open(&envoy).await;
     let longest = "x".repeat(128);
@@ -84,7 +88,7 @@ async fn every_id_that_is_allowed() {
         assert_eq!(api.call("DELETE", &path, "").await.status, 204);
         assert_eq!(api.map().await["routes"], json!({}));
     }
-    // A path cannot end in these two (RFC 3986, 6.2.2.3); a body can name them.
+    // A path cannot end in these two ids (RFC 3986, 6.2.2.3), but a body can name them.
     assert_eq!(api.call("PATCH", "/v1/routes", r#"{"routes":{".":2000,"..":2001}}"#).await.status, 200);
     assert_eq!(api.map().await["routes"], json!({".": active(2000), "..": active(2001)}));
     for (path, status) in [("/v1/routes/.", 404), ("/v1/routes/..", 404), ("/v1/routes/%2e%2E", 404)] {
@@ -102,28 +106,30 @@ async fn every_error_leaves_the_map_as_it_was() {
 
     let json = [("content-type", "application/json")];
     for (method, target, allow) in [
-        ("POST", "/v1/routes", "GET, PUT, PATCH"),
-        ("DELETE", "/v1/routes", "GET, PUT, PATCH"),
-        ("OPTIONS", "/v1/routes", "GET, PUT, PATCH"),
-        ("POST", "/v1/routes/a", "GET, PUT, DELETE"),
-        ("PATCH", "/v1/routes/a", "GET, PUT, DELETE"),
-        ("PROPFIND", "/v1/routes/a", "GET, PUT, DELETE"),
-        ("PUT", "/v1/status", "GET"),
-        ("POST", "/v1/status", "GET"),
+        ("POST", "/v1/routes", "GET, HEAD, PUT, PATCH"),
+        ("DELETE", "/v1/routes", "GET, HEAD, PUT, PATCH"),
+        ("OPTIONS", "/v1/routes", "GET, HEAD, PUT, PATCH"),
+        ("POST", "/v1/routes/a", "GET, HEAD, PUT, DELETE"),
+        ("PATCH", "/v1/routes/a", "GET, HEAD, PUT, DELETE"),
+        ("PROPFIND", "/v1/routes/a", "GET, HEAD, PUT, DELETE"),
+        ("PUT", "/v1/status", "GET, HEAD"),
+        ("POST", "/v1/status", "GET, HEAD"),
     ] {
-        let call = Refused { method, target, status: 405, code: "method_not_allowed", ..Refused::default() };
-        assert_eq!(api.refused(call).await.header("allow"), Some(allow), "{method} {target}");
+        let call = Rejected { method, target, status: 405, code: "method_not_allowed", ..Rejected::default() };
+        assert_eq!(api.rejected(call).await.header("allow"), Some(allow), "{method} {target}");
     }
     let head = api.call("HEAD", "/v1/routes", "").await;
-    assert_eq!((head.status.as_u16(), head.header("allow"), head.body.len()), (405, Some("GET, PUT, PATCH"), 0));
+    assert_eq!((head.status.as_u16(), head.header("content-type"), head.body.len()), (200, Some("application/json"), 0));
 
     for target in ["/v1", "/v1/", "/v1/route", "/v1/routes/", "/v1/routes/a/b", "/v1/status/x", "/v1/routes.json", "/v1/Routes"]
     {
         for method in ["GET", "PUT", "POST", "DELETE"] {
-            api.refused(Refused { method, target, body: b"2000", status: 404, code: "not_found", ..Refused::default() }).await;
+            api.rejected(Rejected { method, target, body: b"2000", status: 404, code: "not_found", ..Rejected::default() })
+                .await;
         }
     }
-    api.refused(Refused { method: "GET", target: "/v1/routes/zz", status: 404, code: "not_found", ..Refused::default() }).await;
+    api.rejected(Rejected { method: "GET", target: "/v1/routes/zz", status: 404, code: "not_found", ..Rejected::default() })
+        .await;
 
     let too_long = format!("/v1/routes/{}", "x".repeat(129));
     for target in [
@@ -141,8 +147,8 @@ async fn every_error_leaves_the_map_as_it_was() {
         &too_long,
     ] {
         for method in ["GET", "PUT", "DELETE"] {
-            let call = Refused { method, target, headers: &json, body: b"2005", ..Refused::default() };
-            api.refused(Refused { status: 400, code: "invalid_deployment_id", ..call }).await;
+            let call = Rejected { method, target, headers: &json, body: b"2005", ..Rejected::default() };
+            api.rejected(Rejected { status: 400, code: "invalid_deployment_id", ..call }).await;
         }
     }
 
@@ -162,12 +168,12 @@ async fn every_error_leaves_the_map_as_it_was() {
             [("PUT", "/v1/routes"), ("PATCH", "/v1/routes"), ("PUT", "/v1/routes/a"), ("DELETE", "/v1/routes/a")]
         {
             let target = format!("{path}?{query}");
-            let call = Refused { method, target: &target, body: br#"{"routes":{}}"#, ..Refused::default() };
-            api.refused(Refused { status: 400, code: "invalid_query", ..call }).await;
+            let call = Rejected { method, target: &target, body: br#"{"routes":{}}"#, ..Rejected::default() };
+            api.rejected(Rejected { status: 400, code: "invalid_query", ..call }).await;
         }
     }
     for target in ["/v1/routes?dry_run=true", "/v1/routes?generation=1", "/v1/status?x", "/v1/routes/a?dry_run=false"] {
-        api.refused(Refused { method: "GET", target, status: 400, code: "invalid_query", ..Refused::default() }).await;
+        api.rejected(Rejected { method: "GET", target, status: 400, code: "invalid_query", ..Rejected::default() }).await;
     }
 
     for content_type in [
@@ -184,20 +190,25 @@ async fn every_error_leaves_the_map_as_it_was() {
             [("PUT", "/v1/routes", "accept"), ("PUT", "/v1/routes/a", "accept"), ("PATCH", "/v1/routes", "accept-patch")]
         {
             let headers = [("content-type", content_type)];
-            let call = Refused { method, target, headers: &headers, body: br#"{"routes":{}}"#, ..Refused::default() };
-            let reply = api.refused(Refused { status: 415, code: "unsupported_media_type", ..call }).await;
+            let call = Rejected { method, target, headers: &headers, body: br#"{"routes":{}}"#, ..Rejected::default() };
+            let reply = api.rejected(Rejected { status: 415, code: "unsupported_media_type", ..call }).await;
             assert!(reply.header(header).is_some_and(|accepted| accepted.contains("application/json")), "{method} {target}");
         }
     }
     let merge_patch = [("content-type", "application/merge-patch+json")];
-    let call =
-        Refused { method: "PUT", target: "/v1/routes", headers: &merge_patch, body: br#"{"routes":{}}"#, ..Refused::default() };
-    api.refused(Refused { status: 415, code: "unsupported_media_type", ..call }).await;
+    let call = Rejected {
+        method: "PUT",
+        target: "/v1/routes",
+        headers: &merge_patch,
+        body: br#"{"routes":{}}"#,
+        ..Rejected::default()
+    };
+    api.rejected(Rejected { status: 415, code: "unsupported_media_type", ..call }).await;
     no_vm_fell_over(&envoy, &api).await;
 }
 
 #[tokio::test]
-async fn every_fault_of_a_body_is_named_with_its_place() {
+async fn every_error_of_a_body_has_its_place() {
     let envoy = Envoy::builder().start().await.unwrap();
     let api = Api::open(&envoy).await;
     api.call("PUT", "/v1/routes", r#"{"routes":{"a":2000,"b":{"port":2001,"state":"draining"}}}"#).await;
@@ -217,18 +228,19 @@ async fn every_fault_of_a_body_is_named_with_its_place() {
     ];
     for (body, line, column) in malformed {
         for (method, target) in writes {
-            let call = Refused { method, target, headers: &[("content-type", "application/json")], body, ..Refused::default() };
-            let reply = api.refused(Refused { status: 400, code: "malformed_json", ..call }).await;
+            let call =
+                Rejected { method, target, headers: &[("content-type", "application/json")], body, ..Rejected::default() };
+            let reply = api.rejected(Rejected { status: 400, code: "malformed_json", ..call }).await;
             let problem = problem(&reply);
             assert_eq!((&problem["line"], &problem["column"]), (&line.into(), &column.into()), "{reply}");
         }
     }
 
     let check = async |method: &str, target: &str, body: &str, status: u16, code: &str, places: &[&str]| {
-        api.refused(Refused { method, target, body: body.as_bytes(), status, code, places, ..Refused::default() }).await
+        api.rejected(Rejected { method, target, body: body.as_bytes(), status, code, places, ..Rejected::default() }).await
     };
     let invalid = async |method: &str, target: &str, body: &str, places: &[&str]| {
-        // What a dry run finds is what the write would.
+        // A dry run finds the same errors as the write.
         check(method, &format!("{target}?dry_run=true"), body, 422, "invalid_routes", places).await;
         check(method, target, body, 422, "invalid_routes", places).await
     };
@@ -265,7 +277,9 @@ async fn every_fault_of_a_body_is_named_with_its_place() {
     for port in [
         "0",
         "1023",
+        "50050",
         "50051",
+        "50052",
         "9901",
         "8080",
         "9090",
@@ -289,7 +303,7 @@ async fn every_fault_of_a_body_is_named_with_its_place() {
         check(method, "/v1/routes", conflict, 409, "port_in_use", &["/routes/d", "/routes/f"]).await;
         check(method, "/v1/routes?dry_run=true", conflict, 409, "port_in_use", &["/routes/d", "/routes/f"]).await;
     }
-    // Faults of the text go first; faults of text and map are named together where both are known.
+    // Errors that the body alone shows come first. Errors that need the map are named with them if both are known.
     invalid("PUT", "/v1/routes", r#"{"routes":{"c":2002,"d":2002,"e":80}}"#, &["/routes/e"]).await;
     invalid("PATCH", "/v1/routes", r#"{"routes":{"c":2002,"d":2002,"e":{"state":"active"}}}"#, &["/routes/e", "/routes/d"])
         .await;

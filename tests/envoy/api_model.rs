@@ -1,4 +1,4 @@
-//! Thousands of random sequences of calls, each compared call by call with a plain model in memory (`model.rs`).
+//! Thousands of random sequences of calls, compared call by call with a simple model in memory (`model.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,16 +10,16 @@ use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use serde_json::{Value, json};
 
-use crate::api::{Api, no_vm_fell_over, problem};
+use crate::api::{Api, no_vm_fell_over, problem, without_warning};
 use crate::api_configuration::with_admin;
-use crate::model::{Answer, Call, Condition, Entry, Model};
+use crate::model::{Call, Condition, Entry, Model, Response};
 
-/// The variable that takes a seed printed by a failure.
+/// The environment variable for the seed that a failure prints.
 const SEED: &str = "PIXELL_MODEL_SEED";
-/// Calls of a sequence, at most.
+/// The most calls in a sequence.
 const LONGEST: usize = 12;
 
-/// What the calls of a test are made of.
+/// The values from which the calls of a test are made.
 #[derive(Clone)]
 struct Scope {
     sequences: u32,
@@ -29,7 +29,7 @@ struct Scope {
     bodies: [BoxedStrategy<Vec<(&'static str, Entry)>>; 2],
 }
 
-/// So few ids and ports that they get in each other's way all the time, and faults in every other body.
+/// So few ids and ports that they collide all the time, and errors in every other body.
 fn narrow() -> Scope {
     let ids = vec!["a", "b", "c", "d", "e", "f"];
     let keys = prop_oneof![60 => select(ids.clone()), 1 => select(vec!["", "b d", "e/f"])];
@@ -37,7 +37,7 @@ fn narrow() -> Scope {
     Scope { sequences: 2000, ids, max_routes: 4, bodies: [bodies.clone(), bodies] }
 }
 
-/// Maps of a size that is stored in parts, bodies that touch many of them, and hardly a fault.
+/// Maps large enough to be stored in several shards, bodies that change many of them, and few errors.
 fn wide() -> Scope {
     let ids: Vec<&'static str> = (0..120).map(|n| &*format!("{n:x}-{n:03}").leak()).collect();
     let bodies = |removals: bool| {
@@ -59,7 +59,7 @@ fn wide() -> Scope {
 type Step = (Call, Condition, bool);
 
 fn entries() -> impl Strategy<Value = Entry> {
-    // Among the ports some that nobody may have.
+    // Some of the ports are denied.
     let port = || prop_oneof![40 => 2000_u32..2005, 1 => select(vec![80_u32, 50051, 65536])];
     let state = prop_oneof![5 => Just(None), 4 => Just(Some("active")), 4 => Just(Some("draining")), 1 => Just(Some("up"))];
     prop_oneof![
@@ -118,7 +118,7 @@ fn check(scope: &Scope) {
     let mut runner = TestRunner::new_with_rng(config, rng);
     let checked = runner.run(&vec(steps(scope), 1..=LONGEST), |steps| runtime.block_on(replay(&api, scope.max_routes, &steps)));
     if let Err(failure) = checked {
-        panic!("{failure}\nto see it again, run with {SEED}={seed}");
+        panic!("{failure}\nto reproduce it, run with {SEED}={seed}");
     }
     runtime.block_on(no_vm_fell_over(&envoy, &api));
 }
@@ -131,7 +131,7 @@ fn seed_bytes(seed: &str) -> [u8; 32] {
     bytes
 }
 
-/// Makes the calls on an emptied map and compares each answer, and the map in the end.
+/// Makes the calls on an empty map. Compares each response, and the map at the end.
 async fn replay(api: &Api, max_routes: usize, steps: &[Step]) -> Result<(), TestCaseError> {
     let emptied = api.call("PUT", "/v1/routes", r#"{"routes":{}}"#).await.json().unwrap();
     let epoch = emptied["epoch"].as_str().unwrap().to_owned();
@@ -139,14 +139,14 @@ async fn replay(api: &Api, max_routes: usize, steps: &[Step]) -> Result<(), Test
     let mut model = Model { epoch, generation, routes: BTreeMap::new(), max_routes };
     for step in steps {
         let reply = perform(api, step, &model).await;
-        let expected = model.answer(&step.0, step.1, step.2);
-        prop_assert_eq!(&seen(&reply), &expected, "{:?} was answered {}", step, reply);
+        let expected = model.respond(&step.0, step.1, step.2);
+        prop_assert_eq!(&seen(&reply), &expected, "{:?} got {}", step, reply);
         if expected.code.is_none() {
             let tag = model.tag();
             prop_assert_eq!(reply.header("etag"), Some(tag.as_str()), "{:?}", step);
         }
     }
-    let expected = model.answer(&Call::GetAll, Condition::None, false);
+    let expected = model.respond(&Call::GetAll, Condition::None, false);
     prop_assert_eq!(api.map().await, expected.body, "the map after all calls");
     Ok(())
 }
@@ -176,7 +176,7 @@ async fn perform(api: &Api, (call, condition, dry_run): &Step, model: &Model) ->
     api.call_with(method, &target, condition.as_slice(), body).await
 }
 
-/// Written by hand, since a `Value` cannot have one key twice.
+/// Written by hand, because a `Value` cannot have a key twice.
 fn body_of(entries: &[(&'static str, Entry)]) -> String {
     let members: Vec<_> = entries.iter().map(|(id, entry)| format!("\"{id}\":{}", text_of(entry))).collect();
     format!("{{\"routes\":{{{}}}}}", members.join(","))
@@ -195,17 +195,17 @@ fn text_of(entry: &Entry) -> String {
     }
 }
 
-/// An answer in the form in which the model gives it.
-fn seen(reply: &Reply) -> Answer {
+/// A response in the form that the model uses.
+fn seen(reply: &Reply) -> Response {
     let status = reply.status.as_u16();
     if status < 400 {
-        let body = if reply.body.is_empty() { Value::Null } else { reply.json().unwrap() };
-        return Answer { status, body, code: None, places: BTreeSet::new() };
+        let body = without_warning(reply);
+        return Response { status, body, code: None, places: BTreeSet::new() };
     }
     let problem = problem(reply);
     let code =
         ["invalid_routes", "precondition_failed", "port_in_use", "not_found"].into_iter().find(|code| problem["code"] == *code);
-    let faults = problem["errors"].as_array().into_iter().flatten();
-    let places = faults.map(|fault| fault["pointer"].as_str().unwrap().replace("~1", "/").replace("~0", "~")).collect();
-    Answer { status, body: Value::Null, code, places }
+    let errors = problem["errors"].as_array().into_iter().flatten();
+    let places = errors.map(|error| error["pointer"].as_str().unwrap().replace("~1", "/").replace("~0", "~")).collect();
+    Response { status, body: Value::Null, code, places }
 }

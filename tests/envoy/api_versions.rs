@@ -1,9 +1,9 @@
-//! Entity tags: conditional reads and writes, by way of both workers.
+//! Entity tags: conditional reads and writes, through both workers.
 
 use harness::Envoy;
 use serde_json::json;
 
-use crate::api::{Api, Refused, no_vm_fell_over};
+use crate::api::{Api, Rejected, no_vm_fell_over};
 
 #[tokio::test]
 async fn writes_under_a_condition() {
@@ -13,11 +13,11 @@ async fn writes_under_a_condition() {
         api.call_with("PUT", "/v1/routes", &[("if-match", tag)], r#"{"routes":{"a":2000}}"#).await.status.as_u16()
     };
 
-    // Before the first map there is nothing that * could match, and a tag that says so.
+    // Before the first map, nothing matches * or a tag.
     assert_eq!(put("*").await, 412);
     assert_eq!(put("\"0-1\"").await, 412);
     let none_there = api.call_with("PUT", "/v1/routes", &[("if-none-match", "*")], r#"{"routes":{}}"#).await;
-    assert_eq!(none_there.status, 200, "only where no map exists: none does");
+    assert_eq!(none_there.status, 200, "if-none-match: * holds because no map exists");
     let now = api.version().await;
     assert_eq!(put("\"0-0\"").await, 412);
 
@@ -40,13 +40,13 @@ async fn writes_under_a_condition() {
         ("PATCH", "/v1/routes", r#"{"routes":{"b":2001}}"#),
         ("PUT", "/v1/routes/b", "2001"),
         ("DELETE", "/v1/routes/a", ""),
-        // Also where the write would change nothing, or only be tried.
+        // Also if the write would change nothing, or is a dry run.
         ("DELETE", "/v1/routes/zz", ""),
         ("PATCH", "/v1/routes?dry_run=true", "{}"),
-        // The condition is seen before the faults of the map.
+        // The condition is checked before the routes.
         ("PATCH", "/v1/routes", r#"{"routes":{"b":2001,"c":2001}}"#),
     ] {
-        let call = Refused { method, target, body: body.as_bytes(), ..Refused::default() };
+        let call = Rejected { method, target, body: body.as_bytes(), ..Rejected::default() };
         let failed = [
             ("if-match", stale.as_str()),
             ("if-match", &weak),
@@ -60,24 +60,21 @@ async fn writes_under_a_condition() {
         ];
         for header in failed {
             let headers = [header];
-            let reply = api.refused(Refused { headers: &headers, status: 412, code: "precondition_failed", ..call }).await;
-            assert!(
-                reply.json().unwrap()["detail"].as_str().unwrap().contains(&now),
-                "names the version to go on from: {reply}"
-            );
+            let reply = api.rejected(Rejected { headers: &headers, status: 412, code: "precondition_failed", ..call }).await;
+            assert!(reply.json().unwrap()["detail"].as_str().unwrap().contains(&now), "it names the current version: {reply}");
         }
-        // What is no condition is never taken for the lack of one.
+        // An invalid condition does not count as no condition.
         for value in ["", " ", &unquoted, "\"a", "\"a\" \"b\"", "\"a\",", ",", "w/\"a\"", "*, \"a\"", "\"a\", *"] {
             for name in ["if-match", "if-none-match"] {
                 let headers = [(name, value)];
-                api.refused(Refused { headers: &headers, status: 400, code: "invalid_precondition", ..call }).await;
+                api.rejected(Rejected { headers: &headers, status: 400, code: "invalid_precondition", ..call }).await;
             }
         }
-        // Several headers of one name are one list, whatever stands in each.
+        // Several headers of one name are one list.
         let headers = [("if-match", stale.as_str()), ("if-match", "*")];
-        api.refused(Refused { headers: &headers, status: 400, code: "invalid_precondition", ..call }).await;
+        api.rejected(Rejected { headers: &headers, status: 400, code: "invalid_precondition", ..call }).await;
         let headers = [("if-match", now.as_str()), ("if-none-match", now.as_str())];
-        api.refused(Refused { headers: &headers, status: 412, code: "precondition_failed", ..call }).await;
+        api.rejected(Rejected { headers: &headers, status: 412, code: "precondition_failed", ..call }).await;
     }
 
     let both = [("if-match", stale.as_str()), ("if-match", now.as_str())];
@@ -119,7 +116,7 @@ async fn reads_under_a_condition() {
             ("if-none-match", "", 400, "invalid_precondition"),
         ] {
             let headers = [(name, tag)];
-            api.refused(Refused { method: "GET", target, headers: &headers, status, code, ..Refused::default() }).await;
+            api.rejected(Rejected { method: "GET", target, headers: &headers, status, code, ..Rejected::default() }).await;
         }
     }
     assert_eq!(get("/v1/routes/none", "if-none-match", &now).await.status, 404);
@@ -131,7 +128,7 @@ async fn reads_under_a_condition() {
     no_vm_fell_over(&envoy, &api).await;
 }
 
-/// A restarted Envoy has another epoch, so a tag of the old one never fits by chance.
+/// A restarted Envoy has another epoch, so a tag of the old process never matches.
 #[tokio::test]
 async fn a_tag_does_not_outlive_its_envoy() {
     let mut envoy = Envoy::builder().start().await.unwrap();
@@ -139,9 +136,9 @@ async fn a_tag_does_not_outlive_its_envoy() {
     envoy.restart().await.unwrap();
     let api = Api::open(&envoy).await;
     let tag = first.header("etag").unwrap();
-    let call = Refused { method: "PUT", target: "/v1/routes/a", body: b"2001", ..Refused::default() };
-    api.refused(Refused { headers: &[("if-match", tag)], status: 412, code: "precondition_failed", ..call }).await;
-    let again = envoy.routes().put_all([("a", 2000)]).await.unwrap();
-    assert_ne!(again.header("etag"), Some(tag));
-    api.refused(Refused { headers: &[("if-match", tag)], status: 412, code: "precondition_failed", ..call }).await;
+    let call = Rejected { method: "PUT", target: "/v1/routes/a", body: b"2001", ..Rejected::default() };
+    api.rejected(Rejected { headers: &[("if-match", tag)], status: 412, code: "precondition_failed", ..call }).await;
+    let second = envoy.routes().put_all([("a", 2000)]).await.unwrap();
+    assert_ne!(second.header("etag"), Some(tag));
+    api.rejected(Rejected { headers: &[("if-match", tag)], status: 412, code: "precondition_failed", ..call }).await;
 }

@@ -1,4 +1,4 @@
-//! Writers side by side: no write is lost, and none is applied twice.
+//! Concurrent writers: no write is lost, and none is applied twice.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use crate::clients::http2;
 
 const WRITERS: u16 = 8;
 
-/// Makes sure that each worker has been written to, so that the writers were rivals.
+/// Checks that both workers got writes, so that the writers did compete.
 async fn both_workers_wrote(envoy: &Envoy) {
     let connections = envoy.stats().await.unwrap().worker_connections("admin").unwrap();
     assert!(connections.values().all(|count| *count >= 2), "{connections:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn patches_of_eight_writers_all_land() {
+async fn all_patches_of_eight_writers_are_applied() {
     const PATCHES: u16 = 200;
     let envoy = Envoy::builder().start().await.unwrap();
     let api = Api::open(&envoy).await;
     api.call("PUT", "/v1/routes", r#"{"routes":{}}"#).await;
     let before = api.map().await;
     let writers = (0..WRITERS).map(|writer| {
-        // One writer on each worker for sure, the others where the kernel puts them.
+        // One writer on each worker for certain, the others wherever Envoy puts them.
         let routes = if writer < 2 { api.next().clone() } else { envoy.routes() };
         tokio::spawn(async move {
             let mut generations = Vec::new();
@@ -36,18 +36,18 @@ async fn patches_of_eight_writers_all_land() {
                 let port = 20_000 + writer * PATCHES + n;
                 let reply = routes.patch_routes(&json!({"routes": {format!("writer-{writer}-{n}"): port}})).await.unwrap();
                 assert_eq!(reply.status, 200, "{reply}");
-                let answer = reply.json().unwrap();
-                assert_eq!((&answer["added"], &answer["displaced"]), (&1.into(), &json!([])), "{reply}");
-                generations.push(answer["generation"].as_u64().unwrap());
+                let response = reply.json().unwrap();
+                assert_eq!((&response["added"], &response["displaced"]), (&1.into(), &json!([])), "{reply}");
+                generations.push(response["generation"].as_u64().unwrap());
             }
-            assert!(generations.is_sorted_by(|earlier, later| earlier < later), "a writer sees its own writes in their order");
+            assert!(generations.is_sorted_by(|earlier, later| earlier < later), "a writer's own writes are in order");
             generations
         })
     });
     let generations: BTreeSet<u64> = join_all(writers).await.into_iter().flat_map(Result::unwrap).collect();
     let writes = u64::from(WRITERS * PATCHES);
     let first = before["generation"].as_u64().unwrap() + 1;
-    assert!(generations.into_iter().eq(first..first + writes), "each write has a generation of its own");
+    assert!(generations.into_iter().eq(first..first + writes), "each write has its own generation");
     let map = api.map().await;
     assert_eq!((&map["epoch"], &map["generation"]), (&before["epoch"], &(first + writes - 1).into()));
     let routes = map["routes"].as_object().unwrap();
@@ -88,12 +88,12 @@ async fn updates_under_if_match_are_never_lost() {
     let updates = WRITERS * UPDATES;
     assert_eq!(api.call("GET", "/v1/routes/shared", "").await.json().unwrap()["port"], 20_000 + updates);
     assert_eq!(api.map().await["generation"], 1 + updates);
-    assert!(lost_races > 0, "the writers never met, so nothing was shown");
+    assert!(lost_races > 0, "the writers never competed, so the test proves nothing");
     both_workers_wrote(&envoy).await;
     no_vm_fell_over(&envoy, &api).await;
 }
 
-/// First writes race for the epoch: all land in one map with one epoch.
+/// The first writes compete for the epoch: all end up in one map with one epoch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_writers_agree_on_one_map() {
     let mut envoy = Envoy::builder().start().await.unwrap();
@@ -103,17 +103,17 @@ async fn first_writers_agree_on_one_map() {
             let routes = api.next().clone();
             async move { routes.put_route(&format!("first-{n}"), &json!(20_000 + n)).await.unwrap() }
         });
-        let answers = join_all(writes).await;
-        let epochs: BTreeSet<_> = answers.iter().map(|answer| answer.json().unwrap()["epoch"].to_string()).collect();
+        let responses = join_all(writes).await;
+        let epochs: BTreeSet<_> = responses.iter().map(|response| response.json().unwrap()["epoch"].to_string()).collect();
         let generations: BTreeSet<_> =
-            answers.iter().map(|answer| answer.json().unwrap()["generation"].as_u64().unwrap()).collect();
+            responses.iter().map(|response| response.json().unwrap()["generation"].as_u64().unwrap()).collect();
         assert_eq!((epochs.len(), generations), (1, (1..=16).collect()));
         assert_eq!(api.map().await["routes"].as_object().unwrap().len(), 16);
         envoy.restart().await.unwrap();
     }
 }
 
-/// Streams of one HTTP/2 connection are on one worker, and still as many calls at once.
+/// Concurrent calls over the streams of one HTTP/2 connection, which are all on one worker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_of_one_connection_do_not_mix() {
     let envoy = Envoy::builder().start().await.unwrap();
@@ -121,7 +121,7 @@ async fn streams_of_one_connection_do_not_mix() {
     let client = http2();
     let send = async |client: &Client, n: u16| {
         let request = client.request(Method::PUT, format!("{}/v1/routes/id-{n}", envoy.api_url()));
-        // A fault among them answers its own stream alone.
+        // Every tenth call is an error, which only its own stream gets.
         let port = if n.is_multiple_of(10) { json!(80) } else { json!({"port": 20_000 + n}) };
         let reply = RouteApi::send(request.json(&port)).await.unwrap();
         if n.is_multiple_of(10) {
@@ -144,10 +144,10 @@ async fn streams_of_one_connection_do_not_mix() {
     no_vm_fell_over(&envoy, &api).await;
 }
 
-/// A writer that loses every race is told so, and nothing of what it wanted is there. (A whole large map against small changes that
-/// never stop: each of its attempts takes long enough to lose.)
+/// A writer that loses every race gets an error, and nothing of its write is applied. (It writes a large map while others make small
+/// changes without a pause: each of its attempts takes long enough to lose.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_writer_that_loses_every_race_is_told() {
+async fn a_writer_that_loses_every_race_gets_an_error() {
     let envoy = Envoy::builder().start().await.unwrap();
     let api = Api::open(&envoy).await;
     let (slow, fast) = (api.next().clone(), api.next().clone());
@@ -169,11 +169,11 @@ async fn a_writer_that_loses_every_race_is_told() {
         let routes = (0..9000).map(|n: u16| (format!("large-{attempt}-{n}"), Value::from(20_000 + n)));
         json!({"routes": routes.collect::<serde_json::Map<_, _>>()})
     };
-    let mut refused = None;
+    let mut rejected = None;
     for attempt in 0..50 {
         let reply = slow.put_routes(&large(attempt)).await.unwrap();
         if reply.status != 200 {
-            refused = Some((attempt, reply));
+            rejected = Some((attempt, reply));
             break;
         }
     }
@@ -181,14 +181,14 @@ async fn a_writer_that_loses_every_race_is_told() {
     for writer in join_all(small).await {
         writer.unwrap();
     }
-    let Some((attempt, reply)) = refused else { panic!("none of fifty large writes lost to writers that never stop") };
+    let Some((attempt, reply)) = rejected else { panic!("none of fifty large writes lost to writers that never stop") };
     assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (503, Some("1")), "{reply}");
     assert_eq!(problem(&reply)["code"], "conflict_retries_exhausted");
     let routes = api.map().await["routes"].as_object().unwrap().clone();
     let prefix = format!("large-{attempt}-");
-    assert!(!routes.keys().any(|id| id.starts_with(&prefix)), "nothing of the refused write is there");
-    assert!((0..4).all(|writer| routes.contains_key(&format!("small-{writer}"))), "what was answered is");
-    // As soon as the others pause, it lands.
+    assert!(!routes.keys().any(|id| id.starts_with(&prefix)), "nothing of the rejected write is applied");
+    assert!((0..4).all(|writer| routes.contains_key(&format!("small-{writer}"))), "the successful writes are applied");
+    // Once the other writers stop, it succeeds.
     assert_eq!(slow.put_routes(&large(attempt)).await.unwrap().json().unwrap()["added"], 9000);
     no_vm_fell_over(&envoy, &api).await;
 }

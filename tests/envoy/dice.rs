@@ -1,10 +1,10 @@
-//! Numbers that look random and are the same in every run.
+//! Random-looking numbers that are the same in every run.
 
 /// A generator (xorshift, Marsaglia 2003); its seed must not be 0.
 pub(crate) struct Dice(pub u64);
 
 impl Dice {
-    /// A number from 0 up to and without `sides`.
+    /// A number from 0 to `sides` - 1.
     pub(crate) fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -1,4 +1,4 @@
-//! The short forms of what `cargo xtask endurance` runs long.
+//! Short runs of what `cargo xtask endurance` runs for longer.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use harness::Envoy;
 use harness::endurance::{changes, growth, memory};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_changing_map_never_answers_wrong() {
+async fn requests_are_right_while_the_map_changes() {
     let envoy = Envoy::builder().start().await.unwrap();
     let figures = changes::run(&envoy, Duration::from_secs(5), 100).await.unwrap();
     println!("{figures}");
     assert!(figures.stable > 0 && figures.moving > 0 && figures.unknown > 0 && figures.messages > 0, "{figures}");
-    assert_eq!(envoy.stats().await.unwrap().vm_reloads().unwrap(), 0);
+    assert_eq!(envoy.stats().await.unwrap().crashes().unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -19,7 +19,7 @@ async fn routes_added_one_by_one_stay() {
     let envoy = Envoy::builder().start().await.unwrap();
     let figures = growth::run(&envoy, 300).await.unwrap();
     println!("{figures}");
-    assert!(figures.calls > 0);
+    assert!(figures.requests > 0);
 }
 
 #[tokio::test]

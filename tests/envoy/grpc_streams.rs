@@ -1,4 +1,4 @@
-//! gRPC in all its shapes, through the proxy as without it.
+//! Every kind of gRPC call works through the proxy as it does without it.
 
 use std::time::Duration;
 
@@ -34,14 +34,14 @@ async fn ten_thousand_messages_each_way() {
     let sum = client.upload(request_to("s", up).unwrap()).await.unwrap().into_inner();
     assert_eq!((sum.number, sum.data), (ROUNDS, chunk(ROUNDS - 1).data));
 
-    let asked = Chunk { number: ROUNDS, data: vec![7; 100] };
-    let mut down = client.download(request_to("s", asked).unwrap()).await.unwrap().into_inner();
+    let many = Chunk { number: ROUNDS, data: vec![7; 100] };
+    let mut down = client.download(request_to("s", many).unwrap()).await.unwrap().into_inner();
     for number in 0..ROUNDS {
         assert_eq!(down.message().await.unwrap().unwrap().number, number);
     }
     assert_eq!(down.message().await.unwrap(), None);
 
-    // Interleaved: the next message is sent when the answer to the last one is here, so nothing may wait for more.
+    // Interleaved: the next message is sent once the response to the last one is here, so nothing may be held back.
     let (send, receive) = mpsc::channel(1);
     let mut chat = client.chat(request_to("s", ReceiverStream::new(receive)).unwrap()).await.unwrap().into_inner();
     for number in 0..ROUNDS {
@@ -57,13 +57,13 @@ async fn a_message_of_100_mb_both_ways() {
     let envoy = Envoy::builder().start().await.unwrap();
     let agent = agents::grpc::start("big").unwrap();
     envoy.routes().put_all([("big", agent.port())]).await.unwrap();
-    // As much as fits beside the other fields.
+    // As much as fits with the other fields.
     let text = "0123456789abcdef".repeat((MESSAGE_LIMIT - 1024) / 16);
     let request = ActionRequest { action: "echo".into(), parameters: [("text".into(), text.clone())].into(), ..<_>::default() };
     assert!(request.encoded_len() > 100_000_000);
     let mut client = proto::connect(envoy.data_addr()).await.unwrap();
     let result = client.invoke(request_to("big", request).unwrap()).await.unwrap().into_inner().result;
-    assert!(result == text, "{} bytes came back, not the same ones", result.len());
+    assert!(result == text, "{} other bytes came back", result.len());
 }
 
 #[tokio::test]
@@ -76,15 +76,15 @@ async fn deadline_and_cancellation_reach_the_agent() {
     assert!(matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded), "{status:?}");
     let cancelled = |number: usize| {
         let hanging = hanging.clone();
-        wait::until("the agent to learn of it", Duration::from_secs(5), move || {
+        wait::until("the agent to see the end of both calls", Duration::from_secs(5), move || {
             let call = hanging.calls().get(number).filter(|call| call.cancelled).cloned();
             async { Ok(call) }
         })
     };
     let first = cancelled(0).await.unwrap();
-    assert_eq!(first.timeout.as_deref(), Some("1500000u"), "the deadline reached the agent as it was sent");
+    assert_eq!(first.timeout.as_deref(), Some("1500m"), "the deadline reaches the agent, as Envoy writes it");
 
-    // A caller that gives up without a deadline.
+    // A client that gives up without a deadline.
     let given_up = client.hang(request_to("s", chunk(2)).unwrap());
     assert!(tokio::time::timeout(Duration::from_millis(300), given_up).await.is_err());
     assert_eq!(cancelled(1).await.unwrap().timeout, None);

@@ -1,5 +1,5 @@
-//! Broken HTTP, by the ten thousand: well-formed exchanges of both protocols with bytes changed, put in, taken out or cut off.
-//! Every connection comes to its end, and no VM falls over any of it.
+//! Twenty thousand exchanges of broken HTTP: valid requests of both protocols with bytes changed, inserted, removed or cut off.
+//! Every connection ends, and no VM crashes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,21 +14,21 @@ use crate::hostile_bytes::unharmed;
 
 /// Connections, each with one broken exchange; half of them in HTTP/2.
 const CONNECTIONS: usize = 20_000;
-/// How many there are at a time: most of their time they wait for what does not come.
+/// How many are open at a time. They spend most of their time waiting for responses that do not come.
 const AT_A_TIME: usize = 80;
-/// How long an answer is waited for: what was broken off has none.
+/// How long the test waits for a response. An exchange that was cut off gets none.
 const PATIENCE: Duration = Duration::from_millis(25);
-/// How long Envoy may take to end a connection whose caller has gone.
+/// How long Envoy may take to close a connection whose client has gone.
 const END: Duration = Duration::from_secs(30);
 
-/// What came of a broken exchange.
+/// How a broken exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
     /// A response, or in HTTP/2 the end of the stream or of the connection with its reason.
-    Answered,
-    /// The connection was ended without a word.
-    Ended,
-    /// Envoy waited for more, and ended the connection when its caller did.
+    Responded,
+    /// Envoy closed the connection without a response.
+    Closed,
+    /// Envoy waited for more, and closed the connection when its client did.
     Waited,
 }
 
@@ -69,7 +69,7 @@ fn http2() -> [Vec<u8>; 4] {
             frame(1, 5, 1, b"\x40\x01t\x011"),
         ]
         .concat(),
-        // Padded data, a reset, and a caller that says goodbye.
+        // Padded data, a reset, and a client that sends GOAWAY.
         [
             frame(1, 4, 1, post),
             frame(0, 8, 1, &[2, 0, 0, 0, 0, 0, 0, 0]),
@@ -103,8 +103,8 @@ fn break_up(bytes: &mut Vec<u8>, dice: &mut Dice) {
     }
 }
 
-/// Whether Envoy has said something to a request: a whole head, or a frame HEADERS, RST_STREAM or GOAWAY.
-fn answered(mut bytes: &[u8]) -> bool {
+/// Whether these bytes hold a response: a whole head, or a HEADERS, RST_STREAM or GOAWAY frame.
+fn responded(mut bytes: &[u8]) -> bool {
     if bytes.starts_with(b"HTTP/1.1 ") {
         return bytes.windows(4).any(|end| end == b"\r\n\r\n");
     }
@@ -120,17 +120,17 @@ fn answered(mut bytes: &[u8]) -> bool {
 
 async fn exchange(address: SocketAddr, bytes: &[u8]) -> Outcome {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // Envoy may have had enough before the end.
+    // Envoy may close the connection before it has read everything.
     let _ = stream.write_all(bytes).await;
     let (mut all, mut some) = (Vec::new(), [0; 4096]);
     let outcome = loop {
         match tokio::time::timeout(PATIENCE, stream.read(&mut some)).await {
             Err(_) => break Outcome::Waited,
             Ok(Ok(count)) if count > 0 => all.extend_from_slice(&some[..count]),
-            Ok(_) => return if answered(&all) { Outcome::Answered } else { Outcome::Ended },
+            Ok(_) => return if responded(&all) { Outcome::Responded } else { Outcome::Closed },
         }
-        if answered(&all) {
-            break Outcome::Answered;
+        if responded(&all) {
+            break Outcome::Responded;
         }
     };
     let _ = stream.shutdown().await;
@@ -146,7 +146,7 @@ async fn twenty_thousand_broken_exchanges_harm_no_vm() {
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
     let (address, http2) = (envoy.data_addr(), http2());
     for whole in HTTP1.into_iter().chain(http2.iter().map(Vec::as_slice)) {
-        assert_eq!(exchange(address, whole).await, Outcome::Answered, "unbroken: {}", whole.escape_ascii());
+        assert_eq!(exchange(address, whole).await, Outcome::Responded, "unbroken: {}", whole.escape_ascii());
     }
     let work = (0..AT_A_TIME).map(|seed| {
         let (http2, mut dice) = (&http2, Dice(0x2545_f491_4f6c_dd1d ^ (seed as u64 + 1)));
@@ -164,10 +164,10 @@ async fn twenty_thousand_broken_exchanges_harm_no_vm() {
     assert_eq!(outcomes.len(), CONNECTIONS);
     for (protocol, name) in ["HTTP/1.1", "HTTP/2"].into_iter().enumerate() {
         let count = |wanted| outcomes.iter().filter(|outcome| **outcome == (protocol, wanted)).count();
-        let (answered, ended, waited) = (count(Outcome::Answered), count(Outcome::Ended), count(Outcome::Waited));
-        println!("{name}: {answered} broken exchanges were answered, {ended} ended at once, {waited} were waited for");
-        // Broken so far that Envoy still makes something of most, and nothing of some.
-        assert!(answered > CONNECTIONS / 8 && answered < CONNECTIONS / 2, "{name}: {answered}");
+        let (responded, closed, waited) = (count(Outcome::Responded), count(Outcome::Closed), count(Outcome::Waited));
+        println!("{name}: of the broken exchanges, {responded} got a response, {closed} were closed, {waited} waited for more");
+        // A quarter to all of this protocol's exchanges: the bytes are broken enough to matter, and not so much that none gets a response.
+        assert!(responded > CONNECTIONS / 8 && responded < CONNECTIONS / 2, "{name}: {responded}");
     }
     unharmed(&envoy).await;
 }

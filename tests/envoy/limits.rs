@@ -1,4 +1,4 @@
-//! The limits of the shipped configuration, each seen at work, and nobody else hurt by it.
+//! The limits of the shipped configuration: each one applies, and affects only the client that exceeds it.
 
 use std::time::{Duration, Instant};
 
@@ -23,29 +23,30 @@ async fn with_echo() -> (Envoy, Agent) {
 }
 
 #[tokio::test]
-async fn headers_have_a_size_and_a_number() {
+async fn headers_are_limited_in_size_and_number() {
     let (envoy, _agent) = with_echo().await;
     let status = async |headers: String| {
         let request = format!("GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\nx-deployment-id: a\r\n{headers}\r\n");
-        let answer = wire::exchange(envoy.data_addr(), request.as_bytes(), PATIENCE).await;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let response = wire::exchange(envoy.data_addr(), request.as_bytes(), PATIENCE).await;
+        let response = String::from_utf8_lossy(&response).into_owned();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         let status = head[9..12].parse::<u16>().unwrap();
         assert!(status == 200 || !body.to_lowercase().contains("envoy"), "{body}");
         status
     };
-    assert_eq!(status(format!("x: {}\r\n", "v".repeat(50 * 1024))).await, 200);
-    assert_eq!(status(format!("x: {}\r\n", "v".repeat(61 * 1024))).await, 431);
+    assert_eq!(status(format!("x: {}\r\n", "v".repeat(90 * 1024))).await, 200);
+    assert_eq!(status(format!("x: {}\r\n", "v".repeat(97 * 1024))).await, 431);
     assert_eq!(status("x: v\r\n".repeat(90)).await, 200);
     assert_eq!(status("x: v\r\n".repeat(101)).await, 431);
 }
 
-/// A caller that sends its headers byte by byte is cut off. In HTTP/2 there is no stream before the headers are whole, so it is
-/// the limit for connections without one that does it.
+/// A client that sends its headers byte by byte is cut off. In HTTP/2 there is no stream until the headers are complete, so the limit for
+/// connections without a stream applies.
 #[tokio::test]
 async fn a_slow_loris_is_cut_off() {
-    let headers = "request_headers_timeout: 10s\n                # Neither";
-    let idle = "idle_timeout: 300s\n                  # Names";
+    // These match only the listener for agents. The listener of the route API writes them in another form.
+    let headers = "request_headers_timeout: 10s\n                # ";
+    let idle = "                  idle_timeout: 300s\n";
     let settings = Envoy::builder().edit(headers, &headers.replace("10s", "1s")).edit(idle, &idle.replace("300s", "1s"));
     let envoy = settings.start().await.unwrap();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
@@ -53,32 +54,32 @@ async fn a_slow_loris_is_cut_off() {
         .as_slice();
     for opening in [b"GET / HTTP/1.1\r\nhost: h\r\nx-a: ".as_slice(), preface] {
         let mut stream = TcpStream::connect(envoy.data_addr()).await.unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         stream.write_all(opening).await.unwrap();
         let is_http1 = opening.starts_with(b"GET");
         let (mut read, mut write) = stream.into_split();
         let trickle = tokio::spawn(async move {
-            // In HTTP/2 the headers frame has ended without END_HEADERS, and what would go on with it never comes.
+            // In HTTP/2 the HEADERS frame had no END_HEADERS, and its continuation never comes.
             while is_http1 && write.write_all(b"v").await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             write
         });
-        let mut answer = Vec::new();
-        let mut ended = Box::pin(read.read_to_end(&mut answer));
+        let mut response = Vec::new();
+        let mut ended = Box::pin(read.read_to_end(&mut response));
         let ended = tokio::time::timeout(Duration::from_secs(20), &mut ended).await;
-        assert!(ended.is_ok(), "still open after {:?}", begun.elapsed());
-        assert!(begun.elapsed() >= Duration::from_millis(900));
+        assert!(ended.is_ok(), "still open after {:?}", started.elapsed());
+        assert!(started.elapsed() >= Duration::from_millis(900));
         trickle.abort();
         if is_http1 {
-            assert!(answer.starts_with(b"HTTP/1.1 408"), "{:?}", String::from_utf8_lossy(&answer));
+            assert!(response.starts_with(b"HTTP/1.1 408"), "{:?}", String::from_utf8_lossy(&response));
         }
     }
 }
 
-/// The process takes so many connections from callers and no more; the route API has its own.
+/// Envoy accepts a limited number of connections from clients. The route API has its own limit.
 #[tokio::test]
-async fn connections_have_a_number_and_the_route_api_its_own() {
+async fn connections_are_limited_and_the_route_api_has_its_own_limit() {
     const MOST: usize = 5;
     let shipped = "max_active_downstream_connections: 10000";
     let envoy = Envoy::builder().edit(shipped, &shipped.replace("10000", &MOST.to_string())).start().await.unwrap();
@@ -88,7 +89,7 @@ async fn connections_have_a_number_and_the_route_api_its_own() {
     }
     let mut refused = 0;
     for stream in &mut held {
-        // Envoy ends at once what it does not take.
+        // Envoy closes at once what it does not accept.
         let ended = tokio::time::timeout(Duration::from_millis(300), stream.read_u8()).await;
         refused += usize::from(ended.is_ok());
     }
@@ -96,10 +97,10 @@ async fn connections_have_a_number_and_the_route_api_its_own() {
     assert_eq!(envoy.routes().put_all([("a", 5000)]).await.unwrap().status, 200);
     drop(held);
     let again = || async { Ok(http1().get(envoy.data_url()).send().await.ok()) };
-    assert_eq!(wait::until("room", Duration::from_secs(10), again).await.unwrap().status(), 400);
+    assert_eq!(wait::until("room for a connection", Duration::from_secs(10), again).await.unwrap().status(), 400);
 }
 
-/// All connections that the limits allow at once, and a thousand files besides, are fewer than what Fargate lets a process open.
+/// Fargate lets a process open 65,535 files: enough for all connections that the limits allow, and a thousand files more.
 #[tokio::test]
 async fn all_limits_together_fit_into_the_open_files_of_a_task() {
     let envoy = Envoy::builder().start().await.unwrap();
@@ -109,18 +110,18 @@ async fn all_limits_together_fit_into_the_open_files_of_a_task() {
         (found.len(), found.iter().sum())
     };
     let config = envoy.admin("/config_dump").await.unwrap();
-    let (monitors, callers) = sum_of(&config, r#""max_active_downstream_connections": "(\d+)""#);
+    let (monitors, clients) = sum_of(&config, r#""max_active_downstream_connections": "(\d+)""#);
     let (layers, route_api) = sum_of(&config, r#""envoy.resource_limits.listener.admin.connection_limit": (\d+)"#);
     let clusters = envoy.admin("/clusters").await.unwrap();
     let (thresholds, upstream) = sum_of(&clusters, r"::default_priority::max_connections::(\d+)");
-    assert_eq!((monitors, layers, thresholds), (1, 1, 3), "{config}");
-    let sum = callers + route_api + upstream;
-    assert!(sum + 1_000 < 65_535, "{callers} + {route_api} + {upstream} = {sum}");
+    assert_eq!((monitors, layers, thresholds), (1, 1, 4), "{config}");
+    let sum = clients + route_api + upstream;
+    assert!(sum + 1_000 < 65_535, "{clients} + {route_api} + {upstream} = {sum}");
 }
 
-/// One connection that floods is ended; the others do not notice.
+/// Envoy closes a connection that floods it. Other connections do not notice.
 #[tokio::test]
-async fn http2_floods_end_their_connection_only() {
+async fn http2_floods_end_only_their_own_connection() {
     let (envoy, _agent) = with_echo().await;
     let client = http2();
     let ask = async || client.get(envoy.data_url()).header("x-deployment-id", "a").send().await.unwrap().status();
@@ -131,19 +132,19 @@ async fn http2_floods_end_their_connection_only() {
         let mut stream = TcpStream::connect(envoy.data_addr()).await.unwrap();
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         stream.write_all(settings).await.unwrap();
-        // What Envoy answers is not read, so its answers pile up.
+        // The test does not read Envoy's responses, so they pile up.
         let flood = frame.repeat(20_000);
-        let begun = Instant::now();
+        let started = Instant::now();
         while stream.write_all(&flood).await.is_ok() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "{name}: the connection is still open");
+            assert!(started.elapsed() < Duration::from_secs(30), "{name}: the connection is still open");
         }
         assert_eq!(ask().await, 200, "{name}");
     }
     let ended = envoy.stat("http.agents.downstream_cx_destroy_local").await.unwrap();
-    assert!(ended >= Some(2), "Envoy ended {ended:?} connections");
+    assert!(ended >= Some(2), "Envoy closed {ended:?} connections");
 }
 
-/// An agent that takes connections and requests, and never answers nor reads on.
+/// An agent that accepts connections and requests, and then neither reads nor responds.
 fn stuck(version: agent::Version) -> Agent {
     let agent = agent::start("stuck", 0, version, |request| async {
         let _held = request;
@@ -152,8 +153,8 @@ fn stuck(version: agent::Version) -> Agent {
     agent.unwrap()
 }
 
-/// More calls wait for a stuck agent than Envoy's default thresholds admit for all agents together, and uploads to it fill their
-/// windows. The calls to another agent, on the same connections of the caller, are answered as ever.
+/// More calls wait for a stuck agent than Envoy's default thresholds allow for all agents together, and uploads to it fill their
+/// windows. Calls to another agent, on the same connections of the clients, still get their responses.
 #[tokio::test]
 async fn one_stuck_agent_starves_no_other() {
     let envoy = Envoy::builder().start().await.unwrap();
@@ -162,8 +163,10 @@ async fn one_stuck_agent_starves_no_other() {
     let routes = [("sg", &stuck_grpc), ("sh", &stuck_http), ("g", &good_grpc), ("h", &good_http)];
     envoy.routes().put_all(routes.map(|(id, agent)| (id, agent.port()))).await.unwrap();
     let clients: Vec<_> = (0..10).map(|_| http2()).collect();
-    let held: Vec<_> = (0..2_000)
-        .map(|number| {
+    let mut held = Vec::new();
+    // A few at a time: of a burst of 2,000 on a busy machine, some find the agent unreachable, because no connection is ready in time.
+    while held.len() < 2_000 {
+        held.extend((held.len()..held.len() + 200).map(|number| {
             let client = &clients[number % clients.len()];
             let request = client.post(envoy.data_url());
             let request = match number % 2 {
@@ -172,22 +175,23 @@ async fn one_stuck_agent_starves_no_other() {
                 }
                 _ => request.header("x-deployment-id", "sh"),
             };
-            // Each hundredth uploads more than any window holds.
+            // Two of a hundred upload more than any window holds.
             let body = if number % 100 < 2 { Bytes::from(vec![0; 2 << 20]) } else { Bytes::from_static(b"wait") };
             tokio::spawn(request.body(body).send())
-        })
-        .collect();
-    let waiting = || async {
-        let active = envoy.stats().await?.sum(r"^cluster\.agents_http[12]\.upstream_rq_active$")?;
-        Ok((active >= 1_900).then_some(active))
-    };
-    wait::until("the stuck calls to be on their way", Duration::from_secs(60), waiting).await.unwrap();
-    let begun = Instant::now();
+        }));
+        let most = u64::try_from(held.len() - held.len() / 20).unwrap();
+        let waiting = || async {
+            let active = envoy.stats().await?.sum(r"^cluster\.agents_http[12]\.upstream_rq_active$")?;
+            Ok((active >= most).then_some(active))
+        };
+        wait::until("the stuck calls to be in flight", Duration::from_secs(60), waiting).await.unwrap();
+    }
+    let started = Instant::now();
     for round in 0..20 {
         for client in &clients {
-            let answer = client.post(envoy.data_url()).header("x-deployment-id", "h").body("x".repeat(100_000)).send();
-            let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("not starved").unwrap();
-            assert_eq!(answer.status(), 200, "round {round}");
+            let response = client.post(envoy.data_url()).header("x-deployment-id", "h").body("x".repeat(100_000)).send();
+            let response = tokio::time::timeout(Duration::from_secs(20), response).await.expect("not starved").unwrap();
+            assert_eq!(response.status(), 200, "round {round}");
         }
     }
     let mut grpc = harness::proto::connect(envoy.data_addr()).await.unwrap();
@@ -195,42 +199,42 @@ async fn one_stuck_agent_starves_no_other() {
         let request = harness::proto::request_to("g", harness::proto::Empty {}).unwrap();
         grpc.health(request).await.unwrap();
     }
-    println!("300 calls beside {} stuck ones took {:?}", held.len(), begun.elapsed());
+    println!("300 calls beside {} stuck ones took {:?}", held.len(), started.elapsed());
     let heap = envoy.stat("overload.envoy.resource_monitors.fixed_heap.pressure").await.unwrap();
     println!("{heap:?} % of the heap in use");
     for (number, call) in held.into_iter().enumerate() {
         if call.is_finished() {
-            panic!("stuck call {number} of 2000 waits no more: {:?}; {heap:?} % of the heap in use", call.await.unwrap());
+            panic!("stuck call {number} of 2000 has ended: {:?}; {heap:?} % of the heap in use", call.await.unwrap());
         }
         call.abort();
     }
 }
 
-/// A threshold that is reached is told by a code of its own. (As shipped there is none; here one is set.)
+/// A request beyond a threshold gets a code of its own. (The shipped configuration has no such threshold, so the test sets one.)
 #[tokio::test]
-async fn a_reached_threshold_is_told_as_overloaded() {
+async fn a_request_beyond_a_threshold_is_rejected_as_overloaded() {
     let envoy = Envoy::builder().edit("max_pending_requests: 4294967295", "max_pending_requests: 0").start().await.unwrap();
     let agent = agents::echo::start("a").unwrap();
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
-    let answer = http1().get(envoy.data_url()).header("x-deployment-id", "a").send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), &answer.headers()["x-pixell-error"]), (503, &"overloaded".parse().unwrap()));
-    let problem: serde_json::Value = answer.json().await.unwrap();
+    let response = http1().get(envoy.data_url()).header("x-deployment-id", "a").send().await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["x-pixell-error"]), (503, &"overloaded".parse().unwrap()));
+    let problem: serde_json::Value = response.json().await.unwrap();
     assert_eq!((&problem["code"], &problem["status"]), (&"overloaded".into(), &503.into()));
     let line = envoy.logged(1, |line| line["log"] == "access").await.unwrap().remove(0);
     assert_eq!((&line["response_flags"], &line["error"]), (&"UO".into(), &"overloaded".into()), "{line}");
 }
 
-/// A caller that does not read its answer holds up no other caller of the same agent.
+/// A client that does not read its response does not hold up other clients of the same agent.
 #[tokio::test]
-async fn a_slow_caller_starves_no_other() {
+async fn a_slow_client_starves_no_other() {
     let (envoy, _agent) = with_echo().await;
     let (streams, _) = agents::streams::start("s").unwrap();
     envoy.routes().put_all([("s", streams.port())]).await.unwrap();
-    let asked = || harness::proto::streams::Chunk { number: 100_000, data: vec![1; 1024] };
+    let large = || harness::proto::streams::Chunk { number: 100_000, data: vec![1; 1024] };
     let mut unread = Vec::new();
     let mut slow = agents::streams::connect(envoy.data_addr()).await.unwrap();
     for _ in 0..20 {
-        let request = harness::proto::request_to("s", asked()).unwrap();
+        let request = harness::proto::request_to("s", large()).unwrap();
         unread.push(slow.download(request).await.unwrap().into_inner());
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -238,15 +242,15 @@ async fn a_slow_caller_starves_no_other() {
     for number in 0..100 {
         let chunk = harness::proto::streams::Chunk { number, data: vec![2; 50_000] };
         let call = quick.unary(harness::proto::request_to("s", chunk).unwrap());
-        let answer = tokio::time::timeout(Duration::from_secs(10), call).await.expect("not starved").unwrap();
-        assert_eq!(answer.into_inner().number, number);
+        let response = tokio::time::timeout(Duration::from_secs(10), call).await.expect("not starved").unwrap();
+        assert_eq!(response.into_inner().number, number);
     }
-    assert!(envoy.resident_bytes().unwrap() < 400 << 20, "what is unread is held back at the agent, not in Envoy");
+    assert!(envoy.resident_bytes().unwrap() < 400 << 20, "Envoy buffers what its clients do not read");
 }
 
-/// A response without end is passed on at the pace of its reader.
+/// Envoy passes on an endless response at the pace of its reader.
 #[tokio::test]
-async fn an_unread_answer_is_not_gathered() {
+async fn an_unread_response_is_not_buffered() {
     let agent = agent::start("endless", 0, agent::Version::Http1, |_| async {
         let chunks = futures_util::stream::repeat_with(|| {
             Ok::<_, std::io::Error>(hyper::body::Frame::data(Bytes::from(vec![0; 65536])))
@@ -257,11 +261,11 @@ async fn an_unread_answer_is_not_gathered() {
     let envoy = Envoy::builder().start().await.unwrap();
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
     let before = envoy.resident_bytes().unwrap();
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for _ in 0..10 {
-        answers.push(http1().get(envoy.data_url()).header("x-deployment-id", "a").send().await.unwrap());
+        responses.push(http1().get(envoy.data_url()).header("x-deployment-id", "a").send().await.unwrap());
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let grown = envoy.resident_bytes().unwrap().saturating_sub(before) >> 20;
-    assert!(grown < 32, "Envoy grew by {grown} MiB for ten answers that nobody reads");
+    assert!(grown < 32, "Envoy grew by {grown} MiB for ten responses that nobody reads");
 }

@@ -1,4 +1,4 @@
-//! Streams of events: SSE and WebSocket, each event as it is sent, and silence for as long as the two sides like.
+//! SSE and WebSocket: each event arrives as it is sent, and a stream may be silent for as long as its two sides like.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::clients::{http1, http2};
 
-/// An agent that answers with the events that are put into the channel, each at once.
+/// An agent that responds with the events of this channel, each at once.
 fn events(source: &broadcast::Sender<Bytes>) -> Agent {
     let source = source.clone();
     let agent = agent::start("events", 0, agent::Version::Http1, move |_| {
@@ -36,6 +36,13 @@ fn events(source: &broadcast::Sender<Bytes>) -> Agent {
     agent.unwrap()
 }
 
+/// An agent that sends events, and the channel for them.
+pub(crate) fn event_agent() -> (broadcast::Sender<Bytes>, Agent) {
+    let (source, _) = broadcast::channel(1);
+    let agent = events(&source);
+    (source, agent)
+}
+
 #[tokio::test]
 async fn each_event_arrives_as_it_is_sent() {
     let envoy = Envoy::builder().start().await.unwrap();
@@ -43,32 +50,32 @@ async fn each_event_arrives_as_it_is_sent() {
     let agent = events(&source);
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
     for client in [http1(), http2()] {
-        let mut answer = client.get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap();
-        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        let mut response = client.get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
         for number in 0..100 {
-            // The next one is sent when this one is here: nothing may be held back.
+            // The next event is sent once this one has arrived, so nothing may be held back.
             let event = Bytes::from(format!("id: {number}\ndata: {{}}\n\n"));
             source.send(event.clone()).unwrap();
-            let arrived = tokio::time::timeout(Duration::from_secs(5), answer.chunk()).await;
+            let arrived = tokio::time::timeout(Duration::from_secs(5), response.chunk()).await;
             assert_eq!(arrived.unwrap().unwrap().unwrap(), event);
         }
     }
 }
 
-/// How a stream fares that is silent for three seconds and then goes on.
+/// The event that a stream sends after three seconds of silence; none if the stream was cut.
 async fn silence(envoy: &Envoy) -> Option<Bytes> {
     let (source, _) = broadcast::channel(1);
     let agent = events(&source);
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
-    let mut answer = http1().get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap();
+    let mut response = http1().get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    // Nobody listens any more where the stream was cut.
+    // If the stream was cut, nobody receives it.
     let _ = source.send("data: still here\n\n".into());
-    tokio::time::timeout(Duration::from_secs(5), answer.chunk()).await.unwrap().ok().flatten()
+    tokio::time::timeout(Duration::from_secs(5), response.chunk()).await.unwrap().ok().flatten()
 }
 
-/// Envoy's own setting would cut a silent stream after 5 minutes. With the setting at one second that is seen to happen, and
-/// without it, as shipped, the same stream lives.
+/// By default, Envoy cuts a silent stream after 5 minutes. With that setting at one second, the stream is cut. As shipped, without the
+/// setting, the same stream lives.
 #[tokio::test]
 async fn a_silent_stream_lives() {
     let short = Envoy::builder().edit("stream_idle_timeout: 0s", "stream_idle_timeout: 1s").start().await.unwrap();
@@ -96,8 +103,8 @@ async fn websockets_talk_both_ways() {
     let mut request = format!("ws://{}/chat?x=1", envoy.data_addr()).into_client_request().unwrap();
     request.headers_mut().insert(DEPLOYMENT_ID, "ws".parse().unwrap());
     let stream = TcpStream::connect(envoy.data_addr()).await.unwrap();
-    let (mut socket, answer) = tokio_tungstenite::client_async(request, stream).await.unwrap();
-    assert_eq!(answer.status(), 101);
+    let (mut socket, response) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    assert_eq!(response.status(), 101);
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::from("first, unasked"));
     for number in 0..500_usize {
         let message =
@@ -109,16 +116,16 @@ async fn websockets_talk_both_ways() {
     assert!(matches!(socket.next().await, None | Some(Ok(Message::Close(_)))));
 }
 
-/// Without a route the upgrade is refused like any request.
+/// An upgrade without a route is rejected like any other request.
 #[tokio::test]
-async fn a_websocket_to_nobody_is_refused() {
+async fn a_websocket_without_an_id_is_rejected() {
     let envoy = Envoy::builder().start().await.unwrap();
     let request = format!("ws://{}/", envoy.data_addr()).into_client_request().unwrap();
     let stream = TcpStream::connect(envoy.data_addr()).await.unwrap();
     let error = tokio_tungstenite::client_async(request, stream).await.unwrap_err();
-    let tokio_tungstenite::tungstenite::Error::Http(answer) = error else { panic!("{error}") };
+    let tokio_tungstenite::tungstenite::Error::Http(response) = error else { panic!("{error}") };
     assert_eq!(
-        (answer.status().as_u16(), &answer.headers()["x-pixell-error"]),
+        (response.status().as_u16(), &response.headers()["x-pixell-error"]),
         (400, &"missing_deployment_id".parse().unwrap())
     );
 }

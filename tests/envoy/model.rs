@@ -1,5 +1,5 @@
-//! The route API as a plain map in memory: what each call has to be answered. Written from the contract alone, without the filter's
-//! code, and kept as plain as can be.
+//! The route API as a plain map in memory: the response to each call. It is written from the contract alone, without the filter's code,
+//! and kept as simple as possible.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub(crate) enum Entry {
     Null,
     /// A bare number.
     Bare(u32),
-    /// An object with the members that are given.
+    /// An object with these members.
     Object { port: Option<u32>, state: Option<&'static str> },
 }
 
@@ -41,9 +41,9 @@ pub(crate) enum Call {
     Delete(&'static str),
 }
 
-/// What must be answered: the status, the whole body where it succeeds, else the code and the places of all faults.
+/// The response: the status, and the whole body if the call succeeds, else the code and the places of all errors.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) body: Value,
     pub(crate) code: Option<&'static str>,
@@ -61,8 +61,8 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// The answer to a call, and what it does to the map.
-    pub(crate) fn answer(&mut self, call: &Call, condition: Condition, dry_run: bool) -> Answer {
+    /// Makes a call: changes the map and returns the response.
+    pub(crate) fn respond(&mut self, call: &Call, condition: Condition, dry_run: bool) -> Response {
         match call {
             Call::GetAll | Call::GetOne(_) | Call::Status => self.read(call, condition),
             Call::Replace(entries) => self.write(Some(entries), true, condition, dry_run, "/routes", 200),
@@ -77,14 +77,14 @@ impl Model {
         }
     }
 
-    fn read(&self, call: &Call, condition: Condition) -> Answer {
+    fn read(&self, call: &Call, condition: Condition) -> Response {
         if condition == Condition::IfMatchStale {
-            return refusal(412, "precondition_failed", []);
+            return rejection(412, "precondition_failed", []);
         }
         let body = match call {
             Call::GetOne(id) => match self.routes.get(*id) {
                 Some((port, draining)) => json!({"port": port, "state": state(*draining), "generation": self.generation}),
-                None => return refusal(404, "not_found", []),
+                None => return rejection(404, "not_found", []),
             },
             Call::Status => {
                 json!({"epoch": self.epoch, "generation": self.generation, "routes": self.routes.len(), "loaded": true,
@@ -93,22 +93,22 @@ impl Model {
             _ => json!({"epoch": self.epoch, "generation": self.generation, "routes": self.shown()}),
         };
         if condition == Condition::IfNoneMatchNow {
-            return Answer { status: 304, body: Value::Null, code: None, places: BTreeSet::new() };
+            return Response { status: 304, body: Value::Null, code: None, places: BTreeSet::new() };
         }
-        Answer { status: 200, body, code: None, places: BTreeSet::new() }
+        Response { status: 200, body, code: None, places: BTreeSet::new() }
     }
 
-    fn write_one(&mut self, entry: &[(&'static str, Entry)], condition: Condition, dry_run: bool, status: u16) -> Answer {
-        let mut answer = match &entry[0].1 {
-            // What a patch merges, a PUT of one route needs whole.
+    fn write_one(&mut self, entry: &[(&'static str, Entry)], condition: Condition, dry_run: bool, status: u16) -> Response {
+        let mut response = match &entry[0].1 {
+            // A patch merges the route, but a PUT needs a whole one.
             Entry::Object { port: None, state } => {
                 let mut places = BTreeSet::from(["/port".to_owned()]);
                 if state.is_some_and(|state| !STATES.contains(&state)) {
                     places.insert("/state".to_owned());
                 }
-                return refusal(422, "invalid_routes", places);
+                return rejection(422, "invalid_routes", places);
             }
-            Entry::Null => return refusal(422, "invalid_routes", [String::new()]),
+            Entry::Null => return rejection(422, "invalid_routes", [String::new()]),
             Entry::Object { port, state } => {
                 let state = state.unwrap_or("active");
                 let whole = [(entry[0].0, Entry::Object { port: *port, state: Some(state) })];
@@ -116,11 +116,11 @@ impl Model {
             }
             Entry::Bare(_) => self.write(Some(entry), false, condition, dry_run, "", status),
         };
-        // The body has no ids, so faults point into the route.
+        // The body has no ids, so errors point into the route.
         let prefix = format!("/{}", entry[0].0);
-        answer.places =
-            answer.places.into_iter().map(|place| place.strip_prefix(&prefix).unwrap_or(&place).to_owned()).collect();
-        answer
+        response.places =
+            response.places.into_iter().map(|place| place.strip_prefix(&prefix).unwrap_or(&place).to_owned()).collect();
+        response
     }
 
     fn write(
@@ -131,14 +131,14 @@ impl Model {
         dry_run: bool,
         at: &str,
         status: u16,
-    ) -> Answer {
+    ) -> Response {
         let entries = entries.unwrap_or_default();
-        let places = faults(entries, replace, at);
+        let places = errors_of(entries, replace, at);
         if !places.is_empty() {
-            return refusal(422, "invalid_routes", places);
+            return rejection(422, "invalid_routes", places);
         }
         if matches!(condition, Condition::IfMatchStale | Condition::IfNoneMatchNow) {
-            return refusal(412, "precondition_failed", []);
+            return rejection(412, "precondition_failed", []);
         }
         let mut after = if replace { BTreeMap::new() } else { self.routes.clone() };
         let (mut claims, mut nameless, mut taken) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
@@ -169,25 +169,25 @@ impl Model {
                 }
             }
         }
-        // Who had a port that another id was given loses its route. (Two that the body names are a fault, and both count.)
+        // An id loses its route if another id gets its port. (If the body names both ids, that is an error, and both routes count.)
         let named = |id: &str| entries.iter().any(|(named, _)| *named == id);
         after.retain(|id, (port, _)| named(id) || !claims.contains_key(port));
         let too_many = after.len() > self.max_routes;
         if !nameless.is_empty() || too_many {
             nameless.append(&mut taken);
             if too_many {
-                // One route has no list that could be too long.
+                // For a write of one route, this is the whole body.
                 nameless.insert(at.to_owned());
             }
-            return refusal(422, "invalid_routes", nameless);
+            return rejection(422, "invalid_routes", nameless);
         }
         if !taken.is_empty() {
-            return refusal(409, "port_in_use", taken);
+            return rejection(409, "port_in_use", taken);
         }
         self.apply(after, &claims, dry_run, status)
     }
 
-    fn apply(&mut self, after: BTreeMap<String, Route>, claims: &BTreeMap<u16, &str>, dry_run: bool, status: u16) -> Answer {
+    fn apply(&mut self, after: BTreeMap<String, Route>, claims: &BTreeMap<u16, &str>, dry_run: bool, status: u16) -> Response {
         let added = after.keys().filter(|id| !self.routes.contains_key(*id)).count();
         let changed = after.iter().filter(|(id, route)| self.routes.get(*id).is_some_and(|before| before != *route)).count();
         let gone: Vec<_> = self.routes.iter().filter(|(id, _)| !after.contains_key(*id)).collect();
@@ -199,7 +199,7 @@ impl Model {
             self.generation += 1;
             self.routes = after;
         }
-        Answer { status, body, code: None, places: BTreeSet::new() }
+        Response { status, body, code: None, places: BTreeSet::new() }
     }
 
     /// The routes as `GET /v1/routes` shows them.
@@ -221,8 +221,8 @@ fn state(draining: bool) -> &'static str {
     STATES[usize::from(draining)]
 }
 
-/// What is wrong with a body whatever the map.
-fn faults(entries: &[(&'static str, Entry)], replace: bool, at: &str) -> BTreeSet<String> {
+/// The places of the errors that a body has, whatever the map holds.
+fn errors_of(entries: &[(&'static str, Entry)], replace: bool, at: &str) -> BTreeSet<String> {
     let mut places = BTreeSet::new();
     let mut seen = BTreeSet::new();
     for (id, entry) in entries {
@@ -232,7 +232,7 @@ fn faults(entries: &[(&'static str, Entry)], replace: bool, at: &str) -> BTreeSe
             places.insert(place);
             continue;
         }
-        let allowed = |port: u32| (1024..=65535).contains(&port) && ![50051, 9901, 8080, 9090].contains(&port);
+        let allowed = |port: u32| (1024..=65535).contains(&port) && ![50050, 50051, 50052, 8080, 9090, 9901].contains(&port);
         match entry {
             Entry::Null if replace => drop(places.insert(place)),
             Entry::Null => {}
@@ -251,6 +251,6 @@ fn faults(entries: &[(&'static str, Entry)], replace: bool, at: &str) -> BTreeSe
     places
 }
 
-fn refusal(status: u16, code: &'static str, places: impl IntoIterator<Item = String>) -> Answer {
-    Answer { status, body: Value::Null, code: Some(code), places: places.into_iter().collect() }
+fn rejection(status: u16, code: &'static str, places: impl IntoIterator<Item = String>) -> Response {
+    Response { status, body: Value::Null, code: Some(code), places: places.into_iter().collect() }
 }

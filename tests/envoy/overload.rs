@@ -1,4 +1,5 @@
-//! Memory that runs out: callers are told so, the route API and readiness still answer, and it passes when the memory is free again.
+//! When memory runs out, requests are rejected, the route API and readiness still respond, and requests succeed again
+//! once memory is free.
 
 use std::time::Duration;
 
@@ -15,16 +16,16 @@ use tonic::Code;
 use crate::clients::{http1, http2};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Answers that nobody reads, each of which holds up to some hundred KiB in Envoy.
+/// Responses that nobody reads, each of which holds up to some hundred KiB in Envoy.
 const UNREAD: usize = 400;
-/// What Envoy may use here: more than it does when it is quiet, less than it would with all of those.
+/// The heap that Envoy may use here: more than it uses without traffic, less than those responses would take.
 const HEAP: &str = "134217728";
-/// Percent of the heap in use.
+/// How much of the heap is in use, in percent.
 const PRESSURE: &str = "overload.envoy.resource_monitors.fixed_heap.pressure";
-/// Whether requests are refused.
-const REFUSING: &str = "overload.envoy.overload_actions.stop_accepting_requests.active";
+/// Whether Envoy rejects requests.
+const REJECTING: &str = "overload.envoy.overload_actions.stop_accepting_requests.active";
 
-/// An agent whose answer has no end.
+/// An agent whose response has no end.
 fn endless() -> Agent {
     let agent = agent::start("endless", 0, agent::Version::Http1, |_| async {
         let chunks = futures_util::stream::repeat_with(|| {
@@ -35,11 +36,11 @@ fn endless() -> Agent {
     agent.unwrap()
 }
 
-async fn refusing(envoy: &Envoy, wanted: u64) {
-    let now = || async { Ok((envoy.stat(REFUSING).await? == Some(wanted)).then_some(())) };
+async fn wait_for_rejecting(envoy: &Envoy, wanted: u64) {
+    let now = || async { Ok((envoy.stat(REJECTING).await? == Some(wanted)).then_some(())) };
     let reached = wait::until("the overload", PATIENCE, now).await;
     let pressure = envoy.stat(PRESSURE).await.unwrap();
-    reached.unwrap_or_else(|error| panic!("{error}: refusing is not {wanted} at {pressure:?} % of the heap"));
+    reached.unwrap_or_else(|error| panic!("{error}: rejecting is not {wanted} at {pressure:?} % of the heap"));
 }
 
 async fn ask(client: &Client, envoy: &Envoy) -> reqwest::Response {
@@ -47,14 +48,14 @@ async fn ask(client: &Client, envoy: &Envoy) -> reqwest::Response {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_memory_requests_are_refused_and_the_route_api_answers() {
+async fn without_memory_requests_are_rejected_and_the_route_api_responds() {
     let heap = "max_heap_size_bytes: 369098752";
     let settings = Envoy::builder().edit(heap, &heap.replace("369098752", HEAP));
     let envoy = settings.start().await.unwrap();
     let (endless, grpc, http) = (endless(), agents::grpc::start("g").unwrap(), agents::echo::start("h").unwrap());
     let routes = [("endless", endless.port()), ("g", grpc.port()), ("h", http.port())];
     envoy.routes().put_all(routes).await.unwrap();
-    // Connections from before, for at the worst no new one is taken.
+    // Connections from before, because Envoy might not accept new ones.
     let plain = [http1(), http2()];
     let mut stub = proto::connect(envoy.data_addr()).await.unwrap();
     for client in &plain {
@@ -63,21 +64,21 @@ async fn without_memory_requests_are_refused_and_the_route_api_answers() {
     stub.health(request_to("g", Empty {}).unwrap()).await.unwrap();
     let measured = || async { Ok(envoy.stat(PRESSURE).await?.filter(|percent| *percent > 0)) };
     let quiet = wait::until("the heap to be measured", PATIENCE, measured).await.unwrap();
-    assert!(quiet < 80, "quiet Envoy uses {quiet} %");
+    assert!(quiet < 80, "without traffic, Envoy uses {quiet} %");
 
     let greedy = http1();
     let mut unread = tokio::task::JoinSet::new();
     for _ in 0..UNREAD {
         unread.spawn(greedy.get(envoy.data_url()).header("x-deployment-id", "endless").send());
     }
-    refusing(&envoy, 1).await;
+    wait_for_rejecting(&envoy, 1).await;
     for client in &plain {
-        let answer = ask(client, &envoy).await;
-        let headers = answer.headers();
+        let response = ask(client, &envoy).await;
+        let headers = response.headers();
         let (code, form) = (headers["x-pixell-error"].clone(), headers["content-type"].clone());
-        assert_eq!((answer.status().as_u16(), code.to_str().unwrap()), (503, "overloaded"));
+        assert_eq!((response.status().as_u16(), code.to_str().unwrap()), (503, "overloaded"));
         assert_eq!(form, "application/problem+json");
-        let problem: Value = answer.json().await.unwrap();
+        let problem: Value = response.json().await.unwrap();
         assert_eq!((&problem["code"], &problem["status"]), (&"overloaded".into(), &503.into()));
         assert!(!problem.to_string().to_lowercase().contains("envoy"), "{problem}");
     }
@@ -89,19 +90,19 @@ async fn without_memory_requests_are_refused_and_the_route_api_answers() {
     assert_eq!((ready.status().as_u16(), ready.text().await.unwrap().trim()), (200, "LIVE"));
     let pushed = envoy.routes().put_route("late", &5000.into()).await.unwrap();
     assert_eq!(pushed.status, 201, "{pushed}");
-    assert_eq!(envoy.stat(REFUSING).await.unwrap(), Some(1), "all of it while requests were refused");
+    assert_eq!(envoy.stat(REJECTING).await.unwrap(), Some(1), "Envoy rejected requests during all of this");
 
-    // No flag tells of it, so the log is to be read by the other two.
-    let told = envoy.logged(1, |line| line["error"] == "overloaded").await.unwrap().remove(0);
-    assert_eq!((&told["code_details"], &told["upstream"]), (&"overload".into(), &Value::Null), "{told}");
+    // This failure has no response flag. The error and the details tell it.
+    let line = envoy.logged(1, |line| line["error"] == "overloaded").await.unwrap().remove(0);
+    assert_eq!((&line["code_details"], &line["upstream"]), (&"overload".into(), &Value::Null), "{line}");
 
     unread.shutdown().await;
     drop(greedy);
-    refusing(&envoy, 0).await;
+    wait_for_rejecting(&envoy, 0).await;
     for client in &plain {
         assert_eq!(ask(client, &envoy).await.status(), 200);
     }
     stub.health(request_to("g", Empty {}).unwrap()).await.unwrap();
     assert_eq!(ask(&http1(), &envoy).await.status(), 200, "on a new connection, too");
-    assert_eq!(envoy.stats().await.unwrap().vm_reloads().unwrap(), 0);
+    assert_eq!(envoy.stats().await.unwrap().crashes().unwrap(), 0);
 }

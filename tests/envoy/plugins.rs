@@ -1,41 +1,54 @@
-//! Several configurations of the router's filter in one VM: each request is judged by that of its own plugin.
+//! Several configurations of the router's filter in one VM, or in one process: each request goes by the configuration of its own plugin.
 
+use harness::envoy::is_native;
+use harness::envoy::modules::NATIVE;
 use harness::proto::DEPLOYMENT_ID;
 use harness::{Envoy, agents};
 use serde_json::{Value, json};
 
 use crate::clients::http1;
 
-/// A filter as an item of `http_filters`. VMs are told apart by `vm_id`, their configuration and their code: all of these share one.
+/// A filter as an item of `http_filters`.
 fn filter(id_header: &str) -> String {
-    let module = harness::envoy::modules::locate().unwrap().join("router.wasm");
-    let filter = json!({
-        "name": "router",
-        "typed_config": {
+    let modules = harness::envoy::modules::locate().unwrap();
+    let configuration = json!({
+        "@type": "type.googleapis.com/google.protobuf.StringValue",
+        "value": json!({ "role": "router", "id_headers": [id_header] }).to_string(),
+    });
+    let typed_config = if is_native() {
+        json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            "dynamic_module_config": {
+                "module": { "local": { "filename": modules.join(NATIVE) } },
+                "do_not_close": true,
+                "metrics_namespace": "wasmcustom",
+            },
+            "filter_name": "router",
+            "filter_config": configuration,
+        })
+    } else {
+        json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
             "config": {
-                // The same for all, as after a listener was updated.
+                // Envoy runs one VM for each `vm_id`, configuration and code. These plugins share one, as after an update of a listener.
                 "name": "router",
                 "vm_config": {
                     "vm_id": "pixell",
                     "runtime": "envoy.wasm.runtime.v8",
-                    "code": { "local": { "filename": module } },
+                    "code": { "local": { "filename": modules.join("router.wasm") } },
                 },
-                "configuration": {
-                    "@type": "type.googleapis.com/google.protobuf.StringValue",
-                    "value": json!({ "role": "router", "id_headers": [id_header] }).to_string(),
-                },
+                "configuration": configuration,
             },
-        },
-    });
-    format!("- {filter}")
+        })
+    };
+    format!("- {}", json!({ "name": "router", "typed_config": typed_config }))
 }
 
-/// What a request with these ids is answered: the agent's name, or the detail of the refusal.
-async fn answer(envoy: &Envoy, first: &str, second: &str) -> String {
+/// What the response to a request with these ids says: the agent's name, or the detail of the rejection.
+async fn response(envoy: &Envoy, first: &str, second: &str) -> String {
     let request = http1().get(envoy.data_url()).header(DEPLOYMENT_ID, first).header("x-second-id", second);
-    let answer: Value = request.send().await.unwrap().json().await.unwrap();
-    answer.get("agent").unwrap_or_else(|| &answer["detail"]).as_str().unwrap().to_owned()
+    let response: Value = request.send().await.unwrap().json().await.unwrap();
+    response.get("agent").unwrap_or_else(|| &response["detail"]).as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -46,10 +59,10 @@ async fn each_plugin_of_a_vm_goes_by_its_own_configuration() {
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
     // Several requests, so that both workers get some.
     for _ in 0..8 {
-        assert_eq!(answer(&envoy, "a", "a").await, "a");
-        assert_eq!(answer(&envoy, "one", "a").await, "Deployment one not found or not ready");
-        assert_eq!(answer(&envoy, "a", "two").await, "Deployment two not found or not ready");
+        assert_eq!(response(&envoy, "a", "a").await, "a");
+        assert_eq!(response(&envoy, "one", "a").await, "Deployment one not found or not ready");
+        assert_eq!(response(&envoy, "a", "two").await, "Deployment two not found or not ready");
     }
     let stats = envoy.stats().await.unwrap();
-    assert_eq!(stats.vm_reloads().unwrap(), 0);
+    assert_eq!(stats.crashes().unwrap(), 0);
 }

@@ -1,4 +1,4 @@
-//! Every refusal of the data path, as gRPC callers and as others see it, over HTTP/1.1 and HTTP/2.
+//! Every rejection of the data path, as gRPC clients and other clients see it, over HTTP/1.1 and HTTP/2.
 
 use harness::proto::{self, DEPLOYMENT_ID, Empty};
 use harness::{Agent, Envoy, agents};
@@ -6,7 +6,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tonic::Code;
 
-/// One refusal: what is asked and what is answered.
+/// A rejection: the id of the request, and what the response says.
 struct Case {
     id: Option<&'static str>,
     http: u16,
@@ -60,12 +60,12 @@ async fn check(envoy: &Envoy, case: &Case) {
         if let Some(id) = case.id {
             request = request.header(DEPLOYMENT_ID, id);
         }
-        let answer = request.send().await.unwrap();
-        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        assert_eq!(answer.status().as_u16(), case.http, "{}", case.code);
+        let response = request.send().await.unwrap();
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        assert_eq!(response.status().as_u16(), case.http, "{}", case.code);
         assert_eq!(header("x-pixell-error").as_deref(), Some(case.code));
         assert_eq!(header("content-type").as_deref(), Some("application/problem+json"));
-        let body: Value = answer.json().await.unwrap();
+        let body: Value = response.json().await.unwrap();
         let expected = json!({"type": "about:blank", "title": body["title"], "status": case.http, "detail": case.message,
             "code": case.code});
         assert_eq!(body, expected);
@@ -81,7 +81,7 @@ async fn check(envoy: &Envoy, case: &Case) {
 }
 
 #[tokio::test]
-async fn refuses_as_the_contract_says() {
+async fn rejects_as_the_contract_says() {
     let envoy = Envoy::builder().start().await.unwrap();
     for case in [MISSING, EMPTY, MALFORMED, SEVERAL, NOT_LOADED] {
         check(&envoy, &case).await;
@@ -92,10 +92,10 @@ async fn refuses_as_the_contract_says() {
     for case in [MISSING, EMPTY, MALFORMED, SEVERAL, UNKNOWN, DRAINING] {
         check(&envoy, &case).await;
     }
-    assert_eq!(envoy.stats().await.unwrap().vm_reloads().unwrap(), 0);
+    assert_eq!(envoy.stats().await.unwrap().crashes().unwrap(), 0);
 }
 
-/// One id sent twice is one id; its request goes through like any other.
+/// The same id sent twice is one id: the request reaches its agent.
 #[tokio::test]
 async fn equal_ids_are_one_id() {
     let envoy = Envoy::builder().start().await.unwrap();

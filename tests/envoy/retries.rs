@@ -1,4 +1,4 @@
-//! A request is sent again only where the agent cannot have seen it: a restart costs no error, and nothing runs twice.
+//! A request is retried only if the agent cannot have seen it: a restart causes no error, and nothing runs twice.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::clients::{http1, http2};
 
-/// How often each request, told apart by its path, has reached an agent.
+/// How often each request has reached an agent. Requests have different paths.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<HashMap<String, u32>>>);
 
@@ -23,7 +23,7 @@ impl Seen {
         *self.0.lock().unwrap().entry(path.to_owned()).or_default() += 1;
     }
 
-    /// Every request came, and came once.
+    /// Checks that every request arrived once.
     #[track_caller]
     fn assert_once(&self, requests: usize) {
         let seen = self.0.lock().unwrap();
@@ -32,7 +32,7 @@ impl Seen {
     }
 }
 
-/// An HTTP/1.1 agent on `port` that notes each request and answers `status`.
+/// An HTTP/1.1 agent on `port` that records each request and responds with `status`.
 fn noting(port: u16, seen: &Seen, status: u16) -> anyhow::Result<Agent> {
     let seen = seen.clone();
     agent::start("noting", port, agent::Version::Http1, move |request| {
@@ -47,8 +47,8 @@ fn noting(port: u16, seen: &Seen, status: u16) -> anyhow::Result<Agent> {
     })
 }
 
-/// What a caller might ask for, were it believed.
-const SEND_AGAIN: [(&str, &str); 6] = [
+/// Headers by which a client could configure retries, if Envoy accepted them from clients.
+const RETRY_HEADERS: [(&str, &str); 6] = [
     ("x-envoy-retry-on", "5xx,gateway-error,reset,retriable-4xx,connect-failure,retriable-status-codes"),
     ("x-envoy-retry-grpc-on", "cancelled,deadline-exceeded,internal,unavailable"),
     ("x-envoy-retriable-status-codes", "200,400,500,503"),
@@ -58,13 +58,13 @@ const SEND_AGAIN: [(&str, &str); 6] = [
 ];
 
 #[tokio::test]
-async fn what_an_agent_has_seen_is_not_sent_again() {
+async fn what_an_agent_has_seen_is_not_retried() {
     let envoy = Envoy::builder().start().await.unwrap();
     let seen = Seen::default();
     let agents = [500, 502, 503, 504, 429].map(|status| (format!("s{status}"), noting(0, &seen, status).unwrap()));
     let (notes, count) = (seen.clone(), Arc::new(Mutex::new(0_u32)));
     let counted = count.clone();
-    // Reads the request and breaks off.
+    // An agent that reads the request and breaks off.
     let breaking = agents::raw::start("breaking", move |mut stream| {
         let count = counted.clone();
         async move {
@@ -86,11 +86,11 @@ async fn what_an_agent_has_seen_is_not_sent_again() {
                 let before = notes.0.lock().unwrap().len();
                 let url = format!("{}/{id}/{before}", envoy.data_url());
                 let mut request = client.request(method, url).header(DEPLOYMENT_ID, *id);
-                for (name, value) in SEND_AGAIN {
+                for (name, value) in RETRY_HEADERS {
                     request = request.header(name, value);
                 }
                 let status = request.send().await.unwrap().status().as_u16();
-                let expected = id.strip_prefix('s').map_or(503, |status| status.parse().unwrap());
+                let expected = id.strip_prefix('s').map_or(502, |status| status.parse().unwrap());
                 assert_eq!(status, expected, "{id}");
             }
         }
@@ -99,9 +99,9 @@ async fn what_an_agent_has_seen_is_not_sent_again() {
     assert_eq!(*count.lock().unwrap(), 2 * 2, "the agent that broke off saw each request once");
 }
 
-/// An agent that says REFUSED_STREAM has not begun (RFC 9113, 8.7), so the request is sent again, and runs once.
+/// An agent that responds with REFUSED_STREAM has not processed the request (RFC 9113, 8.7), so it is retried, and runs once.
 #[tokio::test]
-async fn a_refused_stream_is_sent_again() {
+async fn a_refused_stream_is_retried() {
     let envoy = Envoy::builder().start().await.unwrap();
     let refused = Arc::new(Mutex::new(0_u32));
     let counted = refused.clone();
@@ -132,9 +132,9 @@ async fn a_refused_stream_is_sent_again() {
     assert_eq!(*refused.lock().unwrap(), 3);
 }
 
-/// Calls that come while an agent restarts wait for it, however many wait for another agent that is gone for good.
+/// Calls that arrive while an agent restarts wait for it, however many calls wait for another agent that is gone for good.
 #[tokio::test]
-async fn a_restarting_agent_costs_no_error() {
+async fn a_restarting_agent_causes_no_error() {
     let envoy = Envoy::builder().start().await.unwrap();
     let seen = Seen::default();
     let first = noting(0, &seen, 200).unwrap();
@@ -152,35 +152,35 @@ async fn a_restarting_agent_costs_no_error() {
     first.stop().await.unwrap();
     let waiting = join_all((0..50).map(|_| two.get(envoy.data_url()).header(DEPLOYMENT_ID, "gone").send()));
     let restart = async {
-        tokio::time::sleep(Duration::from_millis(800)).await;
+        tokio::time::sleep(Duration::from_millis(450)).await;
         harness::wait::until("the port", Duration::from_secs(10), || async { Ok(noting(port, &seen, 200).ok()) }).await
     };
     let (calls, restarted, lost) = tokio::join!(try_join_all((1..=40).map(call)), restart, waiting);
     for (number, status) in calls.unwrap() {
         assert_eq!(status, 200, "call {number}");
     }
-    assert!(lost.iter().all(|answer| answer.as_ref().unwrap().status() == 503));
+    assert!(lost.iter().all(|response| response.as_ref().unwrap().status() == 503));
     seen.assert_once(41);
     drop(restarted);
 }
 
-/// gRPC callers that never pause while their agent is restarted again and again.
+/// gRPC clients call without a pause while their agent is restarted again and again.
 #[tokio::test]
-async fn graceful_restarts_under_load_cost_no_error() {
+async fn graceful_restarts_under_load_cause_no_error() {
     let envoy = Envoy::builder().start().await.unwrap();
     let mut agent = agents::grpc::start("a").unwrap();
     let port = agent.port();
     envoy.routes().put_all([("a", port)]).await.unwrap();
     let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let callers: Vec<_> = (0..4)
+    let clients: Vec<_> = (0..4)
         .map(|_| {
             let (done, address) = (done.clone(), envoy.data_addr());
             tokio::spawn(async move {
                 let mut client = proto::connect(address).await.unwrap();
                 let mut calls = 0_u32;
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                    let answer = client.health(proto::request_to("a", Empty {}).unwrap()).await;
-                    answer.unwrap_or_else(|status| panic!("call {calls}: {status:?}"));
+                    let response = client.health(proto::request_to("a", Empty {}).unwrap()).await;
+                    response.unwrap_or_else(|status| panic!("call {calls}: {status:?}"));
                     calls += 1;
                 }
                 calls
@@ -195,7 +195,7 @@ async fn graceful_restarts_under_load_cost_no_error() {
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     done.store(true, std::sync::atomic::Ordering::Relaxed);
-    for caller in callers {
-        assert!(caller.await.unwrap() > 0);
+    for client in clients {
+        assert!(client.await.unwrap() > 0);
     }
 }

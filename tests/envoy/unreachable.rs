@@ -1,10 +1,11 @@
-//! Agents that cannot be reached, and what their callers are told: the contract's code and nothing of Envoy's inside.
+//! Agents that cannot be reached: their clients get the code from the contract, and no internals of Envoy.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use harness::agents::{self, http};
+use harness::proto::{self, Empty};
 use harness::{Agent, Envoy};
 use http_body_util::BodyExt;
 use serde_json::json;
@@ -12,9 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tonic::Code;
 
-use crate::clients::{grpc_refusal, http1, http2, refusal};
+use crate::clients::{grpc_rejection, http1, http2, rejection};
 
-/// A port that nobody listens on and nobody else can take.
+/// A port on which nobody listens, and which nobody else can take.
 fn down() -> (TcpSocket, u16) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -22,7 +23,7 @@ fn down() -> (TcpSocket, u16) {
     (socket, port)
 }
 
-/// A port whose listener takes no more connections: the kernel drops each attempt without a word.
+/// A port whose listener accepts no more connections: the kernel silently drops each attempt.
 async fn silent() -> (tokio::net::TcpListener, Vec<TcpStream>, u16) {
     let (socket, port) = down();
     let listener = socket.listen(1).unwrap();
@@ -33,15 +34,7 @@ async fn silent() -> (tokio::net::TcpListener, Vec<TcpStream>, u16) {
     (listener, queued, port)
 }
 
-fn closing() -> Agent {
-    agents::raw::start("closing", |stream| async {
-        drop(stream);
-        Ok(())
-    })
-    .unwrap()
-}
-
-/// Takes the request and ends the connection without an answer.
+/// An agent that reads the request and closes the connection without a response.
 fn mute() -> Agent {
     agents::raw::start("mute", |mut stream| async move {
         let mut some = [0; 64];
@@ -51,30 +44,78 @@ fn mute() -> Agent {
 }
 
 async fn check(envoy: &Envoy, id: &str, status: u16, code: &str, detail: &str) {
+    check_both(envoy, id, status, code, (detail, detail)).await;
+}
+
+/// Checks the `detail` that clients without gRPC get, and the `message` that gRPC clients get.
+async fn check_both(envoy: &Envoy, id: &str, status: u16, code: &str, (detail, message): (&str, &str)) {
     let title = if status == 502 { "Bad Gateway" } else { "Service Unavailable" };
     let problem = json!({"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code});
     let (one, two) = (http1(), http2());
-    let (one, two, grpc) = tokio::join!(refusal(&one, envoy, id), refusal(&two, envoy, id), grpc_refusal(envoy, id));
+    let (one, two, grpc) = tokio::join!(rejection(&one, envoy, id), rejection(&two, envoy, id), grpc_rejection(envoy, id));
     for seen in [one, two] {
         assert_eq!(seen, (status, code.to_owned(), problem.clone()), "{id}");
     }
-    assert_eq!(grpc, (Code::Unavailable, code.to_owned(), detail.to_owned()), "{id}");
+    assert_eq!(grpc, (Code::Unavailable, code.to_owned(), message.to_owned()), "{id}");
 }
 
+/// Longer than the 1.1 s that a client waits for an agent that is down, because this machine may be busy.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
 #[tokio::test]
-async fn callers_are_told_agent_unreachable() {
+async fn an_agent_that_accepts_no_connections_is_unreachable() {
     let envoy = Envoy::builder().start().await.unwrap();
     let (_down, down) = down();
     let (_listener, _queued, silent) = silent().await;
-    let (closing, mute) = (closing(), mute());
-    let routes = [("down", down), ("silent", silent), ("closing", closing.port()), ("mute", mute.port())];
+    let routes = [("down", down), ("silent", silent)];
     envoy.routes().put_all(routes).await.unwrap();
     let message = "The agent of this deployment cannot be reached";
+    let start = Instant::now();
     join_all(routes.map(|(id, _)| check(&envoy, id, 503, "agent_unreachable", message))).await;
+    let waited = start.elapsed();
+    assert!((Duration::from_millis(600)..LONGEST_WAIT).contains(&waited), "{waited:?}");
+    let counted = envoy.stat("wasmcustom.pixell_rejections_total.reason.agent_unreachable").await.unwrap();
+    assert_eq!(counted, Some(6));
+}
+
+/// A client with a deadline of 2 s, which PAR's health check has, learns the reason.
+#[tokio::test]
+async fn a_deadline_of_two_seconds_is_long_enough_to_learn_the_reason() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let (_down, down) = down();
+    let (_listener, _queued, silent) = silent().await;
+    envoy.routes().put_all([("down", down), ("silent", silent)]).await.unwrap();
+    let call = async |id| {
+        let mut client = proto::connect(envoy.data_addr()).await.unwrap();
+        let mut request = proto::request_to(id, Empty {}).unwrap();
+        request.set_timeout(Duration::from_secs(2));
+        client.health(request).await.unwrap_err().code()
+    };
+    let codes = join_all((0..8).map(|number| call(if number % 2 == 0 { "down" } else { "silent" }))).await;
+    assert!(codes.iter().all(|code| *code == Code::Unavailable), "{codes:?}");
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_http_is_told_apart() {
+async fn an_agent_that_closes_the_connection_instead_of_responding_has_its_own_code() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let mute = mute();
+    envoy.routes().put_all([("mute", mute.port())]).await.unwrap();
+    check(
+        &envoy,
+        "mute",
+        502,
+        "agent_closed",
+        "The agent ended the request before it responded, or its response headers exceed 1 MiB or 1000 fields",
+    )
+    .await;
+}
+
+const NOT_HTTP1: &str = "The agent's response is not valid HTTP/1.1, or its headers exceed 1 MiB or 1000 fields. An agent that speaks \
+                         only gRPC is called by a gRPC client, such as grpcurl.";
+const NOT_HTTP2: &str = "The agent's response is not valid HTTP/2, or its headers exceed 1 MiB or 1000 fields";
+
+#[tokio::test]
+async fn a_response_that_is_not_http_has_its_own_code() {
     let envoy = Envoy::builder().start().await.unwrap();
     let agent = agents::raw::start("ssh", |mut stream| async move {
         stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await?;
@@ -83,21 +124,21 @@ async fn an_answer_that_is_not_http_is_told_apart() {
     });
     let agent = agent.unwrap();
     envoy.routes().put_all([("ssh", agent.port())]).await.unwrap();
-    check(&envoy, "ssh", 502, "agent_protocol_error", "The answer of the agent is not valid HTTP").await;
+    check_both(&envoy, "ssh", 502, "agent_protocol_error", (NOT_HTTP1, NOT_HTTP2)).await;
 }
 
-/// An upload that is under way when the connection fails is told the same, however much of it Envoy has taken already.
+/// An upload that is in flight when the connection fails gets the same rejection, however much of it Envoy has read.
 #[tokio::test]
-async fn a_large_upload_to_an_agent_that_is_down_is_told_the_same() {
+async fn a_large_upload_to_an_agent_that_is_down_gets_the_same_rejection() {
     let envoy = Envoy::builder().start().await.unwrap();
     let (_down, down) = down();
     envoy.routes().put_all([("down", down)]).await.unwrap();
     let client = http2();
     let request = client.post(envoy.data_url()).header("x-deployment-id", "down").body(vec![0; 8 << 20]);
-    let answer = request.send().await.unwrap();
-    assert_eq!(answer.status(), 503);
-    assert_eq!(answer.headers()["x-pixell-error"], "agent_unreachable");
-    let body: serde_json::Value = answer.json().await.unwrap();
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["x-pixell-error"], "agent_unreachable");
+    let body: serde_json::Value = response.json().await.unwrap();
     assert_eq!(body["code"], "agent_unreachable");
 }
 
@@ -117,13 +158,13 @@ async fn an_agents_own_errors_pass_untouched() {
     envoy.routes().put_all([("busy", agent.port())]).await.unwrap();
     for status in [400, 403, 404, 408, 429, 500, 502, 503, 504, 507, 599] {
         let url = format!("{}/{status}", envoy.data_url());
-        let answer = http1().get(url).header("x-deployment-id", "busy").send().await.unwrap();
-        assert_eq!(answer.status().as_u16(), status);
+        let response = http1().get(url).header("x-deployment-id", "busy").send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status);
         assert_eq!(
-            (&answer.headers()["content-type"], &answer.headers()["retry-after"]),
+            (&response.headers()["content-type"], &response.headers()["retry-after"]),
             (&"text/x-mine".parse().unwrap(), &"7".parse().unwrap())
         );
-        assert!(!answer.headers().contains_key("x-pixell-error"));
-        assert_eq!(answer.text().await.unwrap(), "mine, {not json}");
+        assert!(!response.headers().contains_key("x-pixell-error"));
+        assert_eq!(response.text().await.unwrap(), "mine, {not json}");
     }
 }

@@ -1,4 +1,4 @@
-//! Requests that wait for an agent that is gone, while the map changes: each further attempt goes by the map as it is then.
+//! Requests wait for an agent that has gone, while the map changes: each retry goes by the map of that moment.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,19 +16,19 @@ use crate::access_log::line_of;
 use crate::clients::{http1, http2};
 use crate::wire;
 
-/// The longest that a request waits for its agent: 6.1 s by docs/data-path.md, and some more on a busy machine.
+/// The longest time that a request waits for its agent: 6.1 s (docs/data-path.md), and some more on a busy machine.
 const LONGEST_WAIT: Duration = Duration::from_secs(7);
-/// How many wait, half of them over HTTP/1.1 and half over HTTP/2.
+/// How many plain requests wait, half of them over HTTP/1.1 and half over HTTP/2. As many gRPC calls wait beside them.
 const WAITING: u64 = 20;
 
-/// What a caller gets: HTTP status, `x-pixell-error` and the body.
-type Answer = (u16, String, Value);
+/// What a client gets: HTTP status, `x-pixell-error` and the body.
+type Received = (u16, String, Value);
 
-/// An Envoy whose route `first` leads to a port where nobody is any more, and the requests that wait for it there.
+/// An Envoy whose route `first` leads to the port of an agent that has gone, and the requests that wait for that agent.
 struct Waiting {
     envoy: Envoy,
     port: u16,
-    http: JoinSet<Answer>,
+    http: JoinSet<Received>,
     grpc: JoinSet<Status>,
 }
 
@@ -47,12 +47,12 @@ impl Waiting {
         for number in 0..WAITING {
             let client = if number % 2 == 0 { http1() } else { http2() };
             let url = format!("{}/waits-{number}", this.envoy.data_url());
-            // Nothing that a caller sends makes an attempt look like the first one.
+            // A client cannot make a retry look like the first attempt.
             let request = client.get(url).header(DEPLOYMENT_ID, "first").header("x-envoy-attempt-count", "1");
             this.http.spawn(async move {
-                let answer = request.send().await.unwrap();
-                let code = answer.headers().get("x-pixell-error").map_or("", |code| code.to_str().unwrap()).to_owned();
-                (answer.status().as_u16(), code, answer.json().await.unwrap())
+                let response = request.send().await.unwrap();
+                let code = response.headers().get("x-pixell-error").map_or("", |code| code.to_str().unwrap()).to_owned();
+                (response.status().as_u16(), code, response.json().await.unwrap())
             });
             let address = this.envoy.data_addr();
             this.grpc.spawn(async move {
@@ -63,20 +63,20 @@ impl Waiting {
         let retried = || async {
             let stats = this.envoy.stats().await?;
             let enough = |version| stats.get(&format!("cluster.agents_{version}.upstream_rq_retry")) >= Some(WAITING);
-            // All have arrived, and some time has gone by.
+            // All requests have arrived, and some retries have passed.
             let arrived = stats.get("http.agents.downstream_rq_total") >= Some(before + 2 * WAITING);
             Ok((arrived && enough("http1") && enough("http2")).then_some(()))
         };
-        wait::until("all to wait", LONGEST_WAIT, retried).await.unwrap();
+        wait::until("all requests to wait", LONGEST_WAIT, retried).await.unwrap();
         this
     }
 
-    /// All answers; each must be this one.
-    async fn all_get(&mut self, http: (u16, &str), grpc: Code, message: &str) {
-        let begun = Instant::now();
+    /// Waits for all responses, each of which must be this one.
+    async fn check_all(&mut self, http: (u16, &str), grpc: Code, message: &str) {
+        let started = Instant::now();
         let mut count = 0;
-        while let Some(answer) = self.http.join_next().await {
-            let (status, code, body) = answer.unwrap();
+        while let Some(response) = self.http.join_next().await {
+            let (status, code, body) = response.unwrap();
             assert_eq!((status, code.as_str()), http, "{body}");
             assert_eq!((&body["status"], &body["code"], &body["detail"]), (&json!(http.0), &json!(http.1), &json!(message)));
             count += 1;
@@ -88,17 +88,18 @@ impl Waiting {
             count += 1;
         }
         assert_eq!(count, 2 * WAITING);
-        assert!(begun.elapsed() < LONGEST_WAIT, "the last one was answered after {:?}", begun.elapsed());
+        assert!(started.elapsed() < LONGEST_WAIT, "the last response came after {:?}", started.elapsed());
     }
 }
 
-/// What was sent before the map was pushed may be noted by the agent so much later, on a busy machine. An attempt comes within a second.
-const UNDER_WAY: Duration = Duration::from_millis(200);
+/// On a busy machine, an agent may see a request this much later than Envoy sent it. Without a new map, the next attempt would come
+/// within a second.
+const IN_FLIGHT: Duration = Duration::from_millis(200);
 
-/// When requests have reached an agent.
+/// When requests reached an agent.
 type Reached = Arc<Mutex<Vec<Instant>>>;
 
-/// An agent on `port`, whichever protocol is spoken to it, that notes when it was reached.
+/// An agent on `port` that records when a request reaches it.
 fn noting(port: u16) -> anyhow::Result<(Agent, Reached)> {
     let reached = Reached::default();
     let noted = Arc::clone(&reached);
@@ -109,62 +110,62 @@ fn noting(port: u16) -> anyhow::Result<(Agent, Reached)> {
     Ok((agent, reached))
 }
 
-/// The next owner of the port is there before the map says so, as an agent is that PAR waits for. It may be reached until the map
-/// has been pushed, since nobody could have known, and not afterwards.
+/// The next owner listens on the port before the map says so, because PAR waits for an agent before it pushes. Waiting requests may reach
+/// it until the map is pushed, and not afterwards.
 #[tokio::test]
-async fn who_gets_the_port_is_not_reached_once_the_map_is_pushed() {
+async fn the_next_owner_of_a_port_is_not_reached_once_the_map_is_pushed() {
     let mut waiting = Waiting::start().await;
     let (_second, reached) = noting(waiting.port).unwrap();
     let pushed = waiting.envoy.routes().put_route("second", &waiting.port.into()).await.unwrap();
-    let answered = Instant::now();
+    let pushed_at = Instant::now();
     assert_eq!(pushed.json().unwrap()["displaced"], json!(["first"]));
-    let mut refused = 0;
-    while let Some(answer) = waiting.http.join_next().await {
-        let (status, code, body) = answer.unwrap();
+    let mut rejected = 0;
+    while let Some(response) = waiting.http.join_next().await {
+        let (status, code, body) = response.unwrap();
         assert!(matches!((status, code.as_str()), (200, "") | (404, "unknown_deployment")), "{status} {code} {body}");
-        refused += usize::from(status == 404);
+        rejected += usize::from(status == 404);
     }
     while let Some(status) = waiting.grpc.join_next().await {
-        // What was reached answers no gRPC.
-        refused += usize::from(status.unwrap().code() == Code::NotFound);
+        // This agent does not speak gRPC, so a call that reached it has another status.
+        rejected += usize::from(status.unwrap().code() == Code::NotFound);
     }
     let reached = reached.lock().unwrap();
-    println!("{} of {} that waited reached the port before the push, {refused} were refused", reached.len(), 2 * WAITING);
-    assert!(reached.iter().all(|at| *at < answered + UNDER_WAY), "{reached:?} after {answered:?}");
-    assert!(refused > 0);
-    assert_eq!((refused + reached.len()) as u64, 2 * WAITING);
+    println!("{} of {} that waited reached the port before the push, {rejected} were rejected", reached.len(), 2 * WAITING);
+    assert!(reached.iter().all(|at| *at < pushed_at + IN_FLIGHT), "{reached:?} after {pushed_at:?}");
+    assert!(rejected > 0);
+    assert_eq!((rejected + reached.len()) as u64, 2 * WAITING);
 }
 
-/// The same with the map first: then nobody gets there.
+/// The same, but the map is pushed first: no request reaches the next owner.
 #[tokio::test]
-async fn a_deployment_that_was_displaced_meanwhile_is_unknown() {
+async fn a_deployment_that_is_displaced_meanwhile_is_unknown() {
     let mut waiting = Waiting::start().await;
     waiting.envoy.routes().put_route("second", &waiting.port.into()).await.unwrap();
     let (_second, reached) = noting(waiting.port).unwrap();
-    waiting.all_get((404, "unknown_deployment"), Code::NotFound, "Deployment first not found or not ready").await;
+    waiting.check_all((404, "unknown_deployment"), Code::NotFound, "Deployment first not found or not ready").await;
     assert_eq!(*reached.lock().unwrap(), []);
     let line = line_of(&waiting.envoy, "/waits-0").await;
-    let told = json!([line["rejection"], line["error"], line["status"], line["deployment_id"]]);
-    assert_eq!(told, json!(["unknown_deployment", "unknown_deployment", 404, "first"]), "{line}");
+    let found = json!([line["rejection"], line["error"], line["status"], line["deployment_id"]]);
+    assert_eq!(found, json!(["unknown_deployment", "unknown_deployment", 404, "first"]), "{line}");
     let stats = waiting.envoy.stats().await.unwrap();
     let workers = stats.matching(r"^wasmcustom\.pixell_route_map_refreshes_total\.worker\.").unwrap();
-    assert_eq!(workers.len(), 2, "a worker is one, whichever place its filter is asked at: {workers:?}");
+    assert_eq!(workers.len(), 2, "a worker counts once, though its filter runs in several places: {workers:?}");
     let counter = "wasmcustom.pixell_rejections_total.reason.unknown_deployment";
     assert_eq!(waiting.envoy.stat(counter).await.unwrap(), Some(2 * WAITING));
-    assert_eq!(waiting.envoy.stats().await.unwrap().vm_reloads().unwrap(), 0);
+    assert_eq!(waiting.envoy.stats().await.unwrap().crashes().unwrap(), 0);
 }
 
-/// An agent that comes back on another port, while its old one goes to somebody else: its callers are told to ask again.
+/// An agent comes back on another port, and another agent takes its old port. Its clients get a rejection that tells them to retry.
 #[tokio::test]
-async fn a_deployment_that_moved_meanwhile_is_to_be_asked_again() {
+async fn clients_of_a_deployment_that_moved_meanwhile_are_told_to_retry() {
     let mut waiting = Waiting::start().await;
     let (_second, reached) = noting(waiting.port).unwrap();
-    let again = agents::echo::start("first").unwrap();
-    waiting.envoy.routes().put_all([("first", again.port()), ("second", waiting.port)]).await.unwrap();
-    let answered = Instant::now();
+    let first = agents::echo::start("first").unwrap();
+    waiting.envoy.routes().put_all([("first", first.port()), ("second", waiting.port)]).await.unwrap();
+    let pushed_at = Instant::now();
     let mut moved = 0;
-    while let Some(answer) = waiting.http.join_next().await {
-        let (status, code, body) = answer.unwrap();
+    while let Some(response) = waiting.http.join_next().await {
+        let (status, code, body) = response.unwrap();
         assert!(matches!((status, code.as_str()), (200, "") | (503, "deployment_moved")), "{status} {code} {body}");
         if status == 503 {
             assert_eq!(body["detail"], "The deployment moved while the request waited for it, try again");
@@ -180,33 +181,33 @@ async fn a_deployment_that_moved_meanwhile_is_to_be_asked_again() {
     }
     {
         let reached = reached.lock().unwrap();
-        assert!(reached.iter().all(|at| *at < answered + UNDER_WAY), "{reached:?} after {answered:?}");
-        println!("{} reached the port before the push, {moved} were told to ask again", reached.len());
+        assert!(reached.iter().all(|at| *at < pushed_at + IN_FLIGHT), "{reached:?} after {pushed_at:?}");
+        println!("{} reached the port before the push, {moved} were told to retry", reached.len());
     }
     assert!(moved > 0);
-    let answer = http1().get(waiting.envoy.data_url()).header(DEPLOYMENT_ID, "first").send().await.unwrap();
-    assert_eq!(answer.status(), 200, "which works at once");
+    let response = http1().get(waiting.envoy.data_url()).header(DEPLOYMENT_ID, "first").send().await.unwrap();
+    assert_eq!(response.status(), 200, "a new request works at once");
 }
 
-/// A route that is drained still leads to its port for what is older than that.
+/// A draining route still leads to its port, for requests from before it was draining.
 #[tokio::test]
-async fn a_deployment_that_drains_meanwhile_still_answers() {
+async fn a_deployment_that_drains_meanwhile_still_gets_its_requests() {
     let mut waiting = Waiting::start().await;
     let draining = json!({"port": waiting.port, "state": "draining"});
     assert_eq!(waiting.envoy.routes().put_route("first", &draining).await.unwrap().status, 200);
     let (_first, reached) = noting(waiting.port).unwrap();
-    while let Some(answer) = waiting.http.join_next().await {
-        let (status, code, _) = answer.unwrap();
+    while let Some(response) = waiting.http.join_next().await {
+        let (status, code, _) = response.unwrap();
         assert_eq!((status, code.as_str()), (200, ""));
     }
-    // This agent answers no gRPC, but it was asked.
+    // This agent does not speak gRPC, but the calls reach it.
     while waiting.grpc.join_next().await.is_some() {}
-    assert_eq!(reached.lock().unwrap().len() as u64, 2 * WAITING, "each once");
+    assert_eq!(reached.lock().unwrap().len() as u64, 2 * WAITING, "each request once");
 }
 
-/// After a crash the filter judges again as before: it is one VM for first and further attempts.
+/// After a crash, the filter checks retries as before: first attempts and retries use the same VM.
 #[tokio::test]
-async fn a_filter_that_crashed_judges_again() {
+async fn a_filter_that_crashed_checks_retries_again() {
     let modules = harness::envoy::modules::locate_trap().unwrap();
     let envoy = Envoy::builder().modules(modules).start().await.unwrap();
     let (live, grpc) = (agents::echo::start("live").unwrap(), agents::grpc::start("live-grpc").unwrap());
@@ -215,28 +216,28 @@ async fn a_filter_that_crashed_judges_again() {
     for _ in 0..16 {
         drop(http1().get(envoy.data_url()).header("x-test-trap", "now").send().await);
     }
-    // Each place of a worker's filter (the listener's and those of both clusters) is started anew when it is next asked, and
-    // refuses until then.
-    let begun = Instant::now();
+    // A worker runs the filter in three places: in the listener and in two clusters. Envoy restarts each of them at its next request, and
+    // rejects requests until then.
+    let started = Instant::now();
     let mut in_a_row = 0;
     while in_a_row < 16 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "not whole after 10 s");
-        let answer = http1().get(envoy.data_url()).header(DEPLOYMENT_ID, "live").send().await.unwrap();
+        assert!(started.elapsed() < Duration::from_secs(10), "not restarted after 10 s");
+        let response = http1().get(envoy.data_url()).header(DEPLOYMENT_ID, "live").send().await.unwrap();
         let mut client = proto::connect(envoy.data_addr()).await.unwrap();
-        let whole = answer.status() == 200 && client.health(request_to("live-grpc", Empty {}).unwrap()).await.is_ok();
+        let whole = response.status() == 200 && client.health(request_to("live-grpc", Empty {}).unwrap()).await.is_ok();
         in_a_row = if whole { in_a_row + 1 } else { 0 };
     }
     let mut waiting = Waiting::at(envoy).await;
     waiting.envoy.routes().put_route("second", &waiting.port.into()).await.unwrap();
     let (_second, reached) = noting(waiting.port).unwrap();
-    waiting.all_get((404, "unknown_deployment"), Code::NotFound, "Deployment first not found or not ready").await;
+    waiting.check_all((404, "unknown_deployment"), Code::NotFound, "Deployment first not found or not ready").await;
     assert_eq!(*reached.lock().unwrap(), []);
     assert!(waiting.envoy.stat("wasm.pixell.router.vm_reload_success").await.unwrap() > Some(0));
 }
 
-/// By another header that carries the id, and over WebSocket.
+/// The same with another id header, and over WebSocket.
 #[tokio::test]
-async fn whatever_names_the_deployment_is_judged_again() {
+async fn retries_go_by_the_configured_id_header() {
     let settings = "\"role\": \"router\", \"id_headers\": [\"x-agent\"]";
     let envoy = Envoy::builder().edit("\"role\": \"router\"", settings).start().await.unwrap();
     let first = agents::echo::start("first").unwrap();
@@ -256,7 +257,7 @@ async fn whatever_names_the_deployment_is_judged_again() {
         });
     }
     let retried = || async { Ok(envoy.stat("cluster.agents_http1.upstream_rq_retry").await?.filter(|count| *count >= 2)) };
-    wait::until("both to wait", LONGEST_WAIT, retried).await.unwrap();
+    wait::until("both requests to wait", LONGEST_WAIT, retried).await.unwrap();
     envoy.routes().put_route("second", &port.into()).await.unwrap();
     let (_second, reached) = noting(port).unwrap();
     while let Some(head) = waiting.join_next().await {
@@ -266,9 +267,9 @@ async fn whatever_names_the_deployment_is_judged_again() {
     assert_eq!(*reached.lock().unwrap(), []);
 }
 
-/// An id that went to the fallback waits there only as long as the map does not hold it.
+/// A request to the fallback port waits there only until the map has a route for its id.
 #[tokio::test]
-async fn the_fallback_is_judged_again() {
+async fn retries_to_the_fallback_port_go_by_the_map() {
     let gone = agents::echo::start("fallback").unwrap();
     let port = gone.port();
     gone.kill();
@@ -277,7 +278,7 @@ async fn the_fallback_is_judged_again() {
     let get = |id: &str| http1().get(envoy.data_url()).header(DEPLOYMENT_ID, id).send();
     let (stays, moves) = (tokio::spawn(get("stays")), tokio::spawn(get("moves")));
     let retried = || async { Ok(envoy.stat("cluster.agents_http1.upstream_rq_retry").await?.filter(|count| *count >= 2)) };
-    wait::until("both to wait", LONGEST_WAIT, retried).await.unwrap();
+    wait::until("both requests to wait", LONGEST_WAIT, retried).await.unwrap();
     envoy.routes().put_all([("moves", 5000)]).await.unwrap();
     let (_fallback, reached) = noting(port).unwrap();
     assert_eq!(stays.await.unwrap().unwrap().status(), 200);
@@ -286,7 +287,7 @@ async fn the_fallback_is_judged_again() {
     assert_eq!(reached.lock().unwrap().len(), 1);
 }
 
-/// Only the two names that the filter knows, for a filter in the wrong role would let everything through.
+/// Only the two names that the filter knows are accepted, because a filter in the wrong role would let every request through.
 #[tokio::test]
 async fn a_misspelt_root_id_keeps_envoy_from_starting() {
     let error = Envoy::builder().edit("root_id: retry", "root_id: rety").start().await.unwrap_err();

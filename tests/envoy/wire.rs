@@ -1,21 +1,29 @@
-//! Bytes on a connection, for what no proper client sends and no proper server answers.
+//! Raw bytes on a connection, for what HTTP clients and servers do not send.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use harness::Envoy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
-/// Sends `bytes` on a connection of its own and gives all that comes back until the other side ends it, or nothing more comes for
+/// Sends `bytes` on a new connection. Returns all that comes back until the other side closes it, or until nothing more comes for
 /// `patience`.
 pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8], patience: Duration) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // The other side may have had enough before the end.
+    // The other side may close the connection before it has read everything.
     let _ = stream.write_all(bytes).await;
     drain(&mut stream, patience).await
 }
 
-/// All that comes until the other side ends the connection, or nothing more comes for `patience`.
+/// A connection to the data path from this address of the loopback network.
+pub(crate) async fn connect_from(envoy: &Envoy, from: Ipv4Addr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    socket.connect(envoy.data_addr()).await.unwrap()
+}
+
+/// All that comes until the other side closes the connection, or until nothing more comes for `patience`.
 pub(crate) async fn drain(stream: &mut TcpStream, patience: Duration) -> Vec<u8> {
     let mut all = Vec::new();
     let mut some = vec![0; 16 * 1024];
@@ -28,7 +36,7 @@ pub(crate) async fn drain(stream: &mut TcpStream, patience: Duration) -> Vec<u8>
     all
 }
 
-/// Reads the head of one HTTP/1.1 message, up to and with its empty line, and nothing after it.
+/// Reads the head of one HTTP/1.1 message, up to and including its empty line, and nothing after it.
 pub(crate) async fn head(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

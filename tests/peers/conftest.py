@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -58,10 +59,18 @@ def start(envoy: EnvoyProcess) -> Iterator[Start]:
         peer.kill()
 
 
-def push(envoy: EnvoyProcess, name: str, port: int) -> None:
-    """Routes `name` to `port`, as PAR does."""
+def push(envoy: EnvoyProcess, name: str, port: int, **endpoints: int) -> None:
+    """Routes `name` to `port` and its further endpoints, as PAR does."""
     headers = {"content-type": "application/json"}
-    body = json.dumps({"port": port}).encode()
+    body = json.dumps({"port": port, "endpoints": endpoints}).encode()
     request = urllib.request.Request(f"{envoy.url}/v1/routes/{name}", data=body, method="PUT", headers=headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.status in (200, 201)
+
+
+@pytest.fixture(scope="session")
+def old_python() -> str:
+    """The Python that has the A2A SDK 0.3."""
+    python = os.environ["PIXELL_PEERS_A2A_0_3"]
+    assert Path(python).exists(), f"{python} is missing: run `cargo xtask test peers`"
+    return python

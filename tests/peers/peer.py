@@ -14,20 +14,25 @@ START_SECONDS = 60.0
 
 
 class Peer:
-    """A running agent; `port` is where it listens on 127.0.0.1."""
+    """A running agent; `port` is where it listens on 127.0.0.1, `others` where it listens, too."""
 
-    def __init__(self, kind: str, name: str, port: int = 0, *arguments: str) -> None:
+    def __init__(self, kind: str, name: str, port: int = 0, *arguments: str, python: str = sys.executable) -> None:
         self.name = name
-        command = [sys.executable, "-m", f"agents.{kind}", name, str(port), *arguments]
+        module = kind if "." in kind else f"agents.{kind}"
+        command = [python, "-m", module, name, str(port), *arguments]
         self._process = subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
         assert self._process.stdout is not None
-        # The agent's first line is its port. Its end, should it fail, is the end of the line, too.
-        line = self._process.stdout.readline()
-        if not line.strip().isdigit():
+        # The agent's first line is its ports. Its end, should it fail, is the end of the line, too.
+        ports = self._process.stdout.readline().split()
+        if not ports or not all(port.isdigit() for port in ports):
             self.kill()
             raise AssertionError(f"the agent {name} ({kind}) did not start; what it says is above")
-        self.port = int(line)
+        self.port, *self.others = map(int, ports)
         self._wait_until_it_listens()
+
+    def terminate(self) -> None:
+        """Asks it to end, as PAR does first."""
+        self._process.terminate()
 
     def kill(self) -> None:
         """Ends it as a crash does: when this returns its port is free and its connections are broken."""

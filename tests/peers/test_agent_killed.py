@@ -68,9 +68,9 @@ def test_nobody_else_notices(envoy: EnvoyProcess, authority: str, start: Start) 
         error = caller.hanging.exception(timeout=PATIENCE)
         assert (error.code(), error.details()) == (
             grpc.StatusCode.UNAVAILABLE,
-            "The agent of this deployment cannot be reached",
+            "The agent ended the request before it responded, or its response headers exceed 1 MiB or 1000 fields",
         )
-        assert ("x-pixell-error", "agent_unreachable") in error.trailing_metadata()
+        assert ("x-pixell-error", "agent_closed") in error.trailing_metadata()
         # After the headers nothing but a reset can follow, and gRPC makes INTERNAL of that.
         with pytest.raises(grpc.RpcError) as raised:
             next(caller.with_mortal.call)

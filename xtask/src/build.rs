@@ -1,66 +1,80 @@
-//! `cargo xtask build`: compiles the filter and writes its two modules to `target/pixell`.
+//! `cargo xtask build`: compiles both forms of the filter and writes their modules to `target/pixell`.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
-use harness::workspace;
-use trim_modules::ROLES;
 
 use crate::command::{self, say};
 use crate::tools;
 
-/// What the filter is compiled for.
+/// The target that the Wasm modules are compiled for.
 pub(crate) const WASI: &str = "wasm32-wasip1";
 
-/// Cargo's profile for the modules.
+/// The packages of the Wasm modules: one for each role.
+pub(crate) const PACKAGES: [&str; 4] =
+    ["pixell-router-module", "pixell-responses-module", "pixell-admin-module", "pixell-clients-module"];
+
+/// Cargo's profile for the Wasm modules.
 const PROFILE: &str = "module";
 
-/// Compile the filter and write target/pixell/router.wasm and admin.wasm.
+/// The native module: its package, Cargo's profile for it, and the file that it is linked to.
+const NATIVE: (&str, &str, &str) = ("pixell-native", "native", "libpixell_native.so");
+
+/// Compile the filter and write target/pixell/router.wasm, responses.wasm, admin.wasm, clients.wasm and native.so.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Build modules into target/pixell-trap whose data path a request with the header x-test-trap kills, for tests
+    /// For tests: build modules in target/pixell-trap that crash on a request with the header x-test-trap
     #[arg(long)]
     test_trap: bool,
 }
 
-/// Builds both modules.
+/// Builds the modules.
 ///
 /// # Errors
-/// Where the target is missing, the filter does not compile or lacks an export.
+/// If the Rust target is missing, or the filter does not compile or lacks an export.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.test_trap { trap_modules() } else { modules() }.map(drop)
 }
 
-/// Builds both modules and returns the directory they are in.
+/// Builds the modules and returns the directory they are in.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn modules() -> Result<PathBuf> {
     say("building the filter");
-    compile(&[], &workspace::target(), "pixell")
+    compile(&[], &[], &workspace::target(), "pixell")
 }
 
-/// Builds modules whose data path a request can kill, and returns the directory they are in.
+/// Builds modules that a request can crash, and returns the directory they are in.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn trap_modules() -> Result<PathBuf> {
     say("building the filter with a trap, for tests");
-    // In a directory of its own: what ships must never be made of what was compiled here.
-    compile(&["--features", "pixell-router-module/test-trap"], &workspace::target().join("trap"), "pixell-trap")
+    // Compiled in a directory of its own, so that shipped modules are never made from these files.
+    let feature = |name| ["--features", name];
+    let target = workspace::target().join("trap");
+    compile(&feature("pixell-router-module/test-trap"), &feature("pixell-native/test-trap"), &target, "pixell-trap")
 }
 
-/// Compiles with `arguments` in the directory `target` and writes the modules to the directory `name` of the workspace's own.
-fn compile(arguments: &[&str], target: &Path, name: &str) -> Result<PathBuf> {
+/// Compiles in the directory `target`, with the arguments `wasm` and `native` for the two forms, and writes the modules to the directory
+/// `name` below the workspace's `target/`.
+fn compile(wasm: &[&str], native: &[&str], target: &Path, name: &str) -> Result<PathBuf> {
     tools::wasm_target(WASI)?;
     let mut cargo = command::cargo(["build", "--profile", PROFILE, "--target", WASI, "--target-dir"]);
-    cargo.arg(target).args(arguments);
-    command::run(cargo.args(ROLES.iter().flat_map(|role| ["--package", role.package])))?;
+    cargo.arg(target).args(wasm);
+    command::run(cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package])))?;
     let directory = workspace::target().join(name);
-    for module in trim_modules::write(&target.join(WASI).join(PROFILE), &directory)? {
-        let trim_modules::Module { place, size, compiled_size } = module;
-        say(&format!("{}: {size} bytes ({compiled_size} before its exports were cut)", place.display()));
-    }
+    let mut trim = command::cargo(["run", "--quiet", "--package", "trim-modules", "--"]);
+    command::run(trim.arg(target.join(WASI).join(PROFILE)).arg(&directory))?;
+    let (package, profile, library) = NATIVE;
+    let mut cargo = command::cargo(["build", "--package", package, "--profile", profile, "--target-dir"]);
+    command::run(cargo.arg(target).args(native))?;
+    let (built, place) = (target.join(profile).join(library), directory.join("native.so"));
+    // Replaced in one step, because an Envoy may have the old file open.
+    let new = place.with_extension("new");
+    std::fs::copy(&built, &new).with_context(|| format!("copying {}", built.display()))?;
+    std::fs::rename(&new, &place)?;
     Ok(directory)
 }

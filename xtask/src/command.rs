@@ -1,28 +1,33 @@
-//! Running other programs: each is printed before it runs, and one that fails or is missing is an error.
+//! Runs other programs. Each command is printed before it runs. A program that fails or is missing is an error.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// The cargo that runs this program, in the workspace's top directory.
+pub(crate) use workspace::say;
+
+/// A command of the cargo that runs this program, in the workspace's top directory.
 pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = program(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     command.args(arguments);
     command
 }
 
-/// `name`, in the workspace's top directory.
+/// A command of the program `name`, in the workspace's top directory.
 pub(crate) fn program(name: &str) -> Command {
     let mut command = Command::new(name);
-    command.current_dir(harness::workspace::root()).stdin(Stdio::null());
+    command.current_dir(workspace::root()).stdin(Stdio::null());
     command
 }
 
-/// Runs `command` with its output on this program's.
+/// Runs `command`; its output goes to that of this program.
 ///
 /// # Errors
-/// Where it does not start or does not succeed.
+/// If it does not start or does not succeed.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     announce(command);
     let status = command.status().with_context(|| starting(command))?;
@@ -32,14 +37,32 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs `command`, lets its output through as it comes and also returns what it wrote to standard output, with whether it
-/// succeeded.
+/// The output of a command that [`tee`] ran, and how it ended.
+pub(crate) struct Ended {
+    /// Its standard output.
+    pub(crate) output: String,
+    /// Whether it succeeded.
+    pub(crate) succeeded: bool,
+    /// Whether it was killed because it ran longer than the limit.
+    pub(crate) overdue: bool,
+}
+
+/// Runs `command` and prints its output as it comes. Kills it and all processes that it started if it runs longer than `limit`.
 ///
 /// # Errors
-/// Where it does not start.
-pub(crate) fn tee(command: &mut Command) -> Result<(String, bool)> {
+/// If it does not start.
+pub(crate) fn tee(command: &mut Command, limit: Duration) -> Result<Ended> {
     announce(command);
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| starting(command))?;
+    let (ended, waiting) = mpsc::channel::<()>();
+    let id = child.id();
+    let watch = thread::spawn(move || {
+        let overdue = waiting.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+        if overdue {
+            kill_tree(id);
+        }
+        overdue
+    });
     let mut text = String::new();
     if let Some(output) = child.stdout.take() {
         let mut output = BufReader::new(output);
@@ -51,13 +74,36 @@ pub(crate) fn tee(command: &mut Command) -> Result<(String, bool)> {
             line.clear();
         }
     }
-    Ok((text, child.wait()?.success()))
+    let succeeded = child.wait()?.success();
+    drop(ended);
+    Ok(Ended { output: text, succeeded, overdue: watch.join().unwrap_or_default() })
 }
 
-/// Runs `command` quietly and returns what it wrote to standard output.
+/// Kills a process and all processes that it started. A process group would be simpler, but Ctrl-C would not reach it.
+fn kill_tree(root: u32) {
+    let listing = Command::new("ps").args(["-e", "-o", "pid=,ppid="]).output();
+    let listing = listing.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let pairs: Vec<(u32, u32)> = listing
+        .lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(str::parse);
+            Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+        })
+        .collect();
+    let mut tree = vec![root];
+    let mut next = 0;
+    while let Some(&parent) = tree.get(next) {
+        tree.extend(pairs.iter().filter(|(_, of)| *of == parent).map(|(id, _)| *id));
+        next += 1;
+    }
+    // An error here only means that a process has ended meanwhile.
+    let _ = Command::new("kill").arg("-KILL").args(tree.iter().map(u32::to_string)).stderr(Stdio::null()).status();
+}
+
+/// Runs `command` without printing it and returns its standard output.
 ///
 /// # Errors
-/// Where it does not start or does not succeed; then with what it wrote to standard error.
+/// If it does not start or does not succeed; the error then shows its standard error.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| starting(command))?;
     if !output.status.success() {
@@ -65,11 +111,6 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
         bail!("`{}` failed ({}): {}", shown(command), output.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Says what happens next.
-pub(crate) fn say(text: &str) {
-    eprintln!("==> {text}");
 }
 
 fn announce(command: &Command) {
@@ -80,7 +121,7 @@ fn starting(command: &Command) -> String {
     format!("`{}` did not start", shown(command))
 }
 
-/// The command as one would type it: the program without its directory, what it was given in its environment first.
+/// The command as one would type it in a shell: variables first, and the program without its directory.
 fn shown(command: &Command) -> String {
     let variables =
         command.get_envs().filter_map(|(name, value)| Some(format!("{}={}", name.to_string_lossy(), value?.to_string_lossy())));
@@ -106,7 +147,16 @@ mod tests {
 
     #[test]
     fn output_is_kept_whatever_its_bytes() {
-        let (text, succeeded) = tee(program("sh").args(["-c", r"printf 'a\n\377\nb'; exit 1"])).unwrap();
-        assert_eq!((text.as_str(), succeeded), ("a\n\u{fffd}\nb", false));
+        let mut command = program("sh");
+        let ended = tee(command.args(["-c", r"printf 'a\n\377\nb'; exit 1"]), Duration::from_secs(60)).unwrap();
+        assert_eq!((ended.output.as_str(), ended.succeeded, ended.overdue), ("a\n\u{fffd}\nb", false, false));
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_killed_with_its_children() {
+        let mut command = program("sh");
+        // The inner sleep holds the output open.
+        let ended = tee(command.args(["-c", "echo first; sh -c 'sleep 600'; echo never"]), Duration::from_secs(1)).unwrap();
+        assert_eq!((ended.output.as_str(), ended.succeeded, ended.overdue), ("first\n", false, true));
     }
 }

@@ -1,16 +1,15 @@
-//! `cargo xtask fuzz`: libFuzzer on the properties of `fuzz/`. `cargo xtask test` runs them on the corpus and on generated inputs.
+//! `cargo xtask fuzz`: runs libFuzzer on the properties of `crates/fuzz`. `cargo xtask test` runs them on the corpus and on generated inputs.
 
 use anyhow::{Context, Result};
 use clap::Args;
-use harness::workspace;
 
 use crate::command::{program, read, run, say};
 
-/// cargo-fuzz, which knows how to build for libFuzzer.
+/// The version of cargo-fuzz, which builds for libFuzzer.
 const VERSION: &str = "0.13.2";
 
-/// The targets, each a file in fuzz/fuzz_targets.
-const TARGETS: [&str; 4] = ["id", "snapshot", "patch", "api"];
+/// The targets, each a file in crates/fuzz/fuzz_targets.
+const TARGETS: [&str; 5] = ["id", "table", "patch", "card", "api"];
 
 /// Run libFuzzer on the targets, with AddressSanitizer.
 #[derive(Args)]
@@ -26,7 +25,7 @@ pub(crate) struct Arguments {
 /// Fuzzes the targets in turn.
 ///
 /// # Errors
-/// Where cargo-fuzz cannot be had or the targets cannot be built, or an input breaks a property; cargo-fuzz then says where it is.
+/// If cargo-fuzz or the targets cannot be built, or an input breaks a property; cargo-fuzz then prints its path.
 pub(crate) fn run_targets(arguments: &Arguments) -> Result<()> {
     let home = workspace::target().join("tools");
     let tool = home.join("bin/cargo-fuzz");
@@ -42,17 +41,18 @@ pub(crate) fn run_targets(arguments: &Arguments) -> Result<()> {
     for target in
         TARGETS.into_iter().filter(|target| arguments.names.is_empty() || arguments.names.iter().any(|name| name == target))
     {
-        // What is found on the way stays out of the repository; the corpus there is only read.
+        // New inputs stay out of the repository; its corpus is only read.
         let found = workspace::target().join("fuzz-corpus").join(target);
         std::fs::create_dir_all(&found)?;
         let mut fuzz = program("cargo");
-        // The pinned toolchain can do all of it, but would admit so on nightly alone: sanitizers are not stable yet.
-        fuzz.args(["fuzz", "run", "--target-dir"]).arg(workspace::target().join("fuzz")).env("RUSTC_BOOTSTRAP", "1");
-        fuzz.arg(target).arg(&found).arg(format!("fuzz/corpus/{target}"));
+        // Sanitizers are an unstable feature: the pinned stable toolchain allows them only with RUSTC_BOOTSTRAP.
+        fuzz.args(["fuzz", "run", "--fuzz-dir", "crates/fuzz", "--target-dir"])
+            .arg(workspace::target().join("fuzz"))
+            .env("RUSTC_BOOTSTRAP", "1");
+        fuzz.arg(target).arg(&found).arg(format!("crates/fuzz/corpus/{target}"));
         let limits = [format!("-max_total_time={}", arguments.seconds), "-max_len=4096".into(), "-print_final_stats=1".into()];
-        run(fuzz.arg("--").args(limits).env("PATH", &path)).with_context(|| {
-            format!("{target}: see above (without a C++ compiler libFuzzer cannot be built: apt-get install g++)")
-        })?;
+        run(fuzz.arg("--").args(limits).env("PATH", &path))
+            .with_context(|| format!("{target}: see the output above (libFuzzer needs a C++ compiler: apt-get install g++)"))?;
     }
     Ok(())
 }

@@ -5,8 +5,9 @@ use clap::Args;
 
 use crate::bases::{Bases, Choice};
 use crate::command::{self, program, read, say};
+use crate::digests;
 
-/// What the image is called unless told otherwise; `integration/compose.yaml` uses the same name.
+/// The image's default name; `integration/compose.yaml` uses the same.
 pub(crate) const NAME: &str = "pixell-envoy";
 
 /// Build the image pixell-envoy.
@@ -15,16 +16,29 @@ pub(crate) struct Arguments {
     /// Name and tag of the image
     #[arg(long, default_value = NAME)]
     tag: String,
-    /// Where the base images come from; auto makes stand-ins only where no registry can be reached
+    /// Where the base images come from; auto makes stand-ins only if no registry can be reached
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     bases: Choice,
+    /// Build for deployment: only on base images that the recipe pins by digest
+    #[arg(long, conflicts_with_all = ["bases", "pin"])]
+    release: bool,
+    /// Pull the newest base images of the pinned versions and write their digests into the recipes, without building
+    #[arg(long)]
+    pin: bool,
 }
 
-/// Builds the image.
+/// Builds the image, or pins its base images.
 ///
 /// # Errors
-/// Where there is no container engine, a base image cannot be had, or the build fails.
+/// If there is no container engine, a base image is not available or not pinned, or the build fails.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.pin {
+        return digests::pin();
+    }
+    if arguments.release {
+        digests::require()?;
+        return build(&arguments.tag, &Bases::resolve(Choice::Registry)?);
+    }
     let bases = Bases::resolve(arguments.bases)?;
     build(&arguments.tag, &bases)
 }
@@ -32,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// Builds the image `tag` on `bases`.
 ///
 /// # Errors
-/// Where the build fails.
+/// If the build fails.
 pub(crate) fn build(tag: &str, bases: &Bases) -> Result<()> {
     say(&format!("building the image {tag} on {}", bases.envoy));
     let mut docker = program("docker");
@@ -48,17 +62,17 @@ pub(crate) fn build(tag: &str, bases: &Bases) -> Result<()> {
     Ok(())
 }
 
-/// Arguments that hand this machine's proxies on to a build. Without the values, which may hold a password: docker and Compose take
-/// those from their environment.
+/// Arguments that pass this machine's proxies on to a build. They do not have the values, which may hold a password: docker and Compose
+/// take those from their environment.
 pub(crate) fn proxies() -> impl Iterator<Item = &'static str> {
     const NAMES: [&str; 6] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
-    // Compose v1 makes a value of its own of one that is not set.
+    // Compose v1 makes up a value for a variable that is not set, so those are left out.
     NAMES.into_iter().filter(|name| std::env::var_os(name).is_some()).flat_map(|name| ["--build-arg", name])
 }
 
-/// The commit that is built, with `-dirty` where files differ from it.
+/// The commit that is built, with `-dirty` if files differ from it.
 fn revision() -> String {
-    // An unpacked archive has no commit, and is built all the same.
+    // An unpacked archive has no commit, but can be built, too.
     let described = read(program("git").args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]));
     described.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }

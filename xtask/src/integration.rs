@@ -1,44 +1,52 @@
-//! `cargo xtask integration`: composes Envoy, PAR and agents, and runs the scenarios against them.
+//! `cargo xtask integration`: starts Envoy, PAR and agents with Compose, and runs the scenarios against them.
 
-use anyhow::{Context, Result, bail};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use tokio::process::Command;
 
 use crate::bases::{Bases, Choice};
 use crate::command::{self, program, read, say};
-use crate::image;
-use crate::shutdown::Shutdown;
+use crate::{image, image_example};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 const FILE: &str = "integration/compose.yaml";
 
-/// Build the images, compose the deployment in small and run the scenarios against it.
+/// Build the images, start a small deployment with Compose and run the scenarios against it.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Where the base images come from; auto makes stand-ins only where no registry can be reached
+    /// Where the base images come from; auto makes stand-ins only if no registry can be reached
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     bases: Choice,
-    /// Handed to pytest, for example `-k redeploy`
+    /// Arguments of pytest, for example `-k redeploy`
     #[arg(last = true, value_name = "PYTEST_ARGUMENT")]
     pytest: Vec<String>,
 }
 
-/// Builds, composes, runs the scenarios and removes what was composed, whatever came of them.
+/// Builds the images, starts the containers, runs the scenarios and removes the containers, even if a scenario fails.
 ///
 /// # Errors
-/// Where something cannot be built or started, or a scenario fails.
-#[tokio::main]
-pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
+/// If something cannot be built or started, or a scenario fails.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let bases = Bases::resolve(arguments.bases)?;
     let project = Project::new(bases)?;
     image::build(image::NAME, &project.bases)?;
     say("building the stand-in PAR");
     command::run(project.compose(["build"]).args(image::proxies()).arg("par"))?;
 
-    // From here on Ctrl-C ends the scenarios, and what was composed is removed all the same.
-    let mut shutdown = Shutdown::catch()?;
-    let outcome = project.scenarios(&arguments.pytest, &mut shutdown).await;
+    // From here on Ctrl-C and SIGTERM end the scenarios, and the containers are still removed.
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let outcome = project.scenarios(&arguments.pytest, &stop);
+    // A choice of scenarios is one without the example.
+    let outcome =
+        outcome.and_then(|()| if arguments.pytest.is_empty() { image_example::run(&project.bases.python) } else { Ok(()) });
     if outcome.is_err() {
-        // A scenario shows the logs of its own time; this is for what fails before or between them.
+        // A failed scenario prints its own logs; these are for what fails before or between scenarios.
         let _ = command::run(&mut project.compose(["logs", "--no-color", "--tail", "200"]));
     }
     say("removing the containers");
@@ -47,7 +55,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     outcome.and(removal)
 }
 
-/// A compose project of its own name, so that several can run at once.
+/// A Compose project with its own name, so that several can run at once.
 struct Project {
     name: String,
     tool: &'static [&'static str],
@@ -59,42 +67,44 @@ impl Project {
         Ok(Self { name: format!("pixell-integration-{}", std::process::id()), tool: compose_tool()?, bases })
     }
 
-    /// Compose, on this project, with these arguments.
+    /// The Compose command for this project, with these arguments.
     fn compose<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> std::process::Command {
         let (name, words) = self.tool.split_first().unwrap_or((&"docker-compose", &[]));
         let mut compose = program(name);
         compose.args(words).args(["--file", FILE, "--project-name", &self.name]).args(arguments);
         let Bases { rust, envoy, python } = &self.bases;
         compose.env("RUST_IMAGE", rust).env("ENVOY_IMAGE", envoy).env("PYTHON_IMAGE", python);
-        // Any free port: nothing here is called from outside of the project.
+        // Any free port will do: nothing outside the project calls these.
         for port in ["PIXELL_DATA_PORT", "PIXELL_API_PORT", "PIXELL_PAR_PORT"] {
             compose.env(port, "0");
         }
         compose
     }
 
-    /// Starts everything and runs the scenarios until they end or `shutdown` is requested.
-    async fn scenarios(&self, pytest: &[String], shutdown: &mut Shutdown) -> Result<()> {
+    /// Starts everything and runs the scenarios until they end or `stop` is set.
+    fn scenarios(&self, pytest: &[String], stop: &AtomicBool) -> Result<()> {
         say("running the scenarios");
         let mut run = self.compose(["run", "--rm", "-T", "scenarios"]);
         if !pytest.is_empty() {
             run.args(["python3", "-m", "pytest"]).args(pytest);
         }
-        let mut run = Command::from(run).spawn().context("starting compose")?;
-        tokio::select! {
-            ended = run.wait() => match ended?.code() {
-                Some(0) => Ok(()),
-                code => bail!("the scenarios failed (exit code {code:?})"),
-            },
-            signal = shutdown.requested() => {
-                run.kill().await?;
-                bail!("{signal}: the scenarios were ended")
+        let mut run = run.spawn().context("starting compose")?;
+        loop {
+            if let Some(ended) = run.try_wait()? {
+                ensure!(ended.success(), "the scenarios failed ({ended})");
+                return Ok(());
             }
+            if stop.load(Ordering::Relaxed) {
+                run.kill()?;
+                run.wait()?;
+                bail!("the scenarios were stopped");
+            }
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 }
 
-/// Compose v2, a plugin of docker, or v1, a program of its own.
+/// The command of Compose v2, a plugin of docker, or of v1, a program of its own.
 fn compose_tool() -> Result<&'static [&'static str]> {
     let v2 = &["docker", "compose"];
     let v1 = &["docker-compose"];

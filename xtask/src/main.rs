@@ -1,22 +1,20 @@
-//! `cargo xtask`: the one entry point for people and CI. One command a file.
+//! `cargo xtask`: the one entry point for people and CI. Each command has a file.
 
 mod bases;
-mod bench;
 mod build;
-mod capacity;
 mod command;
-mod demo;
-mod endurance;
-mod envoy;
+mod digests;
 mod fuzz;
 mod image;
+mod image_example;
 mod integration;
-mod ports;
+mod lock;
+mod program;
 mod python;
-mod shutdown;
 mod test;
 mod tidy;
 mod tools;
+mod wheel;
 
 use std::process::ExitCode;
 
@@ -32,33 +30,45 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    Bench(bench::Arguments),
+    /// Run an agent to play with on a port: HTTP/1.1, gRPC or server-sent events
+    Agent(program::Arguments),
+    /// Measure the filter beside its floors and its alternatives, and print the table
+    Bench(program::Arguments),
     Build(build::Arguments),
-    Capacity(capacity::Arguments),
-    Demo(demo::Arguments),
-    Endurance(endurance::Arguments),
-    Envoy(envoy::Arguments),
+    /// Measure the figures of the capacity formula in docs/operations.md (about a minute)
+    Capacity(program::Arguments),
+    /// Start Envoy and agents, push their routes, call them, and stay up until Ctrl-C
+    Demo(program::Arguments),
+    /// Run the endurance tests at full length (about five minutes) and print their figures
+    Endurance(program::Arguments),
+    /// Run Envoy with the filter in the foreground until SIGTERM or Ctrl-C
+    Envoy(program::Arguments),
     Fuzz(fuzz::Arguments),
     Image(image::Arguments),
     Integration(integration::Arguments),
+    Lock(lock::Arguments),
     Test(test::Arguments),
     Tidy(tidy::Arguments),
+    Wheel(wheel::Arguments),
 }
 
 fn main() -> ExitCode {
     let succeed = |done: anyhow::Result<()>| done.map(|()| ExitCode::SUCCESS);
     let done = match Arguments::parse().task {
-        Task::Bench(arguments) => succeed(bench::run(&arguments)),
+        Task::Agent(arguments) => succeed(program::run_without_envoy("harness", "agent", &arguments)),
+        Task::Bench(arguments) => succeed(program::run("bench", "bench", &arguments)),
         Task::Build(arguments) => succeed(build::run(&arguments)),
-        Task::Capacity(arguments) => succeed(capacity::run(&arguments)),
-        Task::Demo(arguments) => succeed(demo::run(&arguments)),
-        Task::Endurance(arguments) => succeed(endurance::run(&arguments)),
-        Task::Envoy(arguments) => succeed(envoy::run(&arguments)),
+        Task::Capacity(arguments) => succeed(program::run("harness", "capacity", &arguments)),
+        Task::Demo(arguments) => succeed(program::run("harness", "demo", &arguments)),
+        Task::Endurance(arguments) => succeed(program::run("harness", "endurance", &arguments)),
+        Task::Envoy(arguments) => succeed(program::run("harness", "envoy", &arguments)),
         Task::Fuzz(arguments) => succeed(fuzz::run_targets(&arguments)),
         Task::Image(arguments) => succeed(image::run(&arguments)),
         Task::Integration(arguments) => succeed(integration::run(&arguments)),
+        Task::Lock(arguments) => succeed(lock::run_all(&arguments)),
         Task::Test(arguments) => test::run(&arguments),
         Task::Tidy(arguments) => succeed(tidy::run(&arguments)),
+        Task::Wheel(arguments) => succeed(wheel::build(&arguments)),
     };
     match done {
         Ok(code) => code,

@@ -1,9 +1,8 @@
-//! Programs that a task needs besides cargo: looked for, fetched where cargo or pip can, and named where they are missing.
+//! Programs that a task needs besides cargo. If one is missing, cargo or apt installs it; if they cannot, the error names it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use harness::workspace;
 
 use crate::command::{self, program, say};
 
@@ -13,7 +12,7 @@ const NODE: u32 = 20;
 /// Makes sure that Rust can compile for `target`.
 ///
 /// # Errors
-/// Where the target is missing and rustup is, too, or cannot fetch it.
+/// If the target is missing and rustup cannot add it.
 pub(crate) fn wasm_target(target: &str) -> Result<()> {
     let libraries = command::read(program("rustc").args(["--print", "target-libdir", "--target", target]))
         .context("asking rustc for its targets")?;
@@ -26,10 +25,10 @@ pub(crate) fn wasm_target(target: &str) -> Result<()> {
     })
 }
 
-/// Makes sure that Node.js is there and young enough.
+/// Checks that Node.js is installed and new enough.
 ///
 /// # Errors
-/// Where it is not.
+/// If it is not; the error says what to install.
 pub(crate) fn node() -> Result<()> {
     let advice = format!("install Node.js {NODE} or later (https://nodejs.org; Debian 13: apt-get install nodejs)");
     let said = command::read(program("node").arg("--version")).with_context(|| format!("node is missing: {advice}"))?;
@@ -39,37 +38,50 @@ pub(crate) fn node() -> Result<()> {
     }
 }
 
-/// Reads `v20.1.2`.
+/// The major version in `v20.1.2`.
 fn node_major(said: &str) -> Option<u32> {
     said.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
-/// The runner of wasm-bindgen's tests, in exactly the version of the library: built where it is not there yet.
+/// The package that builds the runner of wasm-bindgen's tests.
+pub(crate) const WASM_RUNNER: &str = "crates/wasm-runner";
+
+/// The runner of wasm-bindgen's tests, built from the locked dependencies of `crates/wasm-runner`.
 ///
 /// # Errors
-/// Where it cannot be built.
+/// If it cannot be built.
 pub(crate) fn wasm_bindgen_test_runner() -> Result<PathBuf> {
-    let lock = std::fs::read_to_string(workspace::root().join("Cargo.lock"))?;
-    let version = locked_version(&lock, "wasm-bindgen")?;
     let home = workspace::target().join("tools");
-    let runner = home.join("bin/wasm-bindgen-test-runner");
-    // It prints its version after its name.
-    let present = command::read(std::process::Command::new(&runner).arg("--version")).unwrap_or_default();
-    if present.split_whitespace().last() == Some(version.as_str()) {
-        return Ok(runner);
+    say("building wasm-bindgen's test runner (once, about 2 minutes on two cores)");
+    let mut build = command::cargo(["build", "--quiet", "--locked", "--release", "--target-dir"]);
+    build.arg(&home).arg("--manifest-path").arg(workspace::root().join(WASM_RUNNER).join("Cargo.toml"));
+    command::run(&mut build).context("wasm-bindgen's test runner cannot be built: check the network")?;
+    Ok(home.join("release/wasm-runner"))
+}
+
+/// The version of cargo-deny, whose own lock file fixes the rest.
+const CARGO_DENY: &str = "0.20.2";
+
+/// cargo-deny, built from crates.io.
+///
+/// # Errors
+/// If it cannot be built.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let home = workspace::target().join(format!("tools/cargo-deny-{CARGO_DENY}"));
+    let built = home.join("bin/cargo-deny");
+    if built.is_file() {
+        return Ok(built);
     }
-    say(&format!("building wasm-bindgen-test-runner {version} (once, about 4 minutes on two cores)"));
-    // Not --locked: its lock file may name a release that has been withdrawn.
-    let install = ["install", "wasm-bindgen-cli", "--version", &version, "--bin", "wasm-bindgen-test-runner", "--force"];
-    command::run(command::cargo(install).arg("--root").arg(&home))
-        .context("wasm-bindgen-test-runner cannot be built: check the network")?;
-    Ok(runner)
+    say("building cargo-deny (once, about a minute on two cores)");
+    let mut install = command::cargo(["install", "--quiet", "--locked", "--debug", "--version", CARGO_DENY, "--root"]);
+    command::run(install.arg(&home).arg("cargo-deny")).context("cargo-deny cannot be built: check the network")?;
+    Ok(built)
 }
 
 /// The one version of the package `name` in the text of a Cargo.lock.
 ///
 /// # Errors
-/// Where there is none, or more than one.
+/// If there is none, or more than one.
 pub(crate) fn locked_version(lock: &str, name: &str) -> Result<String> {
     let lock: toml::Table = lock.parse().context("reading Cargo.lock")?;
     let packages = lock.get("package").and_then(toml::Value::as_array).context("Cargo.lock lists no packages")?;
@@ -77,28 +89,40 @@ pub(crate) fn locked_version(lock: &str, name: &str) -> Result<String> {
     let versions: Vec<_> = named.filter_map(|package| package.get("version")?.as_str()).collect();
     match versions.as_slice() {
         [version] => Ok((*version).to_owned()),
-        _ => bail!("Cargo.lock must hold exactly one version of {name}, it holds {versions:?}"),
+        _ => bail!("Cargo.lock must hold exactly one version of {name}, but it holds {versions:?}"),
     }
 }
 
-/// Makes sure that `name` is on the search path, from the Debian package `package` where apt can install it.
+/// Makes sure that the program `name` is on the search path; if it is missing, apt installs the Debian package `package`. Prints the
+/// package's version: it cannot be locked, because Debian's archive keeps only the newest, so the log of a failed run must show it.
 ///
 /// # Errors
-/// Where it is missing and cannot be installed.
+/// If it is missing and cannot be installed.
 pub(crate) fn debian(name: &str, package: &str) -> Result<()> {
+    install(name, package)?;
+    if let Ok(version) = command::read(program("dpkg-query").args(["--show", "--showformat=${Version}", package])) {
+        say(&format!("{name} is from the Debian package {package} {version}"));
+    }
+    Ok(())
+}
+
+fn install(name: &str, package: &str) -> Result<()> {
     if installed(name) {
         return Ok(());
     }
     if !installed("apt-get") {
-        bail!("{name} is missing, and apt-get, which could install it here: install it by hand (on Debian it is in {package})");
+        bail!("{name} is missing, and there is no apt-get to install it: install it by hand (its Debian package is {package})");
     }
     say(&format!("{name} is missing: installing the Debian package {package}"));
     let apt_get =
-        |arguments: &[&str]| command::run(program("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"));
+        // At runlevel 1 a package does not start its service (invoke-rc.d(8)), which is not wanted on this machine.
+        |arguments: &[&str]| {
+            command::run(program("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1"))
+        };
     apt_get(&["update", "-qq"])
         .and_then(|()| apt_get(&["install", "-y", "-qq", "--no-install-recommends", package]))
         .with_context(|| format!("{name} cannot be installed: as root, run `apt-get install {package}`"))?;
-    if installed(name) { Ok(()) } else { Err(anyhow!("the Debian package {package} did not bring {name}")) }
+    if installed(name) { Ok(()) } else { Err(anyhow!("the Debian package {package} did not install {name}")) }
 }
 
 /// Whether a program called `name` is on the search path.
@@ -112,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_is_found_on_the_path_only() {
+    fn a_program_is_found_only_on_the_search_path() {
         assert!(installed("sh"));
         assert!(!installed("no-such-program"));
     }

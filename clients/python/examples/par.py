@@ -1,4 +1,4 @@
-"""What PAR does: one EnvoyManager for its lifetime, told when an agent comes and goes."""
+"""What PAR does: it has one EnvoyManager for its lifetime, and calls it when an agent starts or stops."""
 
 import asyncio
 

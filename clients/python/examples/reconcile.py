@@ -1,4 +1,4 @@
-"""Keeps Envoy's map equal to a mapping of the program's own."""
+"""Keeps Envoy's map equal to the program's own mapping."""
 
 import asyncio
 

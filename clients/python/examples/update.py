@@ -1,12 +1,13 @@
-"""Changes the map as a whole without losing what another writer changes at the same time."""
+"""Changes the whole map without losing what another writer changes at the same time."""
 
 import asyncio
+from dataclasses import replace
 
 from pixell_envoy import Route, RouteApiClient
 
 
 def drain_all(routes: dict[str, Route]) -> dict[str, Route]:
-    return {deployment_id: Route(route.port, "draining") for deployment_id, route in routes.items()}
+    return {deployment_id: replace(route, state="draining") for deployment_id, route in routes.items()}
 
 
 async def main() -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from envoy_process import EnvoyProcess
 
-from pixell_envoy import EnvoyManager, RouteApiClient
+from pixell_envoy import EnvoyManager, RouteApiClient, admin_token
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -15,6 +15,8 @@ TOKEN = "correct-horse-battery-staple"
 @pytest.fixture(autouse=True)
 def no_token_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PIXELL_ADMIN_TOKEN", raising=False)
+    monkeypatch.delenv("PIXELL_ADMIN_TOKEN_FILE", raising=False)
+    monkeypatch.setattr(admin_token, "_read", {})
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +58,6 @@ def _running(envoy: EnvoyProcess) -> Iterator[EnvoyProcess]:
         envoy.start()
         yield envoy
     finally:
-        # Shown by pytest where the test fails.
+        # pytest shows it if the test fails.
         print(f"--- log of the Envoy at {envoy.url}\n{envoy.log}")
         envoy.remove()

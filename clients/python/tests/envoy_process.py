@@ -1,4 +1,4 @@
-"""A real Envoy with the shipped configuration, for tests: start, kill, start again on the same ports."""
+"""A real Envoy with the shipped configuration, for tests: start, kill, restart on the same ports."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -24,8 +25,10 @@ START_SECONDS = 60.0
 class EnvoyProcess:
     """One Envoy. Its log goes to a file; `log` reads it."""
 
-    def __init__(self, token: Optional[str] = None) -> None:
-        # Not pytest's tmp_path: a Unix socket's path may have 103 bytes at most.
+    def __init__(self, token: Optional[str] = None, edits: Sequence[tuple[str, str]] = ()) -> None:
+        """`edits` change the shipped configuration: each is a text that occurs once, and its replacement."""
+        self._edits = edits
+        # pytest's tmp_path is too long: a Unix socket's path may have 103 bytes at most.
         self._directory = Path(tempfile.mkdtemp(prefix="pixell-"))
         self._environment = {} if token is None else {"PIXELL_ADMIN_TOKEN": token}
         self._ports = {"agents": 0, "admin": 0}
@@ -46,21 +49,23 @@ class EnvoyProcess:
         return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
 
     def stats(self, pattern: str) -> dict[str, int]:
-        """The counters and gauges whose whole names `pattern` matches. None is a fault, so that nothing counts as 0."""
+        """The counters and gauges whose whole names `pattern` matches. An error if there is none, rather than a 0."""
         lines = (line.rpartition(": ") for line in self._admin("/stats").splitlines())
-        # Histograms and texts are in the list, too.
+        # The list also has histograms and texts, which are left out.
         found = {name: int(value) for name, _, value in lines if value.isdecimal() and re.fullmatch(pattern, name)}
         if not found:
             raise AssertionError(f"Envoy has no stat {pattern}")
         return found
 
     def start(self) -> None:
-        """Starts Envoy, on the ports of the last time if there was one, and waits until it is ready."""
+        """Starts Envoy and waits until it is ready. A restart uses the same ports."""
         config = self._directory / "envoy.yaml"
-        config.write_text(render(self._ports["agents"], self._ports["admin"], modules(), self._admin_socket))
+        config.write_text(
+            render(self._ports["agents"], self._ports["admin"], modules(), self._admin_socket, self._edits)
+        )
         arguments = ["--config-path", str(config), "--concurrency", "2", "--disable-hot-restart"]
         with self._log_file.open("ab") as log:
-            # An environment of its own: a variable of the developer's shell must not decide a test.
+            # Without the environment of the developer's shell, which must not decide a test.
             self._process = subprocess.Popen(
                 [str(binary()), *arguments], env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -68,15 +73,15 @@ class EnvoyProcess:
         self._ports = self._bound_ports()
 
     def kill(self) -> None:
-        """Ends Envoy as a crash does; its memory, and so the route map, is lost."""
+        """Ends Envoy as a crash does: its memory, and with it the route map, is lost."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def pause(self) -> None:
-        """Lets Envoy stand still: connections are accepted by the system, but nothing is answered."""
-        # The signal alone only asks for it; the process has stopped when its parent is told.
+        """Stops Envoy's process: the system accepts connections, but nothing responds."""
+        # The signal takes effect later; the parent learns when the process has stopped.
         os.waitpid(self._signal(signal.SIGSTOP), os.WUNTRACED)
 
     def resume(self) -> None:
@@ -111,7 +116,7 @@ class EnvoyProcess:
             if process.poll() is not None:
                 raise AssertionError(f"Envoy ended at its start ({process.returncode}):\n{self.log}")
             try:
-                # LIVE comes a moment before the workers have taken up their listeners.
+                # Envoy says LIVE a moment before its workers have opened their listeners.
                 if self._admin("/stats?filter=workers_started").strip() == "listener_manager.workers_started: 1":
                     return
             except OSError:
@@ -121,7 +126,9 @@ class EnvoyProcess:
 
     def _bound_ports(self) -> dict[str, int]:
         listeners = json.loads(self._admin("/listeners?format=json"))["listener_statuses"]
-        return {listener["name"]: listener["local_address"]["socket_address"]["port_value"] for listener in listeners}
+        addresses = {listener["name"]: listener["local_address"] for listener in listeners}
+        # The other listeners have no port.
+        return {name: addresses[name]["socket_address"]["port_value"] for name in self._ports}
 
     def _admin(self, path: str) -> str:
         connection = http.client.HTTPConnection("envoy")
@@ -130,24 +137,30 @@ class EnvoyProcess:
             connection.sock.settimeout(10)
             connection.sock.connect(str(self._admin_socket))
             connection.request("GET", path)
-            answer = connection.getresponse()
-            if answer.status != 200:
-                raise AssertionError(f"Envoy's admin interface answers {answer.status} to {path}")
-            return answer.read().decode()
+            response = connection.getresponse()
+            if response.status != 200:
+                raise AssertionError(f"Envoy's admin interface responds {response.status} to {path}")
+            return response.read().decode()
         finally:
             connection.close()
 
 
-def render(agents_port: int, admin_port: int, module_directory: Path, admin_socket: Path) -> str:
-    """The shipped configuration with ports, addresses and paths replaced, and nothing else."""
+def render(
+    agents_port: int, admin_port: int, module_directory: Path, admin_socket: Path, edits: Sequence[tuple[str, str]]
+) -> str:
+    """The shipped configuration with `edits`, and with ports, addresses and paths replaced."""
     text = (ROOT / "envoy/envoy.yaml").read_text()
     replacements: list[tuple[str, str]] = [
+        *edits,
         ("address: 0.0.0.0, port_value: 50051", f"address: 127.0.0.1, port_value: {agents_port}"),
         ("address: 0.0.0.0, port_value: 9901", f"address: 127.0.0.1, port_value: {admin_port}"),
         ("/usr/local/lib/pixell-envoy/router.wasm", f"{module_directory}/router.wasm"),
+        ("/usr/local/lib/pixell-envoy/responses.wasm", f"{module_directory}/responses.wasm"),
         ("/usr/local/lib/pixell-envoy/admin.wasm", f"{module_directory}/admin.wasm"),
         ("path: /run/pixell-envoy/admin.sock\n", f"path: {admin_socket}\n"),
         ("path: /run/pixell-envoy/admin.sock }", f"path: {admin_socket} }}"),
+        ("path: /etc/envoy/log-rate.yaml", f"path: {ROOT}/envoy/log-rate.yaml"),
+        ("path: /run/pixell-envoy/launcher.sock", f"path: {admin_socket.with_name('launcher.sock')}"),
     ]
     for old, new in replacements:
         if text.count(old) != 1:
@@ -157,12 +170,12 @@ def render(agents_port: int, admin_port: int, module_directory: Path, admin_sock
 
 
 def modules() -> Path:
-    """The directory of router.wasm and admin.wasm."""
+    """The directory of router.wasm, responses.wasm and admin.wasm."""
     directory = Path(os.environ.get("PIXELL_MODULES", TARGET / "pixell"))
-    for name in ("router.wasm", "admin.wasm"):
+    for name in ("router.wasm", "responses.wasm", "admin.wasm"):
         if not (directory / name).is_file():
             raise AssertionError(
-                f"{directory / name} is missing: run `cargo xtask build`, or these tests by `cargo xtask test python`"
+                f"{directory / name} is missing: run `cargo xtask build`, or run the tests by `cargo xtask test python`"
             )
     return directory
 

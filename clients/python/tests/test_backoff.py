@@ -25,6 +25,6 @@ def test_differs_from_one_client_to_the_next() -> None:
 
 
 @pytest.mark.parametrize(("first", "longest"), [(0, 1), (-1, 1), (2, 1), (float("nan"), 1)])
-def test_refuses_what_would_not_back_off(first: float, longest: float) -> None:
+def test_delays_that_cannot_grow_are_an_error(first: float, longest: float) -> None:
     with pytest.raises(InvalidArgument):
         Backoff(first, longest)

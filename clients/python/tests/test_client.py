@@ -1,8 +1,9 @@
-"""Every call of the route API, and every refusal, against a real Envoy."""
+"""Every call of the route API, and every error, against a real Envoy."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any, Callable
@@ -79,8 +80,12 @@ async def test_puts_gets_and_deletes_one(client: RouteApiClient, deployment_id: 
 
 async def test_a_reused_port_displaces_its_old_owner(client: RouteApiClient) -> None:
     await client.put_route("old", 50054)
-    assert (await client.put_route("new", 50054)).displaced == ("old",)
-    assert await routes_of(client) == {"new": Route(50054)}
+    result = await client.put_route("new", 50054)
+    assert result.displaced == ("old",)
+    assert result.warning is not None
+    assert result.warning.startswith("new takes port 50054 from old, which loses its route. ")
+    assert (await client.put_route("new", 50055)).warning is None
+    assert await routes_of(client) == {"new": Route(50055)}
 
 
 async def test_a_write_without_effect_leaves_the_version_alone(client: RouteApiClient) -> None:
@@ -110,10 +115,24 @@ async def test_readiness_and_stats(client: RouteApiClient) -> None:
     assert "server.live" in names
 
 
-async def test_a_url_with_localhost_works(shared_envoy: EnvoyProcess) -> None:
-    async with RouteApiClient(shared_envoy.url.replace("127.0.0.1", "localhost") + "/") as client:
-        assert await client.is_ready()
-        await client.put_route("a", 50054)
+async def test_localhost_reaches_envoy_wherever_the_name_leads(
+    shared_envoy: EnvoyProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process listens on Envoy's port at an address that the name resolves to first, as it can on ::1."""
+    port = int(shared_envoy.url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.2", port)) as other:
+        other.setblocking(False)
+        resolve = socket.getaddrinfo
+
+        def lead_astray(host: Any, *more: Any, **options: Any) -> Any:
+            return resolve("127.0.0.2" if host in ("localhost", b"localhost") else host, *more, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", lead_astray)
+        async with RouteApiClient(f"http://localhost:{port}/") as client:
+            assert await client.is_ready()
+            await client.put_route("a", 50054)
+        with pytest.raises(BlockingIOError):
+            other.accept()
 
 
 Write = Callable[..., Awaitable[Any]]
@@ -152,8 +171,8 @@ async def test_a_dry_run_counts_what_would_happen(client: RouteApiClient) -> Non
     assert await routes_of(client) == {"old": Route(50054)}
 
 
-async def check_refused(client: RouteApiClient, call: Awaitable[Any], error: type, code: str, *pointers: str) -> None:
-    """The call is refused for exactly these faults, and leaves the map and its version as they were."""
+async def check_error(client: RouteApiClient, call: Awaitable[Any], error: type, code: str, *pointers: str) -> None:
+    """The call fails with exactly these errors, and leaves the map and its version as they were."""
     before = await client.get_routes()
     with pytest.raises(error) as caught:
         await call
@@ -165,25 +184,30 @@ async def check_refused(client: RouteApiClient, call: Awaitable[Any], error: typ
     assert await client.get_routes() == before
 
 
-async def test_refusals_name_every_fault(client: RouteApiClient) -> None:
+async def test_every_error_of_a_body_is_named(client: RouteApiClient) -> None:
     await client.put_route("kept", 50054)
     faulty = {"a": 80, "b": 9901, "c": 70000, "bad/id": 50055, "": 50056, "\u00e4": 50057, "good": 50058}
     pointers = ["/routes/a/port", "/routes/b/port", "/routes/c/port", "/routes/bad~1id", "/routes/", "/routes/\u00e4"]
-    await check_refused(client, client.replace_routes(faulty), InvalidRoutes, "invalid_routes", *pointers)
-    await check_refused(client, client.patch_routes(faulty), InvalidRoutes, "invalid_routes", *pointers)
-    await check_refused(client, client.put_route("a", 80), InvalidRoutes, "invalid_routes", "/port")
-    await check_refused(client, client.put_route("bad/id", 50055), InvalidRoutes, "invalid_routes", "/routes/bad~1id")
-    await check_refused(client, client.put_route("", 50055), InvalidRoutes, "invalid_routes", "/routes/")
-    await check_refused(client, client.put_route("a", Route(50055, "gone")), InvalidRoutes, "invalid_routes", "/state")  # type: ignore[arg-type]
-    await check_refused(client, client.delete_route("bad id"), InvalidRoutes, "invalid_routes", "/routes/bad id")
-    await check_refused(client, client.get_route("bad id"), RouteNotFound, "not_found")
+    await check_error(client, client.replace_routes(faulty), InvalidRoutes, "invalid_routes", *pointers)
+    await check_error(client, client.patch_routes(faulty), InvalidRoutes, "invalid_routes", *pointers)
+    await check_error(client, client.put_route("a", 80), InvalidRoutes, "invalid_routes", "/port")
+    await check_error(client, client.put_route("bad/id", 50055), InvalidRoutes, "invalid_routes", "/routes/bad~1id")
+    await check_error(client, client.put_route("", 50055), InvalidRoutes, "invalid_routes", "/routes/")
+    await check_error(client, client.put_route("a", Route(50055, "gone")), InvalidRoutes, "invalid_routes", "/state")  # type: ignore[arg-type]
+    await check_error(client, client.delete_route("bad id"), InvalidRoutes, "invalid_routes", "/routes/bad id")
+    await check_error(client, client.get_route("bad id"), RouteNotFound, "not_found")
     too_long = "x" * 129
-    await check_refused(
-        client, client.put_route(too_long, 50055), InvalidRoutes, "invalid_routes", f"/routes/{too_long}"
-    )
+    await check_error(client, client.put_route(too_long, 50055), InvalidRoutes, "invalid_routes", f"/routes/{too_long}")
 
 
-async def test_one_port_given_twice_is_refused(client: RouteApiClient) -> None:
+async def test_the_first_errors_are_listed_and_all_are_counted(client: RouteApiClient) -> None:
+    for count in (1, 100, 250):
+        with pytest.raises(InvalidRoutes) as caught:
+            await client.replace_routes({f"agent-{number}": 80 for number in range(count)})
+        assert (len(caught.value.faults), caught.value.errors_total) == (min(count, 100), count)
+
+
+async def test_one_port_given_twice_is_an_error(client: RouteApiClient) -> None:
     await client.put_route("kept", 50054)
     for write in (client.replace_routes, client.patch_routes):
         with pytest.raises(PortInUse) as caught:
@@ -193,7 +217,7 @@ async def test_one_port_given_twice_is_refused(client: RouteApiClient) -> None:
     assert await routes_of(client) == {"kept": Route(50054)}
 
 
-async def test_a_body_of_more_than_the_limit_is_refused(client: RouteApiClient) -> None:
+async def test_a_body_above_the_limit_is_an_error(client: RouteApiClient) -> None:
     with pytest.raises(PayloadTooLarge):
         await client.replace_routes({f"{number:0128}": 50054 for number in range(20_000)})
     assert await routes_of(client) == {}
@@ -206,7 +230,7 @@ async def test_the_largest_map_that_is_allowed(client: RouteApiClient) -> None:
 
 
 @pytest.mark.parametrize("token", [None, "wrong", TOKEN + "x", TOKEN[:-1]])
-async def test_a_wrong_token_is_refused(guarded_envoy: EnvoyProcess, token: str) -> None:
+async def test_a_wrong_token_is_unauthorized(guarded_envoy: EnvoyProcess, token: str) -> None:
     async with RouteApiClient(guarded_envoy.url, token=token) as client:
         for call in (client.get_routes(), client.put_route("a", 50054), client.status()):
             with pytest.raises(Unauthorized):
@@ -214,7 +238,7 @@ async def test_a_wrong_token_is_refused(guarded_envoy: EnvoyProcess, token: str)
         assert await client.is_ready()
 
 
-async def test_the_right_token_opens(guarded_envoy: EnvoyProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_right_token_is_accepted(guarded_envoy: EnvoyProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     async with RouteApiClient(guarded_envoy.url, token=TOKEN) as client:
         await client.replace_routes({"a": 50054})
     monkeypatch.setenv("PIXELL_ADMIN_TOKEN", TOKEN)
@@ -235,7 +259,7 @@ async def test_bad_arguments_are_not_sent(client: RouteApiClient) -> None:
     assert await routes_of(client) == {}
 
 
-async def test_numbers_that_are_no_port_are_the_apis_to_refuse(client: RouteApiClient) -> None:
+async def test_the_api_judges_numbers_that_are_no_port(client: RouteApiClient) -> None:
     for port in (-1, 0, 65536, 10**30):
         with pytest.raises((InvalidRoutes, BadRequest)):
             await client.put_route("a", port)
@@ -260,7 +284,7 @@ async def test_something_else_listens() -> None:
             await client.get_routes()
 
 
-async def test_a_server_that_never_answers_is_left_after_the_timeout() -> None:
+async def test_a_server_that_never_responds_is_left_after_the_timeout() -> None:
     hanging = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

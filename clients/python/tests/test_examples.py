@@ -1,4 +1,4 @@
-"""Every example runs as it stands, against a real Envoy, and the README shows it as it stands."""
+"""Every example runs unchanged against a real Envoy, and the README shows it unchanged."""
 
 from __future__ import annotations
 
@@ -49,6 +49,12 @@ async def test_reconcile(shared_envoy: EnvoyProcess, client: RouteApiClient) -> 
 async def test_update(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
     await client.replace_routes({"a": 50054, "b": Route(50055, "draining")})
     assert run("update.py", shared_envoy).startswith("1 routes are draining now")
+    assert (await client.get_routes()).routes == {"a": Route(50054, "draining"), "b": Route(50055, "draining")}
+
+
+async def test_drain(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
+    await client.replace_routes({"a": 50054, "b": Route(50055, "draining")})
+    assert run("drain.py", shared_envoy) == "drained: True\n"
     assert (await client.get_routes()).routes == {"a": Route(50054, "draining"), "b": Route(50055, "draining")}
 
 

@@ -7,9 +7,8 @@ import logging
 from typing import Any, Optional
 
 import pytest
-from conftest import TOKEN
 from envoy_process import EnvoyProcess
-from watching import port_map, settled_at
+from watching import WITHIN, eventually, port_map, settled_at
 
 from pixell_envoy import EnvoyManager, Route, RouteApiClient
 
@@ -25,6 +24,26 @@ async def test_registers_and_deregisters(manager: EnvoyManager, client: RouteApi
     assert await port_map(client) == {}
 
 
+async def test_registers_endpoints(manager: EnvoyManager, client: RouteApiClient) -> None:
+    assert await manager.register_agent("a", 50054, {"rest": 63001, "ui": 65001}) is True
+    assert await client.get_route("a") == Route(50054, endpoints={"rest": 63001, "ui": 65001})
+    # Each call states all endpoints.
+    assert await manager.register_agent("a", 50054, endpoints={"rest": 63002}) is True
+    assert await client.get_route("a") == Route(50054, endpoints={"rest": 63002})
+    assert await manager.replace_agents({"b": Route(50055, endpoints={"ui": 65001}), "c": 50056}) is True
+    assert (await client.get_routes()).routes == {"b": Route(50055, endpoints={"ui": 65001}), "c": Route(50056)}
+    # The background task restores them, and removes endpoints that were not registered.
+    await client.replace_routes(
+        {"b": Route(50055, endpoints={"rest": 63001}), "c": Route(50056, endpoints={"ui": 1025})}
+    )
+
+    async def healed() -> bool:
+        routes = (await client.get_routes()).routes
+        return routes == {"b": Route(50055, endpoints={"ui": 65001}), "c": Route(50056)}
+
+    await eventually(healed, WITHIN, "the endpoints that were asked for")
+
+
 async def test_health_and_stats(manager: EnvoyManager) -> None:
     assert await manager.check_health() is True
     stats = await manager.get_stats()
@@ -37,13 +56,23 @@ async def test_takes_the_url_that_par_is_configured_with(shared_envoy: EnvoyProc
     await manager.close()
 
 
-async def test_a_reused_port_displaces_and_says_so(
-    manager: EnvoyManager, client: RouteApiClient, caplog: pytest.LogCaptureFixture
+async def test_the_data_paths_url_is_told_from_the_route_apis(
+    shared_envoy: EnvoyProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await manager.register_agent("old", 50054)
-    assert await manager.register_agent("new", 50054) is True
-    assert await port_map(client) == {"new": 50054}
-    assert "'old'" in caplog.text
+    url = f"http://127.0.0.1:{shared_envoy.agents_port}"
+    manager = EnvoyManager(url, reconcile=False)
+    said = f"{url} is the data path, which leads to agents: the route API is on port 9901, by default http://127.0.0.1:9901"
+    for what, call in (
+        ("register 'a' on port 50054", manager.register_agent("a", 50054)),
+        ("deregister 'a'", manager.deregister_agent("a")),
+        ("replace all routes", manager.replace_agents({})),
+        ("check the health of Envoy", manager.check_health()),
+        ("read the statistics of Envoy", manager.get_stats()),
+    ):
+        caplog.clear()
+        assert not await call
+        assert caplog.messages == [f"pixell-envoy ERROR: cannot {what}: {said}"]
+    await manager.close()
 
 
 async def test_registrations_at_once_lose_nothing(manager: EnvoyManager, client: RouteApiClient) -> None:
@@ -57,7 +86,7 @@ async def test_registrations_at_once_lose_nothing(manager: EnvoyManager, client:
 
 
 async def test_calls_for_one_agent_take_effect_in_order(manager: EnvoyManager, client: RouteApiClient) -> None:
-    # A redeploy, told by tasks that nobody waits for.
+    # A redeploy whose calls run as tasks at the same time.
     for _ in range(20):
         done = await asyncio.gather(
             manager.register_agent("a", 50054), manager.deregister_agent("a"), manager.register_agent("a", 50055)
@@ -79,6 +108,7 @@ async def test_calls_for_one_agent_take_effect_in_order(manager: EnvoyManager, c
         ("a", None, None),
         (None, 50054, None),
         (["a"], 50054, None),
+        ("a", True, None),
     ],
 )
 async def test_a_bad_argument_is_logged_and_forgotten(
@@ -96,12 +126,33 @@ async def test_a_bad_argument_is_logged_and_forgotten(
     assert repr(deployment_id) in caplog.text
     assert pointer is None or pointer in caplog.text
     assert await port_map(client) == {"kept": 50060}
-    # What was refused must not stand in the way of the others.
+    # A registration that Envoy does not accept must not keep the others out.
     await client.replace_routes({})
     await settled_at(client, {"kept": 50060}, "the good agent back")
 
 
-async def test_a_port_given_twice_is_refused_as_a_whole(
+@pytest.mark.parametrize(
+    ("endpoints", "said"),
+    [
+        ({"a2a": 50055}, "/endpoints/a2a"),
+        ({"UI": 50055}, "/endpoints/UI"),
+        ({"ui": 80}, "/endpoints/ui"),
+        ({"ui": "50055"}, "a route is a port number"),
+        ({1: 50055}, "a string"),
+        (None, "None"),
+        (50055, "50055"),
+    ],
+)
+async def test_bad_endpoints_are_logged_and_forgotten(
+    manager: EnvoyManager, client: RouteApiClient, caplog: pytest.LogCaptureFixture, endpoints: Any, said: str
+) -> None:
+    assert await manager.register_agent("a", 50054, endpoints) is False
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert said in caplog.records[0].getMessage()
+    assert await port_map(client) == {}
+
+
+async def test_a_port_given_twice_changes_nothing(
     manager: EnvoyManager, client: RouteApiClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     await manager.register_agent("a", 50054)
@@ -110,7 +161,7 @@ async def test_a_port_given_twice_is_refused_as_a_whole(
     assert await port_map(client) == {"a": 50054}
 
 
-async def test_a_wrong_token_is_told_but_not_shown(
+async def test_the_error_about_a_wrong_token_does_not_show_it(
     guarded_envoy: EnvoyProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -120,15 +171,6 @@ async def test_a_wrong_token_is_told_but_not_shown(
     await manager.close()
     assert "401 unauthorized" in caplog.text
     assert "not-the-token" not in caplog.text
-
-
-async def test_takes_the_token_from_the_environment(
-    guarded_envoy: EnvoyProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PIXELL_ADMIN_TOKEN", TOKEN)
-    manager = EnvoyManager(guarded_envoy.url)
-    assert await manager.register_agent("a", 50054) is True
-    await manager.close()
 
 
 @pytest.mark.parametrize(("url", "token"), [("not a url", None), (None, None), ("http://127.0.0.1:9901", "two words")])
@@ -155,7 +197,7 @@ async def test_after_close_calls_fail_without_raising(shared_envoy: EnvoyProcess
     assert await port_map(client) == {"a": 50054}
 
 
-async def test_close_while_calls_are_under_way(own_envoy: EnvoyProcess) -> None:
+async def test_close_while_calls_are_in_flight(own_envoy: EnvoyProcess) -> None:
     manager = EnvoyManager(own_envoy.url)
     assert await manager.check_health()
     own_envoy.pause()
@@ -168,7 +210,7 @@ async def test_close_while_calls_are_under_way(own_envoy: EnvoyProcess) -> None:
     own_envoy.resume()
 
 
-async def test_closing_what_was_never_used() -> None:
+async def test_closes_a_manager_that_was_never_used() -> None:
     await EnvoyManager().close()
 
 

@@ -1,4 +1,4 @@
-"""EnvoyManager's background task: what comes apart comes together again. Against a real Envoy."""
+"""EnvoyManager's background task corrects Envoy's map whenever the two differ. Against a real Envoy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def start(envoy: EnvoyProcess) -> None:
     await asyncio.get_running_loop().run_in_executor(None, envoy.start)
 
 
-async def test_an_agent_keeps_its_route_where_a_new_port_is_refused(
+async def test_an_agent_keeps_its_route_if_its_new_port_is_not_accepted(
     manager: EnvoyManager, client: RouteApiClient
 ) -> None:
     await manager.register_agent("a", 50054)
@@ -47,7 +47,7 @@ async def test_a_restarted_envoy_gets_all_agents_back(own_envoy: EnvoyProcess) -
     await manager.close()
 
 
-async def test_nothing_raises_while_envoy_is_away_and_all_is_made_up_for(
+async def test_nothing_raises_while_envoy_is_away_and_all_calls_are_retried(
     own_envoy: EnvoyProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = EnvoyManager(own_envoy.url)
@@ -63,13 +63,13 @@ async def test_nothing_raises_while_envoy_is_away_and_all_is_made_up_for(
     await start(own_envoy)
     async with RouteApiClient(own_envoy.url) as client:
         await settled_at(
-            client, {"before": 50054, "meanwhile": 50056}, "what was asked for meanwhile, less what is no agent"
+            client, {"before": 50054, "meanwhile": 50056}, "what was asked for meanwhile, without the bad id"
         )
     assert "'not an id'" in caplog.text
     await manager.close()
 
 
-async def test_a_removal_that_did_not_arrive_is_made_up_for(own_envoy: EnvoyProcess) -> None:
+async def test_a_removal_that_did_not_arrive_is_retried(own_envoy: EnvoyProcess) -> None:
     manager = EnvoyManager(own_envoy.url, timeout=0.3)
     assert await manager.register_agent("a", 50054)
     assert await manager.register_agent("b", 50055)
@@ -78,7 +78,7 @@ async def test_a_removal_that_did_not_arrive_is_made_up_for(own_envoy: EnvoyProc
     own_envoy.resume()
     async with RouteApiClient(own_envoy.url) as client:
         await settled_at(client, {"b": 50055}, "the removal")
-        # It is remembered no longer than needed: who comes next may use the id.
+        # The removal is not remembered longer than needed: another writer may use the id later.
         await asyncio.sleep(1.5)
         await client.put_route("a", 50056)
         await asyncio.sleep(1.5)
@@ -112,7 +112,7 @@ async def test_a_par_that_crashes_and_comes_back_takes_no_route_away(
     assert await manager.register_agent("c", 50056)
     await asyncio.sleep(2)
     assert await port_map(client) == {"a": 50054, "b": 50055, "c": 50056}
-    # As soon as it knows all its agents, PAR says so.
+    # PAR calls this once it knows all its agents.
     assert await manager.replace_agents({"b": 50055, "c": 50057})
     assert await port_map(client) == {"b": 50055, "c": 50057}
     await client.replace_routes({})
@@ -120,7 +120,7 @@ async def test_a_par_that_crashes_and_comes_back_takes_no_route_away(
     await manager.close()
 
 
-async def test_can_do_without_the_background_task(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
+async def test_works_without_the_background_task(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
     manager = EnvoyManager(shared_envoy.url, reconcile=False)
     assert await manager.register_agent("a", 50054)
     assert await manager.deregister_agent("b")
@@ -136,6 +136,7 @@ async def test_says_little_while_all_is_well(
 ) -> None:
     caplog.set_level(logging.INFO)
     assert await manager.register_agent("a", 50054)
+    caplog.clear()
     assert await manager.check_health()
     await asyncio.sleep(2.5)
     assert caplog.records == []
@@ -144,7 +145,7 @@ async def test_says_little_while_all_is_well(
 async def test_the_background_task_never_undoes_a_call(
     shared_envoy: EnvoyProcess, client: RouteApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A thousand times as eager as usual, with an Envoy that keeps losing its map.
+    # It polls a thousand times as often as usual, and Envoy keeps losing its map.
     monkeypatch.setattr(pixell_envoy.manager, "Reconciler", functools.partial(Reconciler, poll=0.001))
     manager = EnvoyManager(shared_envoy.url)
     draw = random.Random(7)
@@ -154,7 +155,7 @@ async def test_the_background_task_never_undoes_a_call(
         key = f"agent-{number}"
         for _ in range(60):
             if draw.random() < 0.6:
-                # Ports are its own, so that nobody but this agent moves it.
+                # Each agent has ports of its own, so that no other agent displaces it.
                 port = 51000 + 10 * number + draw.randrange(10)
                 assert await manager.register_agent(key, port)
                 wanted[key] = port

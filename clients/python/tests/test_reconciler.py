@@ -1,4 +1,4 @@
-"""The background task against a real Envoy: every way in which map and wish can come apart, and back together."""
+"""The background task against a real Envoy: every way in which Envoy's map and the wanted one can differ."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from pixell_envoy import (
 )
 
 NEVER = 3600.0
-"""A poll that does not come, to show that something else was what set things right."""
+"""A poll interval that never ends, to show that something else than a poll corrected the map."""
 
 
 class Observed(httpx.AsyncBaseTransport):
-    """Passes requests on and notes method and status of each."""
+    """Passes requests on and records the method and status of each."""
 
     def __init__(self) -> None:
         self._inner = httpx.AsyncHTTPTransport()
@@ -87,7 +87,7 @@ async def test_no_change_is_lost_however_fast_they_come(client: RouteApiClient) 
         assert await routes_of(client) == {key: Route(port) for key, port in wanted.items()}
 
 
-async def test_finds_out_by_itself_what_nobody_told(client: RouteApiClient) -> None:
+async def test_finds_changes_that_were_not_reported(client: RouteApiClient) -> None:
     wanted = {"a": 50054}
     async with Reconciler(client, lambda: wanted, poll=0.05) as reconciler:
         assert await reconciler.wait_in_sync(WITHIN)
@@ -96,7 +96,7 @@ async def test_finds_out_by_itself_what_nobody_told(client: RouteApiClient) -> N
             return await routes_of(client) == {key: Route(port) for key, port in wanted.items()}
 
         wanted["a"] = 50056
-        await eventually(right, WITHIN, "a change of the wish that nobody told")
+        await eventually(right, WITHIN, "a change of the wanted map without changed()")
         await client.replace_routes({"stranger": 50060})
         await eventually(right, WITHIN, "another writer's change")
 
@@ -142,7 +142,7 @@ async def test_a_restarted_envoy_gets_the_whole_map_back(own_envoy: EnvoyProcess
 async def test_an_envoy_restarted_between_two_polls_is_noticed(own_envoy: EnvoyProcess) -> None:
     async with RouteApiClient(own_envoy.url) as client, Reconciler(client, lambda: {"a": 50054}) as reconciler:
         assert await reconciler.wait_in_sync(WITHIN)
-        # The event loop stands still meanwhile, so no poll sees the Envoy that is away.
+        # This blocks the event loop, so no poll sees that Envoy is away.
         own_envoy.restart()
 
         async def back() -> bool:
@@ -174,7 +174,7 @@ async def test_backs_off_while_envoy_is_away(own_envoy: EnvoyProcess) -> None:
         async with Reconciler(client, lambda: {"a": 50054}, poll=0.01, backoff=backoff) as reconciler:
 
             async def tried() -> bool:
-                # Telling of changes does not bring Envoy back, so it must not shorten the delays.
+                # A change does not make Envoy reachable, so it must not shorten the delays.
                 reconciler.changed()
                 return len(asked) >= 6
 
@@ -184,7 +184,7 @@ async def test_backs_off_while_envoy_is_away(own_envoy: EnvoyProcess) -> None:
         assert gap >= least
 
 
-async def test_a_wish_that_cannot_be_told_leaves_the_map_alone(client: RouteApiClient) -> None:
+async def test_a_function_that_raises_leaves_the_map_alone(client: RouteApiClient) -> None:
     await client.replace_routes({"running": 50060})
     wanted: Optional[dict[str, int]] = None
 
@@ -213,7 +213,9 @@ async def test_a_wish_that_cannot_be_told_leaves_the_map_alone(client: RouteApiC
         (None, AttributeError),
     ],
 )
-async def test_a_wish_that_is_refused_leaves_the_map_alone(client: RouteApiClient, bad: Any, error: type) -> None:
+async def test_a_wanted_map_that_is_not_accepted_leaves_the_map_alone(
+    client: RouteApiClient, bad: Any, error: type
+) -> None:
     await client.replace_routes({"running": 50060})
     wanted = bad
     refused: list[FaultyRequest] = []
@@ -224,7 +226,7 @@ async def test_a_wish_that_is_refused_leaves_the_map_alone(client: RouteApiClien
         async def failed() -> bool:
             return isinstance(reconciler.state.last_error, error)
 
-        await eventually(failed, WITHIN, "a refusal")
+        await eventually(failed, WITHIN, "the error")
         assert await routes_of(client) == {"running": Route(50060)}
         assert len(refused) == issubclass(error, FaultyRequest)
         wanted = {"a": 50054}
@@ -233,7 +235,7 @@ async def test_a_wish_that_is_refused_leaves_the_map_alone(client: RouteApiClien
     assert await routes_of(client) == {"a": Route(50054)}
 
 
-async def test_the_wish_can_be_awaited(client: RouteApiClient) -> None:
+async def test_the_wanted_map_can_be_awaited(client: RouteApiClient) -> None:
     async def ask() -> dict[str, int]:
         await asyncio.sleep(0)
         return {"a": 50054}
@@ -243,16 +245,18 @@ async def test_the_wish_can_be_awaited(client: RouteApiClient) -> None:
     assert await routes_of(client) == {"a": Route(50054)}
 
 
-async def test_an_older_wish_does_not_undo_a_newer_write(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
+async def test_an_older_wanted_map_does_not_undo_a_newer_write(
+    shared_envoy: EnvoyProcess, client: RouteApiClient
+) -> None:
     known = {"a": 50054}
 
     async def ask() -> dict[str, int]:
-        answer = dict(known)
+        wanted = dict(known)
         if "new" not in known:
-            # An agent starts while the wish is on its way.
+            # An agent starts while the wanted map is being made.
             await client.put_route("new", 50055)
             known["new"] = 50055
-        return answer
+        return wanted
 
     transport = Observed()
     async with RouteApiClient(shared_envoy.url, transport=transport) as own:
@@ -269,7 +273,7 @@ async def test_can_leave_unknown_ids_alone(client: RouteApiClient) -> None:
     assert await routes_of(client) == {"stranger": Route(50060), "a": Route(50054)}
 
 
-async def test_a_wrong_token_is_told_and_does_not_end_it(guarded_envoy: EnvoyProcess) -> None:
+async def test_a_wrong_token_is_an_error_and_does_not_end_the_task(guarded_envoy: EnvoyProcess) -> None:
     async with RouteApiClient(guarded_envoy.url, token="wrong") as client:
         async with Reconciler(client, lambda: {"a": 50054}) as reconciler:
             assert not await reconciler.wait_in_sync(0.5)
@@ -279,7 +283,7 @@ async def test_a_wrong_token_is_told_and_does_not_end_it(guarded_envoy: EnvoyPro
             assert await reconciler.wait_in_sync(WITHIN)
 
 
-async def test_two_that_disagree_do_not_race(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
+async def test_two_reconcilers_that_disagree_back_off(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
     transport = Observed()
     backoff = Backoff(first=0.2, longest=0.4)
     async with RouteApiClient(shared_envoy.url, transport=transport) as own:
@@ -307,7 +311,7 @@ async def test_stopping_leaves_the_routes(client: RouteApiClient) -> None:
 
 
 @pytest.mark.parametrize("passes", [0, 1, 2, 3, 5, 8, 13, 21, 34])
-async def test_stops_wherever_it_stands(client: RouteApiClient, passes: int) -> None:
+async def test_stops_at_any_moment(client: RouteApiClient, passes: int) -> None:
     reconciler = Reconciler(client, lambda: {"a": 50054}, poll=0.0001)
     reconciler.start()
     for _ in range(passes):
@@ -327,7 +331,7 @@ async def test_a_cancellation_from_outside_is_noticed(client: RouteApiClient) ->
     assert not await reconciler.wait_in_sync(WITHIN)
 
 
-async def test_what_was_never_started_cannot_be_waited_for(client: RouteApiClient) -> None:
+async def test_a_reconciler_that_was_never_started_cannot_be_waited_for(client: RouteApiClient) -> None:
     reconciler = Reconciler(client, dict)
     reconciler.changed()
     await reconciler.stop()

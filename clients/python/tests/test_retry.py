@@ -1,4 +1,4 @@
-"""Repetitions, with a transport that answers from a script: a real server cannot be made to lose an answer on cue."""
+"""Retries, with a transport that responds from a script: a real server cannot lose a response at the chosen moment."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ WRITTEN = httpx.Response(
     200, json={"epoch": VERSION.epoch, "generation": 7, "added": 1, "changed": 0, "removed": 0, "displaced": []}
 )
 OVERLOADED = httpx.Response(503, text="overload")
-MOVED_ON = httpx.Response(
+CHANGED = httpx.Response(
     412,
-    json={"code": "precondition_failed", "title": "Precondition Failed", "status": 412, "detail": "moved on"},
+    json={"code": "precondition_failed", "title": "Precondition Failed", "status": 412, "detail": "changed"},
     headers={"Content-Type": "application/problem+json"},
 )
 NOT_CONNECTED = httpx.ConnectError("refused")
-ANSWER_LOST = httpx.ReadError("reset")
+RESPONSE_LOST = httpx.ReadError("reset")
 
 Step = Union[httpx.Response, Exception]
 
@@ -48,7 +48,7 @@ def busy(retry_after: str) -> httpx.Response:
 
 
 class Script:
-    """Answers one request after the other, on a clock that moves only where something sleeps."""
+    """Responds to one request after the other, on a clock that moves only when something sleeps."""
 
     def __init__(self, *steps: Step) -> None:
         self._steps = list(steps)
@@ -57,13 +57,13 @@ class Script:
         retry = Retry(
             attempts=3, backoff=Backoff(0.1, 1, random=lambda: 1.0), clock=lambda: self._now, sleep=self._sleep
         )
-        self.client = RouteApiClient(timeout=5, retry=retry, transport=httpx.MockTransport(self._answer))
+        self.client = RouteApiClient(timeout=5, retry=retry, transport=httpx.MockTransport(self._respond))
 
     @property
     def steps_left(self) -> int:
         return len(self._steps)
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
+    def _respond(self, request: httpx.Request) -> httpx.Response:
         step = self._steps.pop(0)
         if isinstance(step, Exception):
             raise step
@@ -83,7 +83,7 @@ async def conditional_write(client: RouteApiClient) -> WriteResult:
 
 
 @pytest.mark.parametrize("call", [write, conditional_write])
-async def test_what_was_not_sent_is_sent_again(call: Callable[[RouteApiClient], Awaitable[WriteResult]]) -> None:
+async def test_a_request_that_was_not_sent_is_retried(call: Callable[[RouteApiClient], Awaitable[WriteResult]]) -> None:
     script = Script(NOT_CONNECTED, NOT_CONNECTED, WRITTEN)
     result = await call(script.client)
     assert (result.added, result.repeated) == (1, False)
@@ -99,22 +99,22 @@ async def test_a_busy_envoy_is_given_the_time_it_asks_for(
     assert script.sleeps == [2.0]
 
 
-@pytest.mark.parametrize("lost", [ANSWER_LOST, OVERLOADED])
-async def test_a_write_whose_answer_got_lost_is_repeated_and_says_so(lost: Step) -> None:
+@pytest.mark.parametrize("lost", [RESPONSE_LOST, OVERLOADED])
+async def test_a_write_whose_response_was_lost_is_retried_and_says_so(lost: Step) -> None:
     script = Script(lost, WRITTEN)
     assert (await write(script.client)).repeated is True
 
 
-@pytest.mark.parametrize("lost", [ANSWER_LOST, OVERLOADED])
-async def test_a_conditional_write_whose_answer_got_lost_is_not_repeated(lost: Step) -> None:
-    script = Script(lost, MOVED_ON)
+@pytest.mark.parametrize("lost", [RESPONSE_LOST, OVERLOADED])
+async def test_a_conditional_write_whose_response_was_lost_is_not_retried(lost: Step) -> None:
+    script = Script(lost, CHANGED)
     with pytest.raises(OutcomeUnknown):
         await conditional_write(script.client)
     assert script.steps_left == 1
 
 
-async def test_a_refusal_is_not_repeated() -> None:
-    script = Script(MOVED_ON, WRITTEN)
+async def test_a_write_that_is_not_accepted_is_not_retried() -> None:
+    script = Script(CHANGED, WRITTEN)
     with pytest.raises(PreconditionFailed):
         await conditional_write(script.client)
     assert script.steps_left == 1
@@ -127,7 +127,7 @@ async def test_gives_up_after_the_last_attempt() -> None:
     assert script.steps_left == 1
 
 
-async def test_gives_up_where_the_timeout_would_pass() -> None:
+async def test_gives_up_if_the_timeout_would_pass() -> None:
     script = Script(busy("2"), busy("2"), busy("2"))
     # Two waits of 2 s fit into 5 s, and there are three attempts.
     with pytest.raises(RetriesExhausted) as caught:
@@ -142,13 +142,13 @@ async def test_gives_up_where_the_timeout_would_pass() -> None:
 async def test_the_timeout_of_a_phase_shrinks_with_what_is_left() -> None:
     seen: list[float] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         seen.append(request.extensions["timeout"]["read"])
         return busy("2") if len(seen) == 1 else WRITTEN
 
     script = Script()
     retry = Retry(clock=lambda: script._now, sleep=script._sleep)
-    await write(RouteApiClient(timeout=5, retry=retry, transport=httpx.MockTransport(answer)))
+    await write(RouteApiClient(timeout=5, retry=retry, transport=httpx.MockTransport(respond)))
     assert seen == [5.0, 3.0]
 
 
@@ -166,7 +166,7 @@ async def test_a_cancellation_goes_through() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         httpx.Response(200, text="<html>"),
         httpx.Response(200, json=[]),
@@ -180,21 +180,21 @@ async def test_a_cancellation_goes_through() -> None:
         httpx.Response(418, json={"code": "teapot"}, headers={"Content-Type": "application/problem+json"}),
     ],
 )
-async def test_an_answer_of_something_else_is_unexpected(answer: httpx.Response) -> None:
+async def test_a_response_of_another_program_is_unexpected(response: httpx.Response) -> None:
     with pytest.raises(UnexpectedAnswer):
-        await write(Script(answer).client)
+        await write(Script(response).client)
 
 
 async def test_the_token_is_sent_to_the_route_api_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIXELL_ADMIN_TOKEN", " from-environment\n")
     seen: list[Optional[str]] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         seen.append(request.headers.get("Authorization"))
         return WRITTEN
 
     for token in (None, "given", ""):
-        client = RouteApiClient(token=token, transport=httpx.MockTransport(answer))
+        client = RouteApiClient(token=token, transport=httpx.MockTransport(respond))
         await write(client)
         await client.is_ready()
     assert seen == ["Bearer from-environment", None, "Bearer given", None, None, None]
@@ -209,15 +209,15 @@ async def test_no_error_shows_the_token() -> None:
     )
     for step in (problem, NOT_CONNECTED):
         client = RouteApiClient(
-            token=token, retry=Retry(attempts=1), transport=httpx.MockTransport(Script(step)._answer)
+            token=token, retry=Retry(attempts=1), transport=httpx.MockTransport(Script(step)._respond)
         )
         with pytest.raises((Unauthorized, Unreachable)) as caught:
             await write(client)
         assert token not in f"{caught.value!r} {caught.value} {client!r}"
     for bad in ("two words", "ümlaut", "line\nbreak"):
-        with pytest.raises(ValueError) as refused:
+        with pytest.raises(ValueError) as raised:
             RouteApiClient(token=bad)
-        assert bad not in str(refused.value)
+        assert bad not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -232,19 +232,42 @@ async def test_no_error_shows_the_token() -> None:
         "http://a:b",
     ],
 )
-def test_refuses_a_base_url_that_is_none(url: str) -> None:
-    with pytest.raises(ValueError, match="admin URL") as refused:
+def test_a_text_that_is_no_base_url_is_an_error(url: str) -> None:
+    with pytest.raises(ValueError, match="admin URL") as raised:
         RouteApiClient(url)
-    assert "password" not in str(refused.value)
+    assert "password" not in str(raised.value)
 
 
-@pytest.mark.parametrize("url", ["http://localhost:9901", "http://localhost:9901/", "http://localhost:9901/prefix/"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9901", "http://127.0.0.1:9901/", "http://127.0.0.1:9901/prefix/"])
 async def test_paths_are_appended_to_the_base_url(url: str) -> None:
     seen: list[str] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         seen.append(str(request.url))
         return WRITTEN
 
-    await RouteApiClient(url, transport=httpx.MockTransport(answer)).put_route("a", 50054, dry_run=True)
+    await RouteApiClient(url, transport=httpx.MockTransport(respond)).put_route("a", 50054, dry_run=True)
     assert seen == [f"{url.rstrip('/')}/v1/routes/a?dry_run=true"]
+
+
+@pytest.mark.parametrize(
+    ("url", "called"),
+    [
+        ("http://localhost:9901", "http://127.0.0.1:9901"),
+        ("http://LocalHost:9901", "http://127.0.0.1:9901"),
+        ("http://localhost.:9901", "http://127.0.0.1:9901"),
+        ("http://localhost/prefix", "http://127.0.0.1/prefix"),
+        # A certificate proves who responds, and it names this host.
+        ("https://localhost:9901", "https://localhost:9901"),
+        ("http://localhost.example.com:9901", "http://localhost.example.com:9901"),
+    ],
+)
+async def test_localhost_means_127_0_0_1(url: str, called: str) -> None:
+    seen: list[str] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return WRITTEN
+
+    await RouteApiClient(url, transport=httpx.MockTransport(respond)).put_route("a", 50054)
+    assert seen == [f"{called}/v1/routes/a"]

@@ -1,4 +1,4 @@
-"""Updates of the whole map: none lost, none made twice, whatever gets lost on the way. Against a real Envoy."""
+"""Updates of the whole map: none is lost and none is made twice, even if messages are lost. Against a real Envoy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUICK = Retry(attempts=1)
 
 
 def count_up(routes: dict[str, Route]) -> Mapping[str, int]:
-    """Not idempotent: a second time is one too many."""
+    """Not idempotent: a second call counts twice."""
     return {**{key: route.port for key, route in routes.items()}, "counter": routes["counter"].port + 1}
 
 
@@ -45,14 +45,14 @@ async def test_writes_what_the_function_returns(client: RouteApiClient) -> None:
     assert await counter(client) == 20001
 
 
-async def test_writes_nothing_where_nothing_changes(client: RouteApiClient) -> None:
+async def test_writes_nothing_if_nothing_changes(client: RouteApiClient) -> None:
     before = await client.get_routes()
     result = await client.update(lambda routes: routes)
     assert (result.version, result.added, result.changed, result.removed) == (before.version, 0, 0, 0)
     assert await client.get_routes() == before
 
 
-async def test_a_fault_of_the_function_goes_through(client: RouteApiClient) -> None:
+async def test_an_error_of_the_function_goes_through(client: RouteApiClient) -> None:
     with pytest.raises(KeyError):
         await client.update(count_up)
     with pytest.raises(InvalidRoutes):
@@ -66,7 +66,7 @@ async def test_writers_side_by_side_lose_nothing(shared_envoy: EnvoyProcess, cli
     writers, rounds = 8, 25
 
     async def write(number: int) -> None:
-        # One connection each, so that they reach different workers.
+        # One connection for each writer, so that they reach different workers.
         async with RouteApiClient(shared_envoy.url) as own:
             for _ in range(rounds):
                 await own.update(lambda routes: {**count_up(routes), f"writer-{number}": 30000 + number})
@@ -78,7 +78,7 @@ async def test_writers_side_by_side_lose_nothing(shared_envoy: EnvoyProcess, cli
     assert now.version.generation == start.generation + writers * rounds
 
 
-async def test_gives_up_where_others_are_always_faster(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
+async def test_gives_up_if_others_are_always_faster(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
     await client.replace_routes({"counter": 20000})
     transport = Overtaking(client)
     async with RouteApiClient(shared_envoy.url, transport=transport) as slow:
@@ -115,16 +115,16 @@ async def same_update(client: RouteApiClient) -> None:
 @pytest.mark.parametrize(
     ("faults", "meanwhile"),
     [
-        # Sent again, unchanged: it can land only where the first did not.
+        # Retried unchanged: the retry can succeed only if the first attempt did not.
         (["request lost"], None),
         (["request lost", "request lost"], None),
-        # The map shows that another write came first, so ours is to be made yet.
+        # The map shows that another write came first, so ours was not made.
         (["request lost"], other_update),
-        # Never sent is no loss.
+        # A request that was never sent is not lost.
         (["not connected"], None),
     ],
 )
-async def test_a_loss_that_can_be_made_good(
+async def test_a_loss_that_a_retry_can_repair(
     shared_envoy: EnvoyProcess, client: RouteApiClient, faults: list[str], meanwhile: Optional[Meanwhile]
 ) -> None:
     await client.replace_routes({"counter": 20000})
@@ -137,16 +137,16 @@ async def test_a_loss_that_can_be_made_good(
 @pytest.mark.parametrize(
     ("faults", "meanwhile", "made"),
     [
-        # The map looks as ours would have left it, but as another writer's equal update would have, too.
-        (["answer lost"], None, True),
+        # The map looks as if ours was made, but another writer's equal update would look the same.
+        (["response lost"], None, True),
         (["request lost"], same_update, False),
-        # Further writes hide whether ours was the first.
-        (["answer lost"], other_update, True),
-        (["request lost", "answer lost"], None, True),
+        # A further write hides whether ours was made.
+        (["response lost"], other_update, True),
+        (["request lost", "response lost"], None, True),
         (["request lost", "request lost", "request lost"], None, False),
     ],
 )
-async def test_a_loss_that_cannot_be_made_good_is_told(
+async def test_a_loss_that_no_retry_can_repair_is_an_error(
     shared_envoy: EnvoyProcess, client: RouteApiClient, faults: list[str], meanwhile: Optional[Meanwhile], made: bool
 ) -> None:
     await client.replace_routes({"counter": 20000})
@@ -154,12 +154,13 @@ async def test_a_loss_that_cannot_be_made_good_is_told(
     async with RouteApiClient(shared_envoy.url, retry=QUICK, transport=transport) as lossy:
         with pytest.raises(OutcomeUnknown):
             await lossy.update(count_up)
-    # Told, and in no case made twice.
+    # An error, but in no case a second change.
     assert await counter(client) == 20000 + made + (meanwhile is same_update)
 
 
 @pytest.mark.parametrize(
-    "faults", [["answer lost"], ["request lost"], ["request lost", "answer lost"], ["answer lost", "request lost"]]
+    "faults",
+    [["response lost"], ["request lost"], ["request lost", "response lost"], ["response lost", "request lost"]],
 )
 @pytest.mark.parametrize("meanwhile", [None, other_update])
 async def test_an_idempotent_update_survives_any_loss(
@@ -172,11 +173,11 @@ async def test_an_idempotent_update_survives_any_loss(
     assert (await client.get_routes()).routes == expected
 
 
-async def test_an_envoy_that_dies_in_between_is_told(own_envoy: EnvoyProcess) -> None:
+async def test_an_envoy_that_dies_in_between_is_an_error(own_envoy: EnvoyProcess) -> None:
     async def die() -> None:
         own_envoy.kill()
 
-    transport = FaultyTransport(["answer lost"], die)
+    transport = FaultyTransport(["response lost"], die)
     async with RouteApiClient(own_envoy.url, retry=QUICK, transport=transport) as lossy:
         with pytest.raises(OutcomeUnknown):
             await lossy.update(set_a, idempotent=True)

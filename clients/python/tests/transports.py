@@ -1,4 +1,4 @@
-"""Transports that lose what a network loses: answers before they arrive, requests before they leave."""
+"""A transport that loses what a network loses: responses before they arrive, requests before they are sent."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import httpx
 
 
 class FaultyTransport(httpx.AsyncBaseTransport):
-    """Passes requests on to the real transport and applies the faults given, one a write; then works normally.
+    """Passes requests on to the real transport, with one of the faults given for each write; then works normally.
 
-    `meanwhile` runs after the first faulty write: another writer's chance.
+    `meanwhile` runs after the first write with a fault, so that another writer can write then.
     """
 
     def __init__(self, faults: Iterable[str], meanwhile: Optional[Callable[[], Awaitable[object]]] = None) -> None:
@@ -27,7 +27,7 @@ class FaultyTransport(httpx.AsyncBaseTransport):
         fault = self._faults.pop(0) if self._faults else "none"
         if fault == "none":
             return await self._inner.handle_async_request(request)
-        if fault == "answer lost":
+        if fault == "response lost":
             await (await self._inner.handle_async_request(request)).aread()
         await self._run_meanwhile()
         error: type[httpx.TransportError] = httpx.ConnectError if fault == "not connected" else httpx.ReadError

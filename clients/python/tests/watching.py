@@ -1,4 +1,4 @@
-"""Waiting for something to become true, with a deadline, and what is waited for most."""
+"""Waits for conditions, with a deadline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Callable
 from pixell_envoy import RouteApiClient
 
 WITHIN = 5.0
-"""Seconds within which a restarted Envoy must have its map back, and whatever else a test waits for must have come."""
+"""Seconds within which a restarted Envoy must have its map back, and within which other conditions must hold."""
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float, what: str) -> float:
@@ -29,7 +29,7 @@ async def port_map(client: RouteApiClient) -> dict[str, int]:
 
 
 async def settled_at(client: RouteApiClient, expected: dict[str, int], what: str) -> None:
-    """Waits until Envoy has just these ports."""
+    """Waits until Envoy has exactly these ports."""
 
     async def reached() -> bool:
         return await port_map(client) == expected

@@ -1,4 +1,4 @@
-"""The messages and services of harness/proto, made at run time: nothing generated has to be kept up to date."""
+"""The messages and services of crates/harness/proto, made at run time: nothing generated has to be kept up to date."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "harness/proto"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "crates/harness/proto"))
 
 agent: Any
 agent_services: Any

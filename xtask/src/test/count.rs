@@ -1,4 +1,4 @@
-//! How many tests a runner says it ran, read from what it printed.
+//! How many tests a runner ran, read from its output.
 
 use std::ops::AddAssign;
 
@@ -11,25 +11,25 @@ pub(super) struct Count {
     pub passed: u64,
     /// Tests that failed.
     pub failed: u64,
-    /// Tests that were not run though they were asked for: a fault, for nothing is skipped in silence.
+    /// Tests that were skipped. This is an error, because a test that cannot run must fail.
     pub skipped: u64,
 }
 
-/// The form in which a runner gives its count.
+/// The form in which a runner prints its count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Runner {
     /// `cargo test` and wasm-bindgen's runner: a line `test result: ok. 1 passed; 0 failed; 0 ignored; ...` for each binary.
     Cargo,
     /// pytest: its last line `2 failed, 1 passed in 0.12s`, in a frame of `=` or without.
     Pytest,
-    /// Any program whose last such line is `2 passed, 1 failed` alone.
+    /// Any program that prints a line `2 passed, 1 failed`; the last one counts.
     Plain,
-    /// A program that is one test as a whole: its exit code tells.
+    /// A program that is one test as a whole. Its exit code says whether it passed.
     Whole,
 }
 
 impl Runner {
-    /// The count in `output` of a run that `succeeded` or not. What is not there counts nothing.
+    /// The count in the `output` of a run that `succeeded` or not; all zero if the output has none.
     #[must_use]
     pub(super) fn count(self, output: &str, succeeded: bool) -> Count {
         match self {
@@ -54,7 +54,7 @@ fn last(output: &str, wanted: impl Fn(&str) -> bool) -> Count {
 /// Adds up every `<number> <word>` of `line`.
 fn words(line: &str) -> Count {
     let mut count = Count::default();
-    // Written out and checked by every test below; a pattern that did not compile would count nothing and so fail each suite.
+    // The tests below check that the pattern compiles. If it did not, nothing would be counted, and every suite would fail.
     let Ok(pattern) = Regex::new(r"(\d+) (passed|failed|errors?|ignored|skipped|xpassed)\b") else { return count };
     for found in pattern.captures_iter(line) {
         let (_, [number, word]) = found.extract();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn cargo_says_it_for_each_binary() {
+    fn cargo_prints_a_count_for_each_binary() {
         let output = "\
             running 3 tests\n\
             test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.08s\n\
@@ -96,20 +96,20 @@ mod tests {
     }
 
     #[test]
-    fn wasm_bindgen_speaks_like_cargo() {
+    fn wasm_bindgen_prints_the_same_as_cargo() {
         check(Runner::Cargo, "test result: ok. 7 passed; 0 failed; 0 ignored; 0 filtered out; finished in 0.01s\n", [7, 0, 0]);
         check(Runner::Cargo, "no tests to run!\n", [0, 0, 0]);
     }
 
     #[test]
-    fn pytest_says_it_at_the_end() {
+    fn pytest_prints_a_count_at_the_end() {
         check(Runner::Pytest, "..F [100%]\n1 failed in here\n1 failed, 2 passed in 0.12s\n", [2, 1, 0]);
         check(Runner::Pytest, "== 3 passed, 1 skipped, 2 errors, 1 xfailed in 61.20s (0:01:01) ==\n", [3, 2, 1]);
         check(Runner::Pytest, "no tests ran in 0.01s\n", [0, 0, 0]);
     }
 
     #[test]
-    fn plain_says_it_alone_on_a_line() {
+    fn a_plain_count_is_alone_on_its_line() {
         check(Runner::Plain, "step one\n5 passed, 1 failed\n", [5, 1, 0]);
         check(Runner::Plain, "nothing here\n", [0, 0, 0]);
     }

@@ -1,8 +1,9 @@
-//! `cargo xtask test`: runs the suites, goes on after one that fails, and closes with the count of all of them.
+//! `cargo xtask test`: runs the suites, also after one that fails, and ends with the count of all tests.
 
 mod count;
 mod need;
 mod suites;
+mod wasm_only;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -10,18 +11,22 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 
-use crate::command::{self, say};
+use crate::command::{self, Ended, say};
 use count::Count;
+use launcher::filter::{Filter, from_environment};
 use need::Provided;
 use suites::{SUITES, Suite};
 
-/// Run the tests; without names, all that rustup, python3 and node suffice for.
+/// Run the test suites; without names, all that need only rustup, python3 and node.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Also run what needs system packages (installed here on Debian) or a container engine
+    /// Also run the suites that need system packages (which are installed on Debian) or a container engine
     #[arg(long)]
     all: bool,
-    /// Show the suites and run none
+    /// Run only suites that work with either form of the filter, and use this form [default: all suites, with $PIXELL_FILTER, or wasm]
+    #[arg(long, value_name = "wasm|native", value_parser = |name: &str| Filter::named(name).ok_or("expected wasm or native"))]
+    filter: Option<Filter>,
+    /// List the suites and run none
     #[arg(long)]
     list: bool,
     /// Run only these suites
@@ -34,78 +39,92 @@ struct Outcome {
     name: &'static str,
     count: Count,
     took: Duration,
-    /// Why it failed, beyond the tests that did.
-    fault: Option<String>,
+    /// Why it failed, if not only because tests failed.
+    error: Option<String>,
 }
 
-/// Runs the suites asked for. Its code is a failure where a test failed, or a suite could not run or ran no test; the count
-/// stays the last line then, too.
+/// Runs the chosen suites. The exit code is a failure if a test failed, or a suite could not run or ran no test. The last line of
+/// the output is always the count.
 ///
 /// # Errors
-/// None; every fault is part of the count.
+/// If `$PIXELL_FILTER` names no form of the filter. All errors of suites are part of the count.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let by_name = !arguments.names.is_empty();
     let (chosen, rest): (Vec<_>, Vec<_>) = SUITES.iter().partition(|suite| {
         if by_name {
             arguments.names.iter().any(|name| name == suite.name)
         } else {
-            arguments.all || arguments.list || suite.is_common()
+            (arguments.all || arguments.list || suite.is_common()) && (arguments.filter.is_none() || suite.has_choice())
         }
     });
     if arguments.list {
         for suite in chosen {
-            println!("{:<12} {}{}", suite.name, suite.about, if suite.is_common() { "" } else { " (--all)" });
+            let all = if suite.is_common() { "" } else { " (--all)" };
+            println!("{:<12} {:>4} s  {}{all}", suite.name, suite.seconds, suite.about);
         }
+        let sum = |common: bool| {
+            SUITES.iter().filter(|suite| !common || suite.is_common()).map(|suite| suite.seconds).sum::<u32>() / 60
+        };
+        println!("\nAbout {} minutes, {} with --all, on two cores, the first run longer.", sum(true), sum(false));
         return Ok(ExitCode::SUCCESS);
     }
     let mut provided = Provided::default();
-    let outcomes: Vec<_> = chosen.into_iter().map(|suite| perform(suite, &mut provided)).collect();
+    let filter = arguments.filter.map_or_else(|| from_environment().map_err(anyhow::Error::msg), Ok)?;
+    let count = chosen.len();
+    let perform = |(number, suite)| perform(suite, (number + 1, count), filter, &mut provided);
+    let outcomes: Vec<_> = chosen.into_iter().enumerate().map(perform).collect();
     if !by_name && !rest.is_empty() {
         let names: Vec<_> = rest.iter().map(|suite| suite.name).collect();
-        say(&format!("left to --all: {}", names.join(", ")));
+        say(&format!("not run without --all: {}", names.join(", ")));
     }
     Ok(report(&outcomes))
 }
 
-fn perform(suite: &Suite, provided: &mut Provided) -> Outcome {
-    say(&format!("suite {}: {}", suite.name, suite.about));
+fn perform(suite: &Suite, (number, count): (usize, usize), filter: Filter, provided: &mut Provided) -> Outcome {
+    say(&format!("suite {number} of {count}, {}, about {} s: {}", suite.name, suite.seconds, suite.about));
     let started = Instant::now();
-    let ended = provided.all(suite.needs).and_then(|()| command::tee(&mut (suite.command)()?));
-    let (count, fault) = match ended {
-        Ok((output, succeeded)) => judge(suite.runner.count(&output, succeeded), succeeded),
+    let limit = suite.limit();
+    let ended = provided.all(suite.needs).and_then(|()| command::tee(&mut suite.command_with(filter)?, limit));
+    let (count, error) = match ended {
+        Ok(Ended { output, overdue: true, .. }) => {
+            let count = suite.runner.count(&output, false);
+            let error = format!("killed after {} s: a test hangs, one that has no result in the output above", limit.as_secs());
+            (Count { failed: count.failed + 1, ..count }, Some(error))
+        }
+        Ok(Ended { output, succeeded, .. }) => judge(suite.runner.count(&output, succeeded), succeeded),
         Err(error) => (Count { failed: 1, ..Count::default() }, Some(format!("{error:#}"))),
     };
-    if let Some(fault) = &fault {
-        eprintln!("error: suite {}: {fault}", suite.name);
+    if let Some(error) = &error {
+        eprintln!("error: suite {}: {error}", suite.name);
     }
-    Outcome { name: suite.name, count, took: started.elapsed(), fault }
+    Outcome { name: suite.name, count, took: started.elapsed(), error }
 }
 
-/// The count that goes into the sum, and what is wrong with the run as a whole. A fault counts as a failed test where none is
-/// counted, so that the sum cannot look clean.
+/// The count for the sum, and the error of the suite as a whole, if there is one. Such an error counts as at least one failed test, so
+/// that the sum is never clean despite an error.
 fn judge(mut count: Count, succeeded: bool) -> (Count, Option<String>) {
-    let fault = if count.skipped > 0 {
-        Some(format!("{} tests were skipped: a test that cannot run has to fail", count.skipped))
+    let error = if count.skipped > 0 {
+        Some(format!("{} tests were skipped: a test that cannot run must fail", count.skipped))
     } else if count.passed + count.failed == 0 {
         Some(if succeeded { "no test ran" } else { "failed before a test ran" }.to_owned())
     } else if !succeeded && count.failed == 0 {
-        Some("the runner failed beyond its tests".to_owned())
+        Some("the runner failed, although no test did".to_owned())
     } else {
         None
     };
-    if fault.is_some() {
+    if error.is_some() {
         count.failed = count.failed.max(1);
     }
-    (count, fault)
+    (count, error)
 }
 
-/// Prints how each suite ended, and the count of all as the last line.
+/// Prints how each suite ended, and as the last line the count of all tests.
 fn report(outcomes: &[Outcome]) -> ExitCode {
     let mut sum = Count::default();
     println!("\n{:<12} {:>7} {:>7} {:>8}", "suite", "passed", "failed", "seconds");
-    for Outcome { name, count, took, fault } in outcomes {
-        let fault = fault.as_deref().and_then(|fault| fault.lines().next()).unwrap_or_default();
-        println!("{name:<12} {:>7} {:>7} {:>8.1}  {fault}", count.passed, count.failed, took.as_secs_f32());
+    for Outcome { name, count, took, error } in outcomes {
+        let error = error.as_deref().and_then(|error| error.lines().next()).unwrap_or_default();
+        println!("{name:<12} {:>7} {:>7} {:>8.1}  {error}", count.passed, count.failed, took.as_secs_f32());
         sum += *count;
     }
     println!("\n{} passed, {} failed", sum.passed, sum.failed);
@@ -117,12 +136,12 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check([passed, failed, skipped]: [u64; 3], succeeded: bool, expected_failed: u64, expected_fault: Option<&str>) {
-        let (count, fault) = judge(Count { passed, failed, skipped }, succeeded);
+    fn check([passed, failed, skipped]: [u64; 3], succeeded: bool, expected_failed: u64, expected_error: Option<&str>) {
+        let (count, error) = judge(Count { passed, failed, skipped }, succeeded);
         assert_eq!((count.passed, count.failed), (passed, expected_failed));
-        match expected_fault {
-            Some(part) => assert!(fault.as_deref().is_some_and(|fault| fault.contains(part)), "{fault:?}"),
-            None => assert_eq!(fault, None),
+        match expected_error {
+            Some(part) => assert!(error.as_deref().is_some_and(|error| error.contains(part)), "{error:?}"),
+            None => assert_eq!(error, None),
         }
     }
 
@@ -132,7 +151,7 @@ mod tests {
         check([3, 2, 0], false, 2, None);
         check([0, 0, 0], true, 1, Some("no test ran"));
         check([0, 0, 0], false, 1, Some("before a test ran"));
-        check([3, 0, 0], false, 1, Some("beyond its tests"));
+        check([3, 0, 0], false, 1, Some("although no test did"));
         check([3, 0, 1], true, 1, Some("1 tests were skipped"));
     }
 }

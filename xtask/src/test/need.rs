@@ -1,11 +1,11 @@
-//! What a suite needs before it can run. What is missing is fetched where cargo, pip or apt can, else it is a failure that says
-//! what to do.
+//! What a suite needs before it can run. If something is missing, cargo, pip or apt installs it; if they cannot, the error says what
+//! to do.
 
 use std::collections::HashMap;
 
 use anyhow::{Result, bail};
 
-use harness::envoy::binary::OLDER;
+use workspace::envoy::OLDER;
 
 use crate::{build, tools};
 
@@ -14,7 +14,7 @@ use crate::{build, tools};
 pub(super) enum Need {
     /// The filter's modules, built from the source at hand.
     Modules,
-    /// The same with a way to kill the data path.
+    /// The same, in a form that a request can crash.
     TrapModules,
     /// Envoy's binary.
     Envoy,
@@ -22,23 +22,25 @@ pub(super) enum Need {
     OlderEnvoys,
     /// Node.js.
     Node,
-    /// A program that a Debian package of this name installs.
+    /// cargo-deny.
+    CargoDeny,
+    /// A program from a Debian package.
     Debian {
-        /// The program that must be found.
+        /// The program, which must be on the search path.
         program: &'static str,
-        /// The package that has it.
+        /// The package that installs it.
         package: &'static str,
     },
 }
 
 impl Need {
-    /// Whether rustup, python3 and node are enough for it, so that it belongs to `cargo xtask test` without `--all`.
+    /// Whether rustup, python3 and node are enough for it. If so, suites that need it run without `--all`.
     #[must_use]
     pub(super) const fn is_common(self) -> bool {
         match self {
             Self::Modules | Self::TrapModules | Self::Envoy | Self::Node => true,
-            // Three downloads of 40 MB that most days teach nothing.
-            Self::OlderEnvoys | Self::Debian { .. } => false,
+            // Three downloads of 40 MB, or minutes of compiling, which are rarely worth it.
+            Self::OlderEnvoys | Self::CargoDeny | Self::Debian { .. } => false,
         }
     }
 
@@ -46,15 +48,16 @@ impl Need {
         match self {
             Self::Modules => build::modules().map(drop),
             Self::TrapModules => build::trap_modules().map(drop),
-            Self::Envoy => harness::envoy::binary::locate().map(drop),
-            Self::OlderEnvoys => OLDER.iter().try_for_each(|version| harness::envoy::binary::release(version).map(drop)),
+            Self::Envoy => workspace::envoy::locate().map(drop),
+            Self::OlderEnvoys => OLDER.iter().try_for_each(|version| workspace::envoy::release(version).map(drop)),
             Self::Node => tools::node(),
+            Self::CargoDeny => tools::cargo_deny().map(drop),
             Self::Debian { program, package } => tools::debian(program, package),
         }
     }
 }
 
-/// What has been provided, or could not be, so that each need is seen to once.
+/// The needs that were provided, or the errors of those that could not be, so that each is tried only once.
 #[derive(Default)]
 pub(super) struct Provided(HashMap<Need, Option<String>>);
 
@@ -62,12 +65,12 @@ impl Provided {
     /// Provides all of `needs`.
     ///
     /// # Errors
-    /// Where one of them cannot be had; the error says why, and what to do.
+    /// If one of them cannot be provided; the error says why, and what to do.
     pub(super) fn all(&mut self, needs: &[Need]) -> Result<()> {
         for need in needs {
-            let fault = self.0.entry(*need).or_insert_with(|| need.provide().err().map(|error| format!("{error:#}")));
-            if let Some(fault) = fault {
-                bail!("{fault}");
+            let error = self.0.entry(*need).or_insert_with(|| need.provide().err().map(|error| format!("{error:#}")));
+            if let Some(error) = error {
+                bail!("{error}");
             }
         }
         Ok(())
@@ -79,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_not_be_had_is_said_again() {
+    fn a_need_is_tried_once_and_its_error_is_repeated() {
         let mut provided = Provided::default();
         provided.0.insert(Need::Node, Some("no node".into()));
         for _ in 0..2 {

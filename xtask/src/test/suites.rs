@@ -1,70 +1,126 @@
-//! The table of test suites: the one place where a suite is registered.
+//! The table of test suites. A new suite is added here and nowhere else.
 
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
-use harness::workspace;
+use launcher::filter::Filter;
+use launcher::settings::FILTER;
 
 use super::count::Runner;
 use super::need::Need;
+use super::wasm_only;
 use crate::command::{cargo, program, read, run};
 use crate::{python, tools};
 
 /// One run of one test runner.
 pub(super) struct Suite {
-    /// What it is called on the command line.
+    /// Its name on the command line.
     pub name: &'static str,
+    /// How long it took in a fresh clone on two cores, in seconds.
+    pub seconds: u32,
     /// What it tests, in a line.
     pub about: &'static str,
-    /// What must be there first. A need beyond rustup, python3 and node makes it a suite of `--all`.
+    /// What it needs. If it needs more than rustup, python3 and node, it runs only with `--all`.
     pub needs: &'static [Need],
-    /// How the count is read.
+    /// How its count is read.
     pub runner: Runner,
-    /// The command, after what only this suite needs has been prepared.
+    /// Prepares what only this suite needs and returns its command.
     pub command: fn() -> Result<Command>,
 }
 
+/// The suites that run with either form of the filter. Each of the others runs with fixed forms, or without the filter.
+const CHOICE: [&str; 3] = ["rust", "netns", "demo"];
+
 impl Suite {
+    /// How long it may take, so that a test that hangs does not take the time of all other suites.
+    pub(super) fn limit(&self) -> Duration {
+        Duration::from_secs(600) + 3 * Duration::from_secs(self.seconds.into())
+    }
+
     /// Whether it runs without `--all`.
     #[must_use]
     pub(super) fn is_common(&self) -> bool {
         self.needs.iter().all(|need| need.is_common())
     }
+
+    /// Whether it runs with either form of the filter.
+    #[must_use]
+    pub(super) fn has_choice(&self) -> bool {
+        CHOICE.contains(&self.name)
+    }
+
+    /// The command that runs it, with this form of the filter if it has a choice.
+    ///
+    /// # Errors
+    /// If what it needs cannot be prepared.
+    pub(super) fn command_with(&self, filter: Filter) -> Result<Command> {
+        let mut command = (self.command)()?;
+        if self.has_choice() {
+            command.env(FILTER, filter.name());
+            if self.name == "rust" && filter == Filter::Native {
+                command.args(wasm_only::skips());
+            }
+        }
+        Ok(command)
+    }
 }
 
-/// All suites, in the order they run: what is quick to fail comes first.
+/// All suites, in the order in which they run: those that fail quickly come first.
 pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "tidy",
-        about: "formatting, lints, documentation, pinned versions, the border of the core",
+        seconds: 110,
+        about: "formatting, lints, documentation, pinned versions, lock files",
         needs: &[],
         runner: Runner::Plain,
-        // By way of cargo, so that its output is read like that of any other runner.
+        // Run by cargo, so that its output is read like that of any other runner.
         command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "tidy"])),
     },
     Suite {
         name: "rust",
+        seconds: 600,
         about: "all Rust tests on this machine: the core, its properties, the tools, and the filter in a real Envoy",
         needs: &[Need::Modules, Need::TrapModules, Need::Envoy],
         runner: Runner::Cargo,
-        command: || Ok(cargo(["test", "--workspace", "--exclude", "system-tests", "--no-fail-fast"])),
+        command: || Ok(cargo(["test", "--workspace", "--no-fail-fast"])),
+    },
+    Suite {
+        name: "native",
+        seconds: 500,
+        about: "the native filter: every test against Envoy that is not only about Wasm, and the tests that are only about the native filter",
+        needs: &[Need::Modules, Need::TrapModules, Need::Envoy],
+        runner: Runner::Cargo,
+        command: native,
+    },
+    Suite {
+        name: "cost",
+        seconds: 70,
+        about: "what the native filter costs a request, in instructions",
+        needs: &[Need::Debian { program: "valgrind", package: "valgrind" }],
+        runner: Runner::Whole,
+        command: || Ok(cargo(["test", "--package", "pixell-native", "--profile", "native", "--test", "cost"])),
     },
     Suite {
         name: "netns",
-        about: "a caller outside the task, in a network namespace of its own: who may do what",
+        seconds: 50,
+        about: "clients outside the task, in their own network namespaces: who may do what, and at what distance",
         needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "ip", package: "iproute2" }],
         runner: Runner::Cargo,
-        command: || Ok(cargo(["test", "--test", "netns"])),
+        command: || Ok(cargo(["test", "--package", "pixell-tests", "--test", "netns", "--test", "slow_readers"])),
     },
     Suite {
         name: "versions",
-        about: "the smoke set on the older Envoy releases that are supported",
-        needs: &[Need::Modules, Need::OlderEnvoys],
+        seconds: 80,
+        about: "the smoke tests on the older supported Envoy releases, with both forms of the filter",
+        needs: &[Need::Modules, Need::Envoy, Need::OlderEnvoys],
         runner: Runner::Cargo,
-        command: || Ok(cargo(["test", "--test", "versions"])),
+        command: || Ok(cargo(["test", "--package", "pixell-tests", "--test", "versions"])),
     },
     Suite {
         name: "wasm",
+        seconds: 180,
         about: "the core's unit tests again as WebAssembly, under Node.js",
         needs: &[Need::Node],
         runner: Runner::Cargo,
@@ -72,6 +128,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "python",
+        seconds: 130,
         about: "the Python client: its form and types, and its tests against a real Envoy",
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Pytest,
@@ -79,6 +136,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "api",
+        seconds: 80,
         about: "the route API against its formal description, by schemathesis too, and every snippet of its documentation",
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Pytest,
@@ -86,35 +144,32 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "peers",
-        about: "agents and callers made of other people's libraries: the A2A SDK and grpcio with health, reflection, rich errors",
+        seconds: 100,
+        about: "agents and clients made with other people's libraries: the A2A SDK and grpcio with health, reflection, rich errors",
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Pytest,
         command: peers,
     },
     Suite {
         name: "deploy",
-        about: "the rollout: its form and types, and the script with the real AWS CLI against a stand-in for AWS",
-        needs: &[
-            Need::Modules,
-            Need::Envoy,
-            Need::Debian { program: "curl", package: "curl" },
-            Need::Debian { program: "git", package: "git" },
-            Need::Debian { program: "jq", package: "jq" },
-            Need::Debian { program: "shellcheck", package: "shellcheck" },
-        ],
+        seconds: 110,
+        about: "the rollout: its form and types, and every command against AWS in this process",
+        needs: &[Need::Debian { program: "git", package: "git" }],
         runner: Runner::Pytest,
         command: deploy,
     },
     Suite {
         name: "demo",
-        about: "the demo: two agents answer by id through Envoy",
+        seconds: 45,
+        about: "the demo: two agents are called by id through Envoy",
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Whole,
         command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "demo", "--check"])),
     },
     Suite {
         name: "browser",
-        about: "the status page in a headless Chromium",
+        seconds: 120,
+        about: "the status page, and pages that call agents, in a headless Chromium; with both forms of the filter",
         needs: &[
             Need::Modules,
             Need::TrapModules,
@@ -124,18 +179,28 @@ pub(super) const SUITES: &[Suite] = &[
         ],
         runner: Runner::Cargo,
         // Two browsers at a time: each is some ten processes.
-        command: || Ok(cargo(["test", "--package", "system-tests", "--test", "browser", "--", "--test-threads", "2"])),
+        command: || Ok(cargo(["test", "--package", "pixell-tests", "--test", "browser", "--", "--test-threads", "2"])),
+    },
+    Suite {
+        name: "nginx",
+        seconds: 20,
+        about: "nginx in front of the data path, with its defaults",
+        needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "nginx", package: "nginx-light" }],
+        runner: Runner::Cargo,
+        command: || Ok(cargo(["test", "--package", "pixell-tests", "--test", "nginx"])),
     },
     Suite {
         name: "promtool",
-        about: "alert rules, metrics and dashboard: by Prometheus' own checks, and by a Prometheus that looks at a live Envoy",
+        seconds: 30,
+        about: "alert rules, metrics and dashboard: with Prometheus' own checks, and with a Prometheus that scrapes a running Envoy",
         needs: &[Need::Modules, Need::TrapModules, Need::Envoy, Need::Debian { program: "promtool", package: "prometheus" }],
         runner: Runner::Cargo,
-        command: || Ok(cargo(["test", "--package", "system-tests", "--test", "promtool", "--test", "prometheus"])),
+        command: || Ok(cargo(["test", "--package", "pixell-tests", "--test", "promtool", "--test", "prometheus"])),
     },
     Suite {
         name: "bench",
-        about: "the bench, two rounds of the filter and its floor, to show that it works; figures are not judged",
+        seconds: 60,
+        about: "two rounds of the bench, to show that it works; the figures are not checked",
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Whole,
         command: || {
@@ -145,7 +210,8 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "integration",
-        about: "the image, composed with a stand-in PAR and agents: starts, redeploys, failures, stops",
+        seconds: 400,
+        about: "the image with a stand-in PAR and agents, in containers: starts, redeploys, failures, stops",
         needs: &[
             Need::Debian { program: "docker", package: "docker.io" },
             Need::Debian { program: "docker-compose", package: "docker-compose" },
@@ -154,7 +220,16 @@ pub(super) const SUITES: &[Suite] = &[
         command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "integration"])),
     },
     Suite {
+        name: "deny",
+        seconds: 90,
+        about: "licences and sources of all crates, and versions that are there twice, by cargo-deny",
+        needs: &[Need::CargoDeny],
+        runner: Runner::Whole,
+        command: deny,
+    },
+    Suite {
         name: "scripts",
+        seconds: 1,
         about: "shellcheck on every shell script",
         needs: &[Need::Debian { program: "shellcheck", package: "shellcheck" }],
         runner: Runner::Whole,
@@ -162,94 +237,81 @@ pub(super) const SUITES: &[Suite] = &[
     },
 ];
 
+fn native() -> Result<Command> {
+    let mut test = cargo(["test", "--package", "pixell-tests", "--test", "envoy", "--test", "native", "--no-fail-fast"]);
+    test.args(wasm_only::skips()).env(FILTER, Filter::Native.name());
+    Ok(test)
+}
+
 fn wasm() -> Result<Command> {
     const TARGET: &str = "wasm32-unknown-unknown";
     tools::wasm_target(TARGET)?;
     let runner = tools::wasm_bindgen_test_runner()?;
-    let mut test = cargo(["test", "--package", "pixell-router", "--lib", "--target", TARGET]);
+    let mut test = cargo(["test", "--package", "pixell-core", "--lib", "--target", TARGET]);
     test.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", runner).env("WASM_BINDGEN_TEST_ONLY_NODE", "1");
     Ok(test)
 }
 
 fn python() -> Result<Command> {
-    const CLIENT: &str = "clients/python";
-    let install = ["--editable", "clients/python[test]"];
-    let programs = python::environment("venv-python", &install, &["clients/python/pyproject.toml"])?;
-    let client = workspace::root().join(CLIENT);
-    let tool = |name: &str| {
-        let mut tool = program(&programs.join(name).to_string_lossy());
-        tool.current_dir(&client);
-        tool
-    };
-    // One set of tools for all Python here.
+    let programs = python::CLIENT.programs()?;
+    let tool = |name| tool(&programs, name, "clients/python");
+    // All Python files here have the same rules, except those of the rollout.
     let all = [".", "../../integration", "../../tests/peers"];
     run(tool("ruff").args(["format", "--check"]).args(all))?;
     run(tool("ruff").arg("check").args(all))?;
-    scenarios_types()?;
+    // The stand-in PAR and the scenarios run only in containers; their types are checked here.
+    run(&mut self::tool(&python::INTEGRATION.programs()?, "mypy", "integration"))?;
     run(&mut tool("mypy"))?;
     Ok(tool("pytest"))
-}
-
-/// Checks the types of the stand-in PAR and the scenarios, which run in containers only.
-fn scenarios_types() -> Result<()> {
-    const REQUIREMENTS: &str = "integration/requirements-check.txt";
-    let install = ["--requirement", REQUIREMENTS, "--editable", "clients/python"];
-    let made_of = [REQUIREMENTS, "integration/requirements.txt", "clients/python/pyproject.toml"];
-    let programs = python::environment("venv-integration", &install, &made_of)?;
-    run(program(&programs.join("mypy").to_string_lossy()).current_dir(workspace::root().join("integration")))
 }
 
 fn api() -> Result<Command> {
-    const REQUIREMENTS: &str = "tests/api/requirements.txt";
-    let install = ["--requirement", REQUIREMENTS, "--editable", "clients/python"];
-    let programs = python::environment("venv-api", &install, &[REQUIREMENTS, "clients/python/pyproject.toml"])?;
-    let mut pytest = program(&programs.join("pytest").to_string_lossy());
-    pytest.current_dir(workspace::root().join("tests/api"));
-    Ok(pytest)
+    Ok(tool(&python::API.programs()?, "pytest", "tests/api"))
 }
 
 fn peers() -> Result<Command> {
-    const REQUIREMENTS: &str = "tests/peers/requirements.txt";
-    let programs = python::environment("venv-peers", &["--requirement", REQUIREMENTS], &[REQUIREMENTS])?;
-    let tool = |name: &str| {
-        let mut tool = program(&programs.join(name).to_string_lossy());
-        tool.current_dir(workspace::root().join("tests/peers"));
-        tool
-    };
-    run(&mut tool("mypy"))?;
-    Ok(tool("pytest"))
+    let programs = python::PEERS.programs()?;
+    run(&mut tool(&programs, "mypy", "tests/peers"))?;
+    let old = python::A2A_0_3.programs()?.join("python");
+    let mut pytest = tool(&programs, "pytest", "tests/peers");
+    pytest.env("PIXELL_PEERS_A2A_0_3", old);
+    Ok(pytest)
 }
 
 fn deploy() -> Result<Command> {
-    const REQUIREMENTS: &str = "deploy/tests/requirements.txt";
-    let programs = python::environment("venv-deploy", &["--requirement", REQUIREMENTS], &[REQUIREMENTS])?;
-    let tool = |name: &str| {
-        let mut tool = program(&programs.join(name).to_string_lossy());
-        tool.current_dir(workspace::root().join("deploy/tests"));
-        tool
-    };
+    let programs = python::DEPLOY.programs()?;
+    let tool = |name| tool(&programs, name, "deploy");
     run(tool("ruff").args(["format", "--check", "."]))?;
     run(tool("ruff").args(["check", "."]))?;
     run(&mut tool("mypy"))?;
     Ok(tool("pytest"))
 }
 
+/// A command of the Python environment's program `name`, in `directory`.
+fn tool(programs: &Path, name: &str, directory: &str) -> Command {
+    let mut tool = program(&programs.join(name).to_string_lossy());
+    tool.current_dir(workspace::root().join(directory));
+    tool
+}
+
+fn deny() -> Result<Command> {
+    let check = |manifest: &str, what: &[&str]| {
+        let mut deny = program(&tools::cargo_deny()?.to_string_lossy());
+        deny.args(["--manifest-path", manifest, "--config", "deny.toml", "check"]).args(what);
+        anyhow::Ok(deny)
+    };
+    // These two never ship, and what they are made of decides which versions are there twice.
+    for manifest in ["crates/fuzz/Cargo.toml", "crates/wasm-runner/Cargo.toml"] {
+        run(&mut check(manifest, &["licenses", "sources"])?)?;
+    }
+    check("Cargo.toml", &["bans", "licenses", "sources"])
+}
+
 fn scripts() -> Result<Command> {
-    // The files of deploy/lib are one program with deploy/pixell-envoy, and looked at with it.
-    let listing = [
-        "ls-files",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-        "--",
-        "*.sh",
-        ".ci/run",
-        "deploy/pixell-envoy",
-        ":!deploy/lib",
-    ];
+    let listing = ["ls-files", "--cached", "--others", "--exclude-standard", "--", "*.sh", ".ci/run"];
     let listed = read(program("git").args(listing))?;
     let mut shellcheck = program("shellcheck");
-    // Without this, a file that another one sources is read but its faults are not told.
+    // Without this, a file that another one sources is read, but its errors are not shown.
     shellcheck.arg("--check-sourced").args(listed.lines());
     Ok(shellcheck)
 }
@@ -264,7 +326,7 @@ mod tests {
     fn names_are_unique_words() {
         let mut seen = HashSet::new();
         for suite in SUITES {
-            assert!(seen.insert(suite.name), "{} is there twice", suite.name);
+            assert!(seen.insert(suite.name), "two suites are called {}", suite.name);
             assert!(suite.name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{}", suite.name);
         }
     }

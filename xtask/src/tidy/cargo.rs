@@ -1,45 +1,44 @@
-//! What cargo's own tools find.
+//! The checks by cargo's own tools: rustfmt, clippy and rustdoc.
 
 use std::process::Command;
 
 use anyhow::Result;
-use trim_modules::ROLES;
 
-use crate::build::WASI;
+use crate::build::{PACKAGES, WASI};
 use crate::command::{cargo, run};
 use crate::tools;
 
-/// Formatting is rustfmt's.
+/// All Rust code is formatted by rustfmt.
 pub(super) fn formatting() -> Result<Vec<String>> {
     tool(&mut cargo(["fmt", "--all", "--check"]), "run `cargo fmt --all`")
 }
 
-/// Clippy on everything that runs on this machine.
+/// Clippy on all code that runs on this machine.
 pub(super) fn lints_host() -> Result<Vec<String>> {
-    tool(&mut cargo(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]), "see clippy's words above")
+    tool(&mut cargo(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]), "see clippy's output above")
 }
 
-/// Clippy on the modules, the only build that has the part that talks to the host.
+/// Clippy on the Wasm modules: only they are built with the code that calls the host.
 pub(crate) fn lints_module() -> Result<Vec<String>> {
     tools::wasm_target(WASI)?;
-    let mut clippy = cargo(["clippy", "--quiet", "--target", WASI, "--package", "pixell-router", "--lib"]);
-    clippy.args(ROLES.iter().flat_map(|role| ["--package", role.package])).args(["--", "-D", "warnings"]);
-    tool(&mut clippy, "see clippy's words above")
+    let mut clippy = cargo(["clippy", "--quiet", "--target", WASI, "--package", "pixell-router"]);
+    clippy.args(PACKAGES.iter().flat_map(|package| ["--package", package])).args(["--", "-D", "warnings"]);
+    tool(&mut clippy, "see clippy's output above")
 }
 
-/// The documentation builds without a warning, for this machine and for the module.
+/// The documentation builds without a warning, for this machine and for the Wasm modules.
 pub(super) fn documentation() -> Result<Vec<String>> {
     tools::wasm_target(WASI)?;
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     for what in [&["--workspace"][..], &["--package", "pixell-router", "--target", WASI]] {
         let mut doc = cargo(["doc", "--quiet", "--no-deps", "--document-private-items"]);
         doc.args(what).env("RUSTDOCFLAGS", "-D warnings");
-        faults.extend(tool(&mut doc, "see rustdoc's words above")?);
+        errors.extend(tool(&mut doc, "see rustdoc's output above")?);
     }
-    Ok(faults)
+    Ok(errors)
 }
 
-/// Runs `command`; where it fails, `advice` is the fault.
+/// Runs `command`. If it fails, returns one error that ends with `advice`.
 fn tool(command: &mut Command, advice: &str) -> Result<Vec<String>> {
     Ok(run(command).err().map(|error| format!("{error:#}: {advice}")).into_iter().collect())
 }
@@ -50,7 +49,7 @@ mod tests {
     use crate::command::program;
 
     #[test]
-    fn a_tool_that_fails_is_a_fault() {
+    fn a_tool_that_fails_is_an_error() {
         assert!(tool(&mut program("true"), "do it").unwrap().is_empty());
         assert!(tool(&mut program("false"), "do it").unwrap()[0].ends_with("do it"));
     }

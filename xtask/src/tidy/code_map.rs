@@ -1,4 +1,4 @@
-//! Documents name files of this repository in backticks and in links; what they name has to exist.
+//! Documents name files of this repository in backticks and in links. Those files must exist.
 
 use std::path::Path;
 
@@ -7,23 +7,23 @@ use regex::Regex;
 
 use super::{files, text};
 
-/// Looks through every Markdown file.
+/// Checks every Markdown file.
 pub(super) fn check() -> Result<Vec<String>> {
-    let root = harness::workspace::root();
-    let mut faults = Vec::new();
+    let root = workspace::root();
+    let mut errors = Vec::new();
     for document in files("*.md")? {
         let directory = root.join(&document).parent().map(Path::to_path_buf).unwrap_or_default();
         let exists = |path: &str| root.join(path).exists() || directory.join(path).exists();
-        faults.extend(missing(&document, &text(&document)?, exists)?);
+        errors.extend(missing(&document, &text(&document)?, exists)?);
     }
-    Ok(faults)
+    Ok(errors)
 }
 
-/// The faults of a document: a code span that is a path with a directory and nothing else, or a link without a host, that leads
-/// nowhere.
+/// The errors of a document: each path that does not exist. A path is a code span that begins with a directory of this repository
+/// and holds nothing else, or the target of a link without a host.
 fn missing(document: &str, text: &str, exists: impl Fn(&str) -> bool) -> Result<Vec<String>> {
-    let directories = "src|tests|modules|harness|xtask|envoy|clients|integration|deploy|docs|launcher|fuzz|bench";
-    // The end of a link's target must follow, so that `https` of a URL is not taken for a file.
+    let directories = "src|tests|crates|xtask|envoy|clients|integration|deploy|docs";
+    // The link's target must end after the path, so that `https` of a URL is not taken for a file.
     let name = Regex::new(&format!(r"`(?:{directories})/[\w./-]*`|\]\([^)\s:#]+[)#]"))?;
     let named = text.lines().enumerate().flat_map(|(number, line)| {
         let paths = name.find_iter(line).map(|found| found.as_str().trim_matches(['`', ']', '(', ')', '#']));
@@ -38,10 +38,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_long_gone_is_found() {
+    fn a_path_that_does_not_exist_is_an_error() {
         let text = "See `src/lib.rs` and\n`src/gone.rs`, `cargo test`, `envoy` and `GET /v1/routes`.\n\
                     [here](src/lib.rs#part), [there](docs/gone.md), [out](https://a.example/b), [below](#part)\n";
-        let faults = missing("A.md", text, |path| path == "src/lib.rs").unwrap();
-        assert_eq!(faults, ["A.md:2: src/gone.rs does not exist", "A.md:3: docs/gone.md does not exist"]);
+        let errors = missing("A.md", text, |path| path == "src/lib.rs").unwrap();
+        assert_eq!(errors, ["A.md:2: src/gone.rs does not exist", "A.md:3: docs/gone.md does not exist"]);
     }
 }

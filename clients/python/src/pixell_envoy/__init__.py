@@ -9,6 +9,7 @@
 
 from .backoff import Backoff
 from .client import RouteApiClient
+from .displacement import Displacement
 from .errors import (
     BadRequest,
     ClientClosed,
@@ -29,7 +30,7 @@ from .errors import (
     Unreachable,
 )
 from .manager import EnvoyManager
-from .models import MapVersion, Route, RouteLike, RouteMap, RouteState, Status, WriteResult
+from .models import MapVersion, Route, RouteLike, RouteMap, RoutePatch, RouteState, Status, WriteResult
 from .problem import Fault, Problem
 from .reconciler import Reconciler, ReconcilerState
 from .retry import Retry
@@ -40,6 +41,7 @@ __all__ = [
     "Backoff",
     "BadRequest",
     "ClientClosed",
+    "Displacement",
     "EnvoyManager",
     "Fault",
     "FaultyRequest",
@@ -63,6 +65,7 @@ __all__ = [
     "RouteLike",
     "RouteMap",
     "RouteNotFound",
+    "RoutePatch",
     "RouteState",
     "Status",
     "Unauthorized",

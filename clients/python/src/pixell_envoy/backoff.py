@@ -14,8 +14,8 @@ from .errors import InvalidArgument
 class Backoff:
     """Delays in seconds that double from `first` up to `longest`.
 
-    Each is drawn from the upper half of its interval, so that several clients that lost the same Envoy do not come back
-    in step and none comes back at once.
+    Each delay is drawn from the upper half of its interval, so that clients that lost the same Envoy do not all return
+    at the same time, and none returns immediately.
     """
 
     first: float
@@ -28,7 +28,7 @@ class Backoff:
             raise InvalidArgument(f"a back-off needs 0 < first <= longest, not {self.first} and {self.longest}")
 
     def delays(self) -> Iterator[float]:
-        """Delays without end, from the shortest on."""
+        """An endless series of delays, the shortest first."""
         ceiling = self.first
         while True:
             yield ceiling * (0.5 + 0.5 * self.random())

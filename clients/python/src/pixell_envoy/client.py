@@ -7,39 +7,52 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 import httpx
 
-from . import answers, update
+from . import responses, update
+from .admin_token import find_token
 from .connection import Call, Connection
 from .errors import InvalidArgument, RouteNotFound
-from .models import MapVersion, Route, RouteLike, RouteMap, Status, WriteResult, as_route
+from .models import (
+    MapVersion,
+    Route,
+    RouteLike,
+    RouteMap,
+    RoutePatch,
+    Status,
+    WriteResult,
+    as_route,
+    patch_between,
+    to_json,
+)
 from .problem import Problem
 from .retry import Retry
 
 DEFAULT_ADMIN_URL = "http://127.0.0.1:9901"
 
-# An id that can stand in a path. Envoy resolves "." and ".." there even where they are percent-encoded, and anything
-# else is no id.
+# An id that can stand in a path. Envoy resolves "." and ".." there even if they are percent-encoded, and no other
+# character can be part of an id.
 _PATH_SAFE = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}")
 
 _DEFAULT_RETRY = Retry()
 
 
 class RouteApiClient:
-    """A client of one Envoy. Bound to the event loop of its first call; close it in the end, or use `async with`.
+    """A client of one Envoy. It is bound to the event loop of its first call. Close it, or use `async with`.
 
-    `token` is the value of PIXELL_ADMIN_TOKEN that Envoy was started with; by default it is read from that variable
-    here, and an empty one means none. `timeout` (seconds) bounds one call including its repetitions. `transport`
-    replaces the connection pool.
+    `token` is the one that Envoy was started with. By default it is read from the file that PIXELL_ADMIN_TOKEN_FILE
+    names, or from PIXELL_ADMIN_TOKEN; an empty one means none. With `hide_token`, PIXELL_ADMIN_TOKEN is then removed
+    from `os.environ`, so that programs started later do not inherit it; later clients in this process still get it.
+    `timeout` (seconds) limits one call including its retries. `transport` replaces the connection pool.
 
     Every write takes `if_match` (written only while the map still has that version, else PreconditionFailed) and
-    `dry_run` (checked and counted in full, nothing changed). Any call raises a RouteApiError.
+    `dry_run` (checked and counted in full, nothing changed). Every call may raise a RouteApiError.
 
-    Repetitions: a request that could not be sent, and one that Envoy gave up unchanged (503), is sent again. One whose
-    answer got lost is sent again too, because executing any of these calls twice leaves the same map as once; with
-    `if_match` it is not, and OutcomeUnknown says so: `update` shows how to go on.
+    Retries: a request that could not be sent is retried, and so is one that Envoy gave up without a change (503). A
+    request whose response was lost is retried too, because each of these calls leaves the same map if it is executed
+    twice. With `if_match` it is not retried: the call raises OutcomeUnknown, and `update` shows how to go on.
     """
 
     def __init__(
@@ -50,20 +63,21 @@ class RouteApiClient:
         timeout: float = 5.0,
         retry: Retry = _DEFAULT_RETRY,
         transport: Optional[httpx.AsyncBaseTransport] = None,
+        hide_token: bool = True,
     ) -> None:
-        self._connection = Connection(base_url, token, timeout, retry, transport)
+        self._connection = Connection(base_url, find_token(token, hide_token), timeout, retry, transport)
         self._retry = retry
 
     async def get_routes(self) -> RouteMap:
         """The whole map."""
-        answer = await self._connection.send(Call("GET", "/v1/routes"))
-        return answers.read(answer.response, answers.read_map)
+        success = await self._connection.send(Call("GET", "/v1/routes"))
+        return responses.read(success.response, responses.read_map)
 
     async def get_routes_if_changed(self, since: MapVersion) -> Optional[RouteMap]:
-        """The whole map, or None where it still has the version `since`."""
+        """The whole map, or None if it still has the version `since`."""
         call = Call("GET", "/v1/routes", accept=(200, 304), headers={"If-None-Match": since.etag})
         response = (await self._connection.send(call)).response
-        return None if response.status_code == 304 else answers.read(response, answers.read_map)
+        return None if response.status_code == 304 else responses.read(response, responses.read_map)
 
     async def replace_routes(
         self, routes: Mapping[str, RouteLike], *, if_match: Optional[MapVersion] = None, dry_run: bool = False
@@ -73,19 +87,22 @@ class RouteApiClient:
 
     async def patch_routes(
         self,
-        changes: Mapping[str, Optional[RouteLike]],
+        changes: Mapping[str, Optional[Union[RouteLike, RoutePatch]]],
         *,
         if_match: Optional[MapVersion] = None,
         dry_run: bool = False,
     ) -> WriteResult:
-        """Adds and changes routes, removes those given as None, and leaves all others alone: all or nothing."""
+        """Adds and changes routes, removes those given as None, and leaves all others alone: all or nothing.
+
+        It is a merge patch: endpoints that a route has and the change does not name stay. `RoutePatch` removes them.
+        """
         return await self._write(_write_call("PATCH", "/v1/routes", _map_to_json(changes), if_match, dry_run))
 
     async def get_route(self, deployment_id: str) -> Route:
-        """Raises RouteNotFound where there is none."""
+        """Raises RouteNotFound if there is none."""
         if _fits_path(deployment_id):
-            answer = await self._connection.send(Call("GET", f"/v1/routes/{deployment_id}"))
-            return answers.read(answer.response, answers.read_route)
+            success = await self._connection.send(Call("GET", f"/v1/routes/{deployment_id}"))
+            return responses.read(success.response, responses.read_route)
         try:
             return (await self.get_routes()).routes[deployment_id]
         except KeyError:
@@ -96,19 +113,21 @@ class RouteApiClient:
         self, deployment_id: str, route: RouteLike, *, if_match: Optional[MapVersion] = None, dry_run: bool = False
     ) -> WriteResult:
         """Adds or changes one route."""
+        route = as_route(route)
         if not _fits_path(deployment_id):
-            return await self.patch_routes({deployment_id: route}, if_match=if_match, dry_run=dry_run)
+            change = patch_between((await self.get_routes()).routes.get(deployment_id), route)
+            return await self.patch_routes({deployment_id: change}, if_match=if_match, dry_run=dry_run)
         path = f"/v1/routes/{deployment_id}"
-        return await self._write(_write_call("PUT", path, _to_json(route), if_match, dry_run, accept=(200, 201)))
+        return await self._write(_write_call("PUT", path, to_json(route), if_match, dry_run, accept=(200, 201)))
 
     async def delete_route(
         self, deployment_id: str, *, if_match: Optional[MapVersion] = None, dry_run: bool = False
     ) -> MapVersion:
-        """Removes one route; one that is not there is a success too. Returns the version of the map afterwards."""
+        """Removes one route, and succeeds as well if there is none. Returns the version of the map afterwards."""
         if not _fits_path(deployment_id):
             return (await self.patch_routes({deployment_id: None}, if_match=if_match, dry_run=dry_run)).version
         call = _write_call("DELETE", f"/v1/routes/{deployment_id}", None, if_match, dry_run, accept=(204,))
-        return answers.version_of((await self._connection.send(call)).response)
+        return responses.version_of((await self._connection.send(call)).response)
 
     async def update(
         self,
@@ -117,33 +136,33 @@ class RouteApiClient:
         idempotent: bool = False,
         attempts: int = 100,
     ) -> WriteResult:
-        """Reads the map, lets `change` make a new one of it and writes that, again where another writer was faster.
+        """Reads the map, passes it to `change`, and writes what `change` returns. Retries if another writer was faster.
 
-        `change` gets a copy of its own and may be called several times; a map it leaves equal is not written. No other
-        writer's update is lost. Raises PreconditionFailed where others were faster `attempts` times, and OutcomeUnknown
-        where the answer to a write got lost and the map cannot tell whether it was made. With `idempotent`, that is for
-        a `change` that does no more the second time (setting or removing routes does not, counting up does), it is
-        simply applied again instead.
+        `change` gets a copy of its own and may be called several times. If it returns an equal map, nothing is written.
+        No other writer's update is lost. Raises PreconditionFailed if others were faster `attempts` times, and
+        OutcomeUnknown if the response to a write was lost and the map does not show whether the write was made. Pass
+        `idempotent` if a second call of `change` does no more than the first: setting or removing routes is idempotent,
+        counting up is not. Then `change` is applied once more instead of raising OutcomeUnknown.
         """
         return await update.update(self, change, idempotent, attempts, self._retry.sleep)
 
     async def status(self) -> Status:
         """The version and size of the map, and the filter's version."""
-        answer = await self._connection.send(Call("GET", "/v1/status"))
-        return answers.read(answer.response, answers.read_status)
+        success = await self._connection.send(Call("GET", "/v1/status"))
+        return responses.read(success.response, responses.read_status)
 
     async def is_ready(self) -> bool:
-        """Whether Envoy says that it is ready (`GET /ready`). It is before any map has been pushed."""
-        answer = await self._connection.send(Call("GET", "/ready", accept=(200, 503)))
-        return answer.response.status_code == 200
+        """Whether Envoy says that it is ready (`GET /ready`). It is ready even before a map has been pushed."""
+        success = await self._connection.send(Call("GET", "/ready", accept=(200, 503)))
+        return success.response.status_code == 200
 
     async def stats(self) -> dict[str, Any]:
         """Envoy's statistics (`GET /stats?format=json`), as Envoy formats them."""
-        answer = await self._connection.send(Call("GET", "/stats", query={"format": "json"}))
-        return answers.read(answer.response, dict)
+        success = await self._connection.send(Call("GET", "/stats", query={"format": "json"}))
+        return responses.read(success.response, dict)
 
     async def close(self) -> None:
-        """Closes all connections; later calls raise ClientClosed. Can be repeated."""
+        """Closes all connections; later calls raise ClientClosed. Can be called several times."""
         await self._connection.close()
 
     async def __aenter__(self) -> RouteApiClient:
@@ -155,8 +174,8 @@ class RouteApiClient:
         await self.close()
 
     async def _write(self, call: Call) -> WriteResult:
-        answer = await self._connection.send(call)
-        return replace(answers.read(answer.response, answers.read_write), repeated=answer.repeated)
+        success = await self._connection.send(call)
+        return replace(responses.read(success.response, responses.read_write), repeated=success.repeated)
 
 
 def _write_call(
@@ -188,16 +207,11 @@ def _fits_path(deployment_id: str) -> bool:
 
 
 def _checked(deployment_id: str) -> str:
-    # JSON would turn a number or None into a string without a word.
+    # json.dumps would silently turn a number or None into a string.
     if not isinstance(deployment_id, str):
         raise InvalidArgument(f"a deployment id is a string, not {deployment_id!r}")
     return deployment_id
 
 
-def _map_to_json(routes: Mapping[str, Optional[RouteLike]]) -> dict[str, Any]:
-    return {"routes": {_checked(key): None if route is None else _to_json(route) for key, route in routes.items()}}
-
-
-def _to_json(route: RouteLike) -> dict[str, Any]:
-    route = as_route(route)
-    return {"port": route.port, "state": route.state}
+def _map_to_json(routes: Mapping[str, Optional[Union[RouteLike, RoutePatch]]]) -> dict[str, Any]:
+    return {"routes": {_checked(key): None if route is None else to_json(route) for key, route in routes.items()}}

@@ -1,21 +1,21 @@
-"""One HTTP connection pool to Envoy: sends requests, repeats them where that is safe, tells lost from refused."""
+"""One HTTP connection pool to Envoy: sends requests, and retries them if that is safe."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Optional
 
 import httpx
 
-from .answers import error_for
-from .errors import ClientClosed, InvalidArgument, OutcomeUnknown, RouteApiError, Unreachable
-from .retry import Retry, asked_to_wait, may_repeat
+from .admin_token import FILE_VARIABLE, TOKEN_VARIABLE
+from .errors import ClientClosed, InvalidArgument, OutcomeUnknown, RouteApiError, UnexpectedAnswer, Unreachable
+from .responses import error_for
+from .retry import Retry, asked_to_wait, may_retry
 
-TOKEN_VARIABLE = "PIXELL_ADMIN_TOKEN"
+_USE_ROUTE_API = "the route API is on port 9901, by default http://127.0.0.1:9901"
 
-# Failures before a single byte of the request has left.
+# Errors before a single byte of the request was sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -33,8 +33,8 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A successful response; `repeated` is True where an earlier answer to the same call got lost."""
+class Success:
+    """A successful response. `repeated` is True if the response to an earlier attempt of the same call was lost."""
 
     response: httpx.Response
     repeated: bool = False
@@ -43,9 +43,9 @@ class Answer:
 class Connection:
     """Sends calls to one base URL.
 
-    It drives httpx's transport itself, without httpx.AsyncClient. That one writes a log line for each request, which
-    with a poll a second would fill PAR's log, and it takes proxies and credentials (~/.netrc) from the environment,
-    which must never see the token.
+    It uses httpx's transport directly, without httpx.AsyncClient. AsyncClient writes a log line for each request, which
+    with a poll each second would fill PAR's log. It also takes proxies and credentials (~/.netrc) from the environment,
+    and a proxy must never see the token.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Connection:
         transport: Optional[httpx.AsyncBaseTransport],
     ) -> None:
         self._base_url = _parse_base_url(base_url)
-        self._authorization = _authorization(os.environ.get(TOKEN_VARIABLE) if token is None else token)
+        self._authorization = _authorization(token)
         if not timeout > 0:
             raise InvalidArgument(f"a timeout is a number of seconds above 0, not {timeout!r}")
         self._timeout = timeout
@@ -65,10 +65,10 @@ class Connection:
         self._transport = transport or httpx.AsyncHTTPTransport(trust_env=False)
         self._closed = False
 
-    async def send(self, call: Call) -> Answer:
-        """The answer to `call`, repeated as often as `Retry` allows and the timeout lasts.
+    async def send(self, call: Call) -> Success:
+        """Sends `call`, and retries it as often as `Retry` and the timeout allow.
 
-        Raises what answers.error_for finds, Unreachable, OutcomeUnknown or ClientClosed.
+        Raises what responses.error_for returns, Unreachable, OutcomeUnknown or ClientClosed.
         """
         deadline = self._retry.clock() + self._timeout
         delays = self._retry.backoff.delays()
@@ -76,18 +76,18 @@ class Connection:
         for attempt in range(1, self._retry.attempts + 1):
             try:
                 response = await self._attempt(call, max(deadline - self._retry.clock(), 0.001))
-                return Answer(response, repeated)
+                return Success(response, repeated)
             except RouteApiError as error:
                 delay = max(next(delays), asked_to_wait(error) or 0.0)
                 is_last = attempt == self._retry.attempts or self._retry.clock() + delay >= deadline
-                if is_last or not may_repeat(error, call.idempotent):
+                if is_last or not may_retry(error, call.idempotent):
                     raise
                 repeated = repeated or isinstance(error, OutcomeUnknown)
             await self._retry.sleep(delay)
         raise AssertionError("the last attempt returns or raises")
 
     async def close(self) -> None:
-        """Closes the pool. Calls under way fail; later ones raise ClientClosed. Can be repeated."""
+        """Closes the pool. Calls in flight fail; later ones raise ClientClosed. Can be called several times."""
         if not self._closed:
             self._closed = True
             await self._transport.aclose()
@@ -105,16 +105,19 @@ class Connection:
         except _NOT_SENT as error:
             raise Unreachable(f"no connection to Envoy at {self._base_url}: {error!r}") from error
         except httpx.TransportError as error:
-            # The size is told because Envoy closes the connection on a body that is far too large.
+            # The message has the size, because Envoy closes the connection if a body is far too large.
             what = f"{call.method} {request.url} with a body of {len(call.body or b'')} bytes"
-            raise OutcomeUnknown(f"lost the answer to {what}: {error!r}") from error
+            raise OutcomeUnknown(f"lost the response to {what}: {error!r}") from error
+        if "x-pixell-error" in response.headers:
+            # The data path took the call for a request to an agent. Nothing but the proxy sends this header.
+            raise UnexpectedAnswer(f"{self._base_url} is the data path, which leads to agents: {_USE_ROUTE_API}")
         if response.status_code not in call.accept:
             raise error_for(response)
         return response
 
     def _request(self, call: Call, timeout: float) -> httpx.Request:
         headers: dict[str, str] = {"Accept": "application/json", **(call.headers or {})}
-        # Readiness and stats need no token; what is not sent cannot leak.
+        # Readiness and statistics need no token, and a token that is not sent cannot leak.
         if self._authorization is not None and call.path.startswith("/v1/"):
             headers["Authorization"] = self._authorization
         url = self._base_url.copy_with(raw_path=self._base_url.raw_path.rstrip(b"/") + call.path.encode("ascii"))
@@ -135,17 +138,21 @@ def _parse_base_url(text: str) -> httpx.URL:
     if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query or url.fragment:
         # Userinfo may be a password, so the URL itself is not shown.
         raise InvalidArgument("the admin URL has the form http://host:port, without user, query or fragment")
+    if url.scheme == "http" and url.host.rstrip(".") == "localhost":
+        # Envoy listens on IPv4. The name may resolve to ::1 first, where any process could listen and get the token.
+        return url.copy_with(host="127.0.0.1")
     return url
 
 
 def _authorization(token: Optional[str]) -> Optional[str]:
-    """The Authorization header. Without a token, or with an empty one, there is none."""
+    """The Authorization header; None if there is no token or an empty one."""
     token = (token or "").strip()
     if not token:
         return None
     if not all("!" <= character <= "~" for character in token):
-        # httpx would refuse it as well, with the token in its message.
+        # httpx would raise an error that shows the token.
         raise InvalidArgument(
-            f"the token (by default {TOKEN_VARIABLE}) holds a blank or a character that is not printable ASCII"
+            f"the token (by default from {TOKEN_VARIABLE} or {FILE_VARIABLE}) holds a blank or a character that is not "
+            "printable ASCII"
         )
     return f"Bearer {token}"

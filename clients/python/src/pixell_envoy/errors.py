@@ -1,4 +1,4 @@
-"""Everything this package raises. All of it is a RouteApiError."""
+"""The errors that this package raises. Each is a RouteApiError."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Unreachable(RouteApiError):
 
 
 class OutcomeUnknown(Unreachable):
-    """The request was sent but its answer got lost: a write may or may not have been made."""
+    """The request was sent, but its response was lost: a write may or may not have been made."""
 
 
 class UnexpectedAnswer(RouteApiError):
-    """The answer is not one of the route API: most likely something else listens at this URL."""
+    """The response is not one of the route API: most likely another program listens at this URL."""
 
 
 class Refused(RouteApiError):
-    """The API refused the request and left the map as it was; `problem` says why."""
+    """The API rejected the request and left the map as it was; `problem` says why."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
@@ -40,12 +40,17 @@ class Refused(RouteApiError):
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """Every fault of the body, each with a JSON pointer. Only 409 and 422 have them."""
+        """The first 100 errors of the body, each with a JSON pointer. Only 409 and 422 have them."""
         return self.problem.faults
+
+    @property
+    def errors_total(self) -> int:
+        """How many errors the body has; `faults` lists the first of them."""
+        return self.problem.errors_total
 
 
 class FaultyRequest(Refused):
-    """What was asked for is at fault: sending it again is of no use."""
+    """The request itself is wrong: a retry would fail as well."""
 
 
 class BadRequest(FaultyRequest):
@@ -57,7 +62,7 @@ class Unauthorized(Refused):
 
 
 class Forbidden(Refused):
-    """403: only loopback callers may use the route API."""
+    """403: only loopback clients may use the route API, under a name of the loopback interface (`foreign_origin`)."""
 
 
 class RouteNotFound(Refused):
@@ -69,7 +74,7 @@ class PortInUse(FaultyRequest):
 
 
 class PreconditionFailed(Refused):
-    """412: the map has moved on since the version named by If-Match."""
+    """412: the map has changed since the version that If-Match names."""
 
 
 class PayloadTooLarge(FaultyRequest):
@@ -77,7 +82,7 @@ class PayloadTooLarge(FaultyRequest):
 
 
 class InvalidRoutes(FaultyRequest):
-    """422: the body is JSON but not a valid map; `faults` lists everything that is wrong."""
+    """422: the body is JSON but not a valid map; `faults` lists the first 100 errors, `errors_total` counts them."""
 
 
 class RetriesExhausted(Refused):
@@ -91,7 +96,7 @@ class RetriesExhausted(Refused):
         self.retry_after = retry_after
 
 
-REFUSALS: dict[int, type[Refused]] = {
+REFUSED_BY_STATUS: dict[int, type[Refused]] = {
     400: BadRequest,
     401: Unauthorized,
     403: Forbidden,
@@ -101,4 +106,4 @@ REFUSALS: dict[int, type[Refused]] = {
     413: PayloadTooLarge,
     422: InvalidRoutes,
 }
-"""Which error stands for which status. 503 carries a waiting time and is made where the header is at hand."""
+"""The error for each status. 503 is not here: its error needs the Retry-After header."""

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Mapping
-from typing import Any, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
+from .admin_token import find_token
 from .client import DEFAULT_ADMIN_URL, RouteApiClient
-from .errors import ClientClosed, FaultyRequest, RouteApiError, Unreachable
-from .models import MapVersion, WriteResult
+from .displacement import Displacement
+from .errors import ClientClosed, FaultyRequest, InvalidArgument, RouteApiError, Unreachable
+from .log import logger_of
+from .models import Route, RouteLike, as_route
 from .reconciler import Reconciler
-from .registry import Registry
+from .registry import Registry, shared_ports
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 T = TypeVar("T")
+
+_NO_ENDPOINTS: Mapping[str, int] = {}
 
 
 class EnvoyManager:
     """Registers agents with the Envoy beside PAR. No method raises: it logs, and returns False or None.
 
-    `token` and `timeout` are those of RouteApiClient.
+    `token`, `timeout` and `hide_token` are those of RouteApiClient; the token is read, and hidden, by the constructor.
 
-    The manager remembers what it was asked for, and from the first registration on a background task sees to it that
-    Envoy has just that: an Envoy that was restarted or away gets all agents back, a removal that did not arrive is made
-    up for. So False means "not in Envoy now", and the manager goes on trying until the agent is deregistered; only a
-    registration that is at fault itself (a bad id, a port that is not allowed) is dropped. Routes that this manager was
-    never asked about are left alone: a PAR that was restarted remembers nothing, and must not take the routes of
-    running agents away. Call `replace_agents` once PAR knows all its agents, to remove what is left over.
-    `reconcile=False` turns the background task off.
+    The manager remembers what it was asked for. From the first registration on, a background task keeps Envoy's routes
+    equal to that: an Envoy that was restarted or unreachable gets all agents back, and a removal that did not arrive is
+    retried. So False means "not in Envoy now", and the manager retries until the agent is deregistered. Only a
+    registration that is wrong in itself (a bad id, a port that is not allowed) is dropped. The manager leaves routes
+    alone that it was never asked about: a restarted PAR remembers nothing, and must not remove the routes of running
+    agents. Call `replace_agents` once PAR knows all its agents, to remove what is left over. `reconcile=False` turns
+    the background task off.
+
+    `on_displaced` is called if an agent loses its route because another agent was registered on its port before the
+    first was deregistered. It runs in the event loop and must not block.
     """
 
     def __init__(
@@ -38,33 +45,49 @@ class EnvoyManager:
         token: Optional[str] = None,
         timeout: float = 5.0,
         reconcile: bool = True,
+        on_displaced: Optional[Callable[[Displacement], object]] = None,
+        hide_token: bool = True,
     ) -> None:
         self.admin_url = admin_url
         self._token = token
+        self._hide_token = hide_token
         self._timeout = timeout
         self._reconcile = reconcile
-        self._registry = Registry()
+        self._on_displaced = on_displaced
+        self._registry = Registry(self._report_displaced)
         self._client: Optional[RouteApiClient] = None
         self._reconciler: Optional[Reconciler] = None
         self._closed = False
+        try:
+            # Now, not at the first call: an agent that is started before that call must not inherit the token.
+            self._token = find_token(token, hide_token)
+        except InvalidArgument:
+            pass  # The file may exist at the first call. If it does not, that call logs it.
 
-    async def register_agent(self, deployment_id: str, a2a_port: int) -> bool:
-        """Routes `deployment_id` to 127.0.0.1:`a2a_port`. True once every request that arrives at Envoy is routed so.
+    async def register_agent(
+        self, deployment_id: str, a2a_port: int, endpoints: Mapping[str, int] = _NO_ENDPOINTS
+    ) -> bool:
+        """Routes `deployment_id` to 127.0.0.1:`a2a_port`. True means that every later request is routed there.
 
-        Another id that had the port loses its route: its process must be gone.
+        `endpoints` are the agent's further ports by name, such as `{"rest": 63001, "ui": 65001}`. Each call states all
+        of them. Another id that had one of the ports loses its route: see `on_displaced`.
         """
+        where = f"on port {a2a_port!r}" + (f" with endpoints {endpoints!r}" if endpoints else "")
         done = await self._attempt(
-            f"register {deployment_id!r} on port {a2a_port!r}", self._register(deployment_id, a2a_port)
+            f"register {deployment_id!r} {where}", self._register(deployment_id, a2a_port, endpoints, where)
         )
         return done is not None
 
     async def deregister_agent(self, deployment_id: str) -> bool:
-        """Removes the route of `deployment_id`. Also True where there was none. What its agent has received goes on."""
+        """Removes the route of `deployment_id`. Also True if there was none. Requests that its agent has go on."""
         return await self._attempt(f"deregister {deployment_id!r}", self._deregister(deployment_id)) is not None
 
-    async def replace_agents(self, ports: Mapping[str, int]) -> bool:
-        """Makes these agents (port by deployment id) the only ones, in one step: the full map when PAR boots."""
-        return await self._attempt("replace all routes", self._replace(ports)) is not None
+    async def replace_agents(self, agents: Mapping[str, RouteLike]) -> bool:
+        """Makes these agents (a port or Route by deployment id) the only ones, in one step. For the start of PAR.
+
+        Agents that `agents` does not name count as deregistered.
+        """
+        return await self._attempt("replace all routes", self._replace(agents)) is not None
 
     async def check_health(self) -> bool:
         """Whether Envoy is ready."""
@@ -75,9 +98,9 @@ class EnvoyManager:
         return await self._attempt("read the statistics of Envoy", self._stats())
 
     async def close(self) -> None:
-        """Stops the background task and closes the connections; routes stay. Other calls fail from then on.
+        """Stops the background task and closes the connections; routes stay. Later calls fail.
 
-        Can be repeated.
+        Can be called several times.
         """
         self._closed = True
         try:
@@ -87,30 +110,42 @@ class EnvoyManager:
             if self._client is not None:
                 await self._client.close()
 
-    async def _register(self, deployment_id: str, port: int) -> WriteResult:
+    async def _register(self, deployment_id: str, port: int, endpoints: Mapping[str, int], where: str) -> bool:
+        route = as_route(Route(port, endpoints=endpoints))
         client = self._open(reconcile=self._reconcile)
-        async with self._registry.asking(deployment_id, port):
-            result = await client.put_route(deployment_id, port)
-        _report_displaced(result)
-        return result
+        async with self._registry.asking(deployment_id, route):
+            result = await client.put_route(deployment_id, route)
+        for displaced in result.displaced:
+            self._registry.displaced(displaced, deployment_id, self._ports_taken(displaced, route))
+        logger.info("registered %r %s, the map is now %s", deployment_id, where, result.version.etag)
+        return True
 
-    async def _deregister(self, deployment_id: str) -> MapVersion:
+    async def _deregister(self, deployment_id: str) -> bool:
         client = self._open(reconcile=self._reconcile)
         try:
             async with self._registry.asking(deployment_id, None):
-                return await client.delete_route(deployment_id)
+                version = await client.delete_route(deployment_id)
         finally:
             if not self._reconcile:
-                # Nobody will prove the removal, so it need not be remembered.
+                # Without the background task nobody retries the removal, so it need not be remembered.
                 self._registry.forget([deployment_id])
+        logger.info("deregistered %r, the map is now %s", deployment_id, version.etag)
+        return True
 
-    async def _replace(self, ports: Mapping[str, int]) -> WriteResult:
+    async def _replace(self, agents: Mapping[str, RouteLike]) -> bool:
+        routes = {deployment_id: as_route(route) for deployment_id, route in agents.items()}
         client = self._open(reconcile=self._reconcile)
-        ports = dict(ports)
-        async with self._registry.replacing(ports):
-            result = await client.replace_routes(ports)
-        _report_displaced(result)
-        return result
+        async with self._registry.replacing(routes):
+            result = await client.replace_routes(routes)
+        logger.info(
+            "replaced all routes by those of %d agents: %d added, %d changed, %d removed, the map is now %s",
+            len(routes),
+            result.added,
+            result.changed,
+            result.removed,
+            result.version.etag,
+        )
+        return True
 
     async def _is_ready(self) -> bool:
         return await self._open(reconcile=False).is_ready()
@@ -119,30 +154,52 @@ class EnvoyManager:
         return await self._open(reconcile=False).stats()
 
     def _open(self, reconcile: bool) -> RouteApiClient:
-        """The client, made at the first call: the constructor may run without an event loop, and must not raise."""
+        """The client. The first call makes it: the constructor may run without an event loop, and never raises."""
         if self._closed:
             raise ClientClosed("this manager has been closed")
         if self._client is None:
-            self._client = RouteApiClient(self.admin_url, token=self._token, timeout=self._timeout)
+            self._client = RouteApiClient(
+                self.admin_url, token=self._token, timeout=self._timeout, hide_token=self._hide_token
+            )
         if reconcile:
             if self._reconciler is None:
                 self._reconciler = Reconciler(
                     self._client,
                     self._registry.settled,
                     keep_unknown=True,
-                    on_in_sync=self._registry.drop_proven_removals,
+                    on_in_sync=self._registry.drop_confirmed_removals,
                     on_refused=self._drop_refused,
+                    on_displaced=self._displaced_by_push,
                     while_pushing=self._registry.pushing,
                 )
             self._reconciler.start()
         return self._client
 
     def _drop_refused(self, error: FaultyRequest) -> None:
-        """Gives up agents that Envoy does not accept, so that they do not keep the others out."""
+        """Gives up agents that Envoy does not accept, because one of them makes Envoy reject all others as well."""
         for fault in error.faults:
             if fault.deployment_id is not None:
-                logger.error("giving up agent %r, which Envoy refuses: %s", fault.deployment_id, fault)
+                logger.error("giving up agent %r, which Envoy does not accept: %s", fault.deployment_id, fault)
                 self._registry.forget([fault.deployment_id])
+
+    def _displaced_by_push(self, displaced: str, old: Route, pushed: Mapping[str, Optional[Route]]) -> None:
+        for deployment_id, route in pushed.items():
+            if ports := shared_ports(old, route):
+                self._registry.displaced(displaced, deployment_id, ports)
+                return
+
+    def _ports_taken(self, displaced: str, route: Route) -> tuple[int, ...]:
+        """The ports of `displaced` that `route` has now; all ports of `route` if the displaced route was never read."""
+        seen = None if self._reconciler is None else self._reconciler.last_read
+        return shared_ports(route, None if seen is None else seen.routes.get(displaced)) or route.ports
+
+    def _report_displaced(self, displacement: Displacement) -> None:
+        logger.error("%s", displacement)
+        if self._on_displaced is not None:
+            try:
+                self._on_displaced(displacement)
+            except Exception as error:  # The registration is made, whatever the callback raises.
+                logger.exception("on_displaced raised %r", error)
 
     async def _attempt(self, what: str, call: Awaitable[T]) -> Optional[T]:
         try:
@@ -151,11 +208,6 @@ class EnvoyManager:
             logger.warning("cannot %s: %s", what, error)
         except RouteApiError as error:
             logger.error("cannot %s: %s", what, error)
-        except Exception:  # PAR relies on not having to catch anything.
-            logger.exception("cannot %s", what)
+        except Exception as error:  # PAR catches nothing.
+            logger.exception("cannot %s: %r", what, error)
         return None
-
-
-def _report_displaced(result: WriteResult) -> None:
-    if result.displaced:
-        logger.warning("took the port from and removed the routes of %s", ", ".join(map(repr, result.displaced)))

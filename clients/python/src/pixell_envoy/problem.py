@@ -8,14 +8,14 @@ from typing import Optional
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault of a request body: where it is (a JSON pointer, RFC 6901) and what is wrong there."""
+    """One error in a request body: where it is (a JSON pointer, RFC 6901) and what is wrong there."""
 
     pointer: str
     detail: str
 
     @property
     def deployment_id(self) -> Optional[str]:
-        """The id whose route is at fault; None where the pointer leads elsewhere."""
+        """The id whose route is wrong; None if the pointer does not lead to a route."""
         tokens = self.pointer.split("/")
         if len(tokens) < 3 or tokens[:2] != ["", "routes"]:
             return None
@@ -27,13 +27,16 @@ class Fault:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a request was refused. `code` is stable; `title` and `detail` are for people."""
+    """Why the API rejected a request. `code` is stable; `title` and `detail` are for people."""
 
     status: int
     code: str
     title: str
     detail: str
     faults: tuple[Fault, ...] = ()
+    """The first 100 errors of the body."""
+    errors_total: int = 0
+    """How many errors the body has."""
 
     def __str__(self) -> str:
         text = f"{self.status} {self.code}: {self.detail or self.title}"

@@ -15,22 +15,23 @@ from .backoff import Backoff
 from .client import RouteApiClient
 from .difference import difference
 from .errors import FaultyRequest, InvalidArgument, PreconditionFailed, RouteApiError, Unreachable
-from .models import MapVersion, Route, RouteLike, RouteMap, as_route
+from .log import logger_of
+from .models import MapVersion, Route, RouteLike, RouteMap, RoutePatch, as_route
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 WantedRoutes = Mapping[str, Optional[RouteLike]]
-"""Routes by deployment id. None says that the id must have no route, which only matters with `keep_unknown`."""
+"""Routes by deployment id. None means that the id must have no route; only `keep_unknown` makes this necessary."""
 
 Wanted = Callable[[], Union[WantedRoutes, Awaitable[WantedRoutes]]]
 
-# Longest well below the 5 s within which a restarted Envoy has to have its map back.
+# The longest delay is well below 5 s: within that time a restarted Envoy must have its map back.
 _BACKOFF = Backoff(first=0.1, longest=2.0)
 
 
 @dataclass(frozen=True)
 class ReconcilerState:
-    """How things stand. `version` is that of the map last read; `last_error` is None after a success."""
+    """The state of a Reconciler. `version` is that of the map last read; `last_error` is None after a success."""
 
     in_sync: bool = False
     version: Optional[MapVersion] = None
@@ -40,21 +41,20 @@ class ReconcilerState:
 class Reconciler:
     """Makes Envoy's map equal to what `wanted` returns: at start, after each `changed()`, and whenever the two differ.
 
-    That they differ is found by asking Envoy every `poll` seconds whether its map has changed (304 where not), so an
-    Envoy that was restarted, and has lost its map, gets it back within `poll`, or within the longest `backoff` after it
-    answers again.
+    Every `poll` seconds it asks Envoy whether its map has changed (304 if not). So an Envoy that was restarted, and has
+    lost its map, gets it back within `poll`, or within the longest `backoff` once it responds.
 
-    `wanted` is called, or awaited, at every poll. As long as it raises, Envoy's map is left as it is: raise in it until
-    the truth is known, an empty mapping removes everything. It must not block. Ids that it does not name are removed,
-    or with `keep_unknown` left alone. Stopping never removes a route: Envoy serves the last map on.
+    `wanted` is called, or awaited, at every poll. While it raises, Envoy's map stays as it is. So raise in it until the
+    wanted routes are known: an empty mapping removes all routes. It must not block. Ids that it does not name are
+    removed, or kept if `keep_unknown` is set. Stopping never removes a route: Envoy keeps serving the last map.
 
     Each pass reads Envoy's map, then calls `wanted`, then writes on the condition that the map is still the one it
-    read. So a write that someone else makes meanwhile, and that `wanted` may not know yet, is never undone by an older
-    truth.
+    read. So it never undoes a write that another writer makes meanwhile and that `wanted` may not know yet.
 
-    `on_in_sync` is called after every pass that found nothing to do, `on_refused` with each refusal of the wanted map
-    (409, 413, 422). The context manager that `while_pushing` returns is entered before each write, with no await after
-    a synchronous `wanted`, and left after its answer.
+    `on_in_sync` is called after every pass that found nothing to do, `on_refused` if Envoy rejects the wanted map (409,
+    413, 422), `on_displaced` for each id that a push displaced, with its route and the map pushed. The context manager
+    that `while_pushing` returns is entered before each write and left after its response. If `wanted` is synchronous,
+    there is no await between its call and the entering.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Reconciler:
         backoff: Backoff = _BACKOFF,
         on_in_sync: Optional[Callable[[], None]] = None,
         on_refused: Optional[Callable[[FaultyRequest], None]] = None,
+        on_displaced: Optional[Callable[[str, Route, Mapping[str, Optional[Route]]], None]] = None,
         while_pushing: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         if not poll > 0:
@@ -78,6 +79,7 @@ class Reconciler:
         self._backoff = backoff
         self._on_in_sync = on_in_sync
         self._on_refused = on_refused
+        self._on_displaced = on_displaced
         self._while_pushing = while_pushing
         self._state = ReconcilerState()
         self._task: Optional[asyncio.Task[None]] = None
@@ -86,14 +88,19 @@ class Reconciler:
 
     @property
     def state(self) -> ReconcilerState:
-        """How things stand now."""
+        """The state now."""
         return self._state
 
+    @property
+    def last_read(self) -> Optional[RouteMap]:
+        """Envoy's map as it was last read."""
+        return self._seen
+
     def start(self) -> None:
-        """Starts the task in the running event loop; does nothing where it runs already."""
+        """Starts the task in the running event loop; does nothing if it runs already."""
         if self._task is not None and not self._task.done():
             return
-        # Made here and not in the constructor: in Python 3.9 an event belongs to the loop of the moment it was made.
+        # Not in the constructor: in Python 3.9 an event belongs to the loop that is current when it is made.
         self._wake = asyncio.Event()
         self._synced = asyncio.Event()
         self._seen = None
@@ -101,7 +108,7 @@ class Reconciler:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Ends the task and waits until it has ended. Routes stay. Can be repeated."""
+        """Ends the task and waits until it has ended. Routes stay. Can be called several times."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -118,7 +125,7 @@ class Reconciler:
     def changed(self) -> None:
         """Says that `wanted` now returns something else, so that it is pushed at once and not at the next poll.
 
-        To be called in the event loop's own thread.
+        Call it in the thread of the event loop.
         """
         self._changes += 1
         if self._task is not None:
@@ -126,9 +133,9 @@ class Reconciler:
             self._wake.set()
 
     async def wait_in_sync(self, timeout: Optional[float] = None) -> bool:
-        """Waits until Envoy's map has been seen equal to the wanted one, all changes told so far included.
+        """Waits until a read has shown Envoy's map equal to the wanted one, with every change reported so far.
 
-        False after `timeout` seconds, or where the task ends meanwhile.
+        False after `timeout` seconds, or if the task ends meanwhile.
         """
         if self._task is None:
             raise RuntimeError("the reconciler has not been started")
@@ -158,9 +165,9 @@ class Reconciler:
             self._wake.clear()
             try:
                 in_sync = await self._pass()
-            except Exception as error:  # Nothing may end this task but its cancellation; `wanted` may raise anything.
+            except Exception as error:  # Only a cancellation may end this task; `wanted` may raise anything.
                 self._failed(error)
-                # A change may cure a refused map, but it does not bring Envoy back.
+                # A change may correct a map that Envoy rejected, but it does not make Envoy reachable.
                 await self._wait(next(delays), interruptible=not isinstance(error, Unreachable))
                 continue
             if in_sync:
@@ -168,17 +175,17 @@ class Reconciler:
                 unsettled = 0
                 await self._wait(self._poll)
             else:
-                # The next pass proves the push. Where the maps keep differing, another writer works against this one.
+                # The next pass confirms the push. If the maps still differ, another writer works against this one.
                 unsettled += 1
                 await self._wait(0 if unsettled == 1 else next(delays))
 
     async def _pass(self) -> bool:
-        """Whether nothing was to be done."""
+        """Compares the maps and pushes what differs. True if there was nothing to do."""
         current = await self._read()
         changes = self._changes
         wanted = await self._read_wanted()
         patch = difference(current.routes, wanted, self._keep_unknown)
-        # An empty map is pushed too where none has been, so that callers are told "not found" and no more "not loaded".
+        # An empty map is pushed as well if Envoy has none, so that clients get "not found" and not "not loaded".
         if patch or not (current.version.loaded or self._keep_unknown):
             with self._while_pushing():
                 await self._push(current, wanted, patch)
@@ -201,7 +208,7 @@ class Reconciler:
         return {key: None if route is None else as_route(route) for key, route in wanted.items()}
 
     async def _push(
-        self, current: RouteMap, wanted: Mapping[str, Optional[Route]], patch: Mapping[str, Optional[Route]]
+        self, current: RouteMap, wanted: Mapping[str, Optional[Route]], patch: Mapping[str, Optional[RoutePatch]]
     ) -> None:
         self._out_of_sync()
         try:
@@ -211,7 +218,7 @@ class Reconciler:
                 routes = {key: route for key, route in wanted.items() if route is not None}
                 result = await self._client.replace_routes(routes, if_match=current.version)
         except PreconditionFailed:
-            logger.debug("the map has moved on from %s; reading it again", current.version.etag)
+            logger.debug("the map has changed since %s; reading it again", current.version.etag)
             return
         except FaultyRequest as error:
             if self._on_refused is not None:
@@ -225,24 +232,29 @@ class Reconciler:
             list(result.displaced),
             result.version.etag,
         )
+        if self._on_displaced is not None:
+            for deployment_id in result.displaced:
+                # `current` has the route, because the push was made on the condition that the map was still `current`.
+                if (route := current.routes.get(deployment_id)) is not None:
+                    self._on_displaced(deployment_id, route, wanted)
 
     def _succeeded(self, version: MapVersion) -> None:
         if self._state.last_error is not None:
-            logger.info("Envoy's map is the wanted one again")
+            logger.info("Envoy has the wanted map again")
         self._state = ReconcilerState(in_sync=True, version=version)
         self._synced.set()
         if self._on_in_sync is not None:
             self._on_in_sync()
 
     def _failed(self, error: Exception) -> None:
-        # Once for each new reason, not once for each attempt.
+        # WARNING or ERROR once for each new reason, not for each attempt.
         is_news = repr(error) != repr(self._state.last_error)
         level = logging.WARNING if isinstance(error, Unreachable) else logging.ERROR
         logger.log(
             level if is_news else logging.DEBUG,
-            "cannot reconcile the route map, will try again: %r",
+            "cannot reconcile the route map, will retry: %r",
             error,
-            # The trace of an error of this package tells nothing that the message does not.
+            # The trace of an error of this package says no more than the message.
             exc_info=None if isinstance(error, RouteApiError) else error,
         )
         self._state = replace(self._state, last_error=error)
@@ -256,7 +268,7 @@ class Reconciler:
         if not interruptible:
             await asyncio.sleep(delay)
             return
-        # A timer and not asyncio.wait_for: until Python 3.11 that one can swallow a cancellation.
+        # A timer, because until Python 3.11 asyncio.wait_for can swallow a cancellation.
         timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
         try:
             await self._wake.wait()

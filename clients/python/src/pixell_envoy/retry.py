@@ -1,4 +1,4 @@
-"""When a request is sent again, and after how long."""
+"""Which requests are retried, and after how long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BACKOFF = Backoff(first=0.1, longest=1.0)
 
 @dataclass(frozen=True)
 class Retry:
-    """How often one request is tried at most (`attempts`, 1 or more) and how long it waits in between.
+    """How many attempts one request gets at most (`attempts`, 1 or more), and how long it waits between them.
 
     `clock` (seconds, monotonic) and `sleep` can be replaced to test without waiting.
     """
@@ -31,12 +31,12 @@ class Retry:
             raise InvalidArgument(f"a request needs at least one attempt, not {self.attempts}")
 
 
-def may_repeat(error: RouteApiError, idempotent: bool) -> bool:
-    """Whether the request that failed with `error` can be sent again without doing more than was asked for.
+def may_retry(error: RouteApiError, idempotent: bool) -> bool:
+    """Whether a retry of the request that failed with `error` does no more than was asked for.
 
-    A request that never left and one that Envoy gave up without a change can always be repeated. One whose answer got
-    lost can be repeated only where a second execution does no harm; a conditional write is none of these, because the
-    412 of its repetition would hide that the first one landed.
+    A request that was never sent can always be retried, and so can one that Envoy gave up without a change. A request
+    whose response was lost can be retried only if a second execution does no harm. A conditional write cannot: the
+    retry would get 412 and hide that the first attempt succeeded.
     """
     if isinstance(error, OutcomeUnknown):
         return idempotent

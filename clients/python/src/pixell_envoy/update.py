@@ -1,4 +1,4 @@
-"""Read, change, write back: an update that neither loses another writer's nor is made twice."""
+"""Reads the map, changes it and writes it back. It never loses another writer's update, nor makes a change twice."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from .models import Route, RouteLike, RouteMap, WriteResult, as_route
 if TYPE_CHECKING:
     from .client import RouteApiClient
 
-# Another writer was faster: a write takes about a millisecond, so a few of them are enough to get out of each other's
-# way.
+# For when another writer was faster. A write takes about a millisecond, so a delay of a few writes is enough.
 _BACKOFF = Backoff(first=0.002, longest=0.1)
-# How often one conditional write is sent while its answers get lost.
-_SENDS = 3
+# How many attempts one conditional write gets while its responses are lost.
+_ATTEMPTS = 3
 
 
 async def update(
@@ -41,18 +40,18 @@ async def update(
 async def _once(
     client: RouteApiClient, change: Callable[[dict[str, Route]], Mapping[str, RouteLike]], idempotent: bool
 ) -> WriteResult:
-    """Raises PreconditionFailed only where the change is certainly not made, or may be made twice."""
+    """Raises PreconditionFailed only if the change is certainly not made, or if it may be made twice."""
     before = await client.get_routes()
     wanted = {deployment_id: as_route(route) for deployment_id, route in change(dict(before.routes)).items()}
     if wanted == before.routes:
         return WriteResult(before.version, added=0, changed=0, removed=0)
     lost: Optional[OutcomeUnknown] = None
-    for _ in range(_SENDS):
+    for _ in range(_ATTEMPTS):
         try:
             return await client.replace_routes(wanted, if_match=before.version)
         except OutcomeUnknown as error:
-            # The very same conditional write again: it can land only where the first did not, and if it lands the first
-            # never will.
+            # Retry the same conditional write. It can succeed only if the first attempt did not, and then the first
+            # attempt can no longer succeed.
             lost = error
         except PreconditionFailed:
             if lost is None or idempotent or await _certainly_not_made(client, before, wanted):
@@ -66,12 +65,13 @@ async def _once(
 
 
 async def _certainly_not_made(client: RouteApiClient, before: RouteMap, wanted: Mapping[str, Route]) -> bool:
-    """Whether the write that moved the map on from `before` can only have been another one.
+    """Whether the write that changed the map since `before` was certainly not ours.
 
-    Exactly one write happened since, and it made another map than ours would have: so ours was refused, or still under
-    way and will be. In every other case (further writes, an equal map, a restarted Envoy) ours may have been among
-    them.
+    That is so if exactly one write happened, and its map differs from the one that ours would have made: then ours was
+    rejected, or is still in flight and will be rejected. In every other case (further writes, an equal map, a restarted
+    Envoy) ours may have been among the writes.
     """
+
     try:
         now = await client.get_routes()
     except RouteApiError:

@@ -1,0 +1,7 @@
+//! admin.wasm: the filter's role `admin` and nothing that only the other role reaches.
+#![cfg(target_os = "wasi")]
+#![expect(missing_docs, reason = "the export that the macro makes has none")]
+
+proxy_wasm::main! {{
+    pixell_router::start_admin();
+}}

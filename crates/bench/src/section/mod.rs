@@ -1,0 +1,78 @@
+//! Measurements other than single requests. Each section has a file and returns figures.
+
+mod changes;
+mod grpc;
+mod memory;
+mod pause;
+mod put;
+mod size;
+mod start;
+mod streaming;
+mod workers;
+mod writes;
+
+use anyhow::{Context, Result};
+
+use crate::contender::Stage;
+use crate::results::Figure;
+
+/// A section of the measurements.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// Its name, for `--only`.
+    pub name: &'static str,
+    /// What it measures, in a line.
+    pub about: &'static str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Size,
+    Streaming,
+    Grpc,
+    Writes,
+    Changes,
+    Pause,
+    Put,
+    Memory,
+    Start,
+}
+
+/// All sections, in the order in which they are measured.
+pub const SECTIONS: &[Section] = &[
+    Section { name: "size", about: "size of the router's module", kind: Kind::Size },
+    Section { name: "streaming", about: "CPU per message of a long gRPC stream", kind: Kind::Streaming },
+    Section { name: "grpc", about: "unary gRPC, beside a router in Python behind Envoy", kind: Kind::Grpc },
+    Section {
+        name: "writes",
+        about: "one route changed, until the response and until every worker sees it",
+        kind: Kind::Writes,
+    },
+    Section { name: "changes", about: "requests while the map changes 100 times a second", kind: Kind::Changes },
+    Section { name: "pause", about: "time that one changed route takes from a worker", kind: Kind::Pause },
+    Section { name: "put", about: "the whole map of 10,000 routes replaced", kind: Kind::Put },
+    Section { name: "memory", about: "memory of Envoy", kind: Kind::Memory },
+    Section { name: "start", about: "start of Envoy to the first routed request", kind: Kind::Start },
+];
+
+impl Section {
+    /// Measures the section in a run of `rounds` rounds.
+    ///
+    /// # Errors
+    /// If something does not start or sends a wrong response; the error names the section.
+    pub async fn measure(&self, stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure>> {
+        let figures = match self.kind {
+            Kind::Size => size::measure(stage),
+            Kind::Streaming => streaming::measure(stage, rounds).await,
+            Kind::Grpc => grpc::measure(stage, rounds).await,
+            Kind::Writes => writes::measure(stage, rounds).await,
+            Kind::Changes => changes::measure(stage, rounds).await,
+            Kind::Pause => pause::measure(stage, rounds).await,
+            Kind::Put => put::measure(stage, rounds).await,
+            Kind::Memory => memory::measure(stage).await,
+            Kind::Start => start::measure(stage, rounds).await,
+        };
+        figures.with_context(|| format!("section {}", self.name))
+    }
+}

@@ -1,0 +1,361 @@
+//! One request to the listener of the route API, step by step, whatever host runs it.
+
+use super::call::{Head, Write};
+use super::code::Code;
+use super::reply::{Outcome, Reply};
+use super::status_page::{self, StatusPage};
+use super::{Begun, RouteApi, owns_path};
+use crate::store::{Backend, ChangeSignal, SharedData};
+use crate::unfinished::{Body, Unfinished};
+
+/// Longest body, in bytes, of a request to a path that takes none. Some clients send a few bytes with every request; Envoy's own admin
+/// interface would keep as many as come.
+const MOST_UNASKED: usize = 4096;
+
+/// The route API and the status page.
+#[derive(Debug)]
+pub struct Admin {
+    /// Everything below `/v1/`.
+    pub api: RouteApi,
+    /// `/`
+    pub page: StatusPage,
+    /// Bodies that are still arriving.
+    pub unfinished: Unfinished,
+}
+
+/// The head of a request, as its host read it.
+#[derive(Debug, Default)]
+pub struct OwnedHead {
+    method: Vec<u8>,
+    target: Vec<u8>,
+    host: Option<Vec<u8>>,
+    origin: Option<Vec<u8>>,
+    authorization: Option<Vec<u8>>,
+    content_type: Option<Vec<u8>>,
+    content_length: Option<Vec<u8>>,
+    if_match: Option<Vec<u8>>,
+    if_none_match: Option<Vec<u8>>,
+}
+
+impl OwnedHead {
+    /// Reads the head with `header`, which gives the value of a header by its name, all its fields joined by commas. Only what
+    /// the path needs is read.
+    pub fn read(mut header: impl FnMut(&str) -> Option<Vec<u8>>) -> Self {
+        let (method, target) = (header(":method").unwrap_or_default(), header(":path").unwrap_or_default());
+        if names_agents(&target) {
+            let (host, origin, authorization) = (header(":authority"), header("origin"), header("authorization"));
+            return Self { method, target, host, origin, authorization, ..Self::default() };
+        }
+        if !owns_path(&target) {
+            return Self { method, target, ..Self::default() };
+        }
+        Self {
+            host: header(":authority"),
+            origin: header("origin"),
+            authorization: header("authorization"),
+            content_type: header("content-type"),
+            content_length: header("content-length"),
+            if_match: header("if-match"),
+            if_none_match: header("if-none-match"),
+            method,
+            target,
+        }
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            method: &self.method,
+            target: &self.target,
+            host: self.host.as_deref(),
+            origin: self.origin.as_deref(),
+            authorization: self.authorization.as_deref(),
+            content_type: self.content_type.as_deref(),
+            content_length: self.content_length.as_deref(),
+            if_match: self.if_match.as_deref(),
+            if_none_match: self.if_none_match.as_deref(),
+        }
+    }
+}
+
+/// What a host has to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Let the request pass to Envoy's own admin interface.
+    Pass,
+    /// Keep the body and come back with more of it.
+    Wait,
+    /// Read the body, as far as it is there, up to so many bytes, and come back with it.
+    ReadBody {
+        /// Most bytes.
+        most: usize,
+    },
+    /// Send this. The outcome is what the metrics count.
+    Reply(Reply, Outcome),
+}
+
+/// One request.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    /// What waits for its body.
+    waiting: Option<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// The write that the body is for; `None` if nothing here asks for one.
+    write: Option<Write>,
+    body: Body,
+}
+
+impl Exchange {
+    /// The head is there; `ends` if there is no body.
+    pub fn on_head(
+        &mut self,
+        admin: &Admin,
+        head: &OwnedHead,
+        ends: bool,
+        backend: &Backend<'_, impl SharedData, impl ChangeSignal>,
+    ) -> Step {
+        if status_page::owns_path(&head.target) {
+            return Step::Reply(admin.page.reply(&head.method), Outcome::Read);
+        }
+        let mut wait = |write| {
+            self.waiting = Some(Waiting { write, body: admin.unfinished.body() });
+            Step::Wait
+        };
+        if names_agents(&head.target)
+            && let Err(problem) = admin.api.admit(&head.head())
+        {
+            return Step::Reply(Reply::problem(&problem), Outcome::Read);
+        }
+        if !owns_path(&head.target) {
+            return if ends { Step::Pass } else { wait(None) };
+        }
+        match admin.api.begin(&head.head(), backend) {
+            Begun::Done(reply) => {
+                // A read that is rejected says nothing about the map; what is not a read can only be meant as a write.
+                let read = matches!(head.method.as_slice(), b"GET" | b"HEAD" | b"OPTIONS");
+                let outcome = if read { Outcome::Read } else { reply.outcome };
+                Step::Reply(reply, outcome)
+            }
+            Begun::NeedsBody(write) if ends => replied(admin.api.finish(&write, &[], backend)),
+            Begun::NeedsBody(write) => wait(Some(write)),
+        }
+    }
+
+    /// So many bytes of the body have arrived; `ends` if that is all.
+    #[must_use]
+    pub fn on_body(&mut self, admin: &Admin, size: usize, ends: bool) -> Step {
+        let Some(Waiting { write, body }) = &mut self.waiting else { return Step::Pass };
+        // One byte more than allowed is enough to see that it is too much.
+        let most = if write.is_some() { admin.api.config.max_body_bytes } else { MOST_UNASKED }.saturating_add(1);
+        let room = body.grow(size.min(most));
+        if write.is_none() && body.bytes() >= most {
+            self.waiting = None;
+            let detail = format!("this path takes no body; at most {MOST_UNASKED} bytes are ignored");
+            return Step::Reply(Reply::problem(&Code::PayloadTooLarge.problem(detail)), Outcome::Read);
+        }
+        if ends || body.bytes() >= most {
+            let most = body.bytes();
+            if write.is_some() {
+                return Step::ReadBody { most };
+            }
+            self.waiting = None;
+            return Step::Pass;
+        }
+        if room {
+            return Step::Wait;
+        }
+        let writes = write.is_some();
+        self.waiting = None;
+        let reply = no_room();
+        let outcome = if writes { reply.outcome } else { Outcome::Read };
+        Step::Reply(reply, outcome)
+    }
+
+    /// Trailers have arrived, and with them all of the body.
+    #[must_use]
+    pub fn on_trailers(&mut self, admin: &Admin) -> Step {
+        let size = self.waiting.as_ref().map_or(0, |waiting| waiting.body.bytes());
+        self.on_body(admin, size, true)
+    }
+
+    /// The body has been read.
+    pub fn finish(&mut self, admin: &Admin, body: &[u8], backend: &Backend<'_, impl SharedData, impl ChangeSignal>) -> Step {
+        let write = self.waiting.take().and_then(|waiting| waiting.write);
+        write.map_or(Step::Pass, |write| replied(admin.api.finish(&write, body, backend)))
+    }
+}
+
+/// Whether what Envoy's own admin interface answers to this path names agents: `/clusters` has the ports of agents with traffic, so it
+/// is read under the same conditions as the route map.
+fn names_agents(target: &[u8]) -> bool {
+    target.starts_with(b"/clusters")
+}
+
+fn replied(reply: Reply) -> Step {
+    let outcome = reply.outcome;
+    Step::Reply(reply, outcome)
+}
+
+/// The reply to a body for which there is no room.
+fn no_room() -> Reply {
+    let detail = "too many requests with large bodies are unfinished; nothing was changed, try again";
+    Reply::problem(&Code::Overloaded.problem(detail).with_header("retry-after", "1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::token::Token;
+    use crate::config::AdminConfig;
+    use crate::routes::LAYOUT;
+    use crate::store::memory::{MemoryData, MemorySignal};
+    use crate::store::prepare;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    struct Fixture {
+        admin: Admin,
+        data: MemoryData,
+        signal: MemorySignal,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let config = AdminConfig::parse(br#"{"role":"admin","max_body_bytes":30}"#).expect("valid");
+            let page = StatusPage::new(&config.agents_url);
+            let admin = Admin { api: RouteApi { config, token: None }, page, unfinished: Unfinished::new(30) };
+            let fixture = Self { admin, data: MemoryData::default(), signal: MemorySignal::default() };
+            prepare(&fixture.data, &LAYOUT);
+            fixture
+        }
+
+        fn backend(&self) -> Backend<'_, MemoryData, MemorySignal> {
+            Backend { data: &self.data, signal: &self.signal, new_epoch: || 7 }
+        }
+
+        fn begin(&self, method: &str, target: &str, ends: bool) -> (Exchange, Step) {
+            let head = OwnedHead::read(|name| match name {
+                ":method" => Some(method.into()),
+                ":path" => Some(target.into()),
+                ":authority" => Some(b"localhost".to_vec()),
+                "content-type" => Some(b"application/json".to_vec()),
+                _ => None,
+            });
+            let mut exchange = Exchange::default();
+            let step = exchange.on_head(&self.admin, &head, ends, &self.backend());
+            (exchange, step)
+        }
+    }
+
+    #[track_caller]
+    fn status(step: &Step) -> (u16, Outcome) {
+        match step {
+            Step::Reply(reply, outcome) => (reply.status, *outcome),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn other_paths_pass() {
+        let fixture = Fixture::new();
+        let (mut exchange, step) = fixture.begin("GET", "/stats", true);
+        assert_eq!(step, Step::Pass);
+        assert_eq!(exchange.on_body(&fixture.admin, 99, true), Step::Pass);
+        assert_eq!(exchange.finish(&fixture.admin, b"", &fixture.backend()), Step::Pass);
+    }
+
+    #[test]
+    fn envoys_list_of_agents_needs_the_token_as_the_map_does() {
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.begin("GET", "/clusters?format=json", true).1, Step::Pass);
+        assert_eq!(fixture.begin("GET", "/clusters", false).1, Step::Wait);
+        fixture.admin.api.token = Some(Token::parse("s3cret-s3cret-s3cret").expect("valid"));
+        for target in ["/clusters", "/clusters?format=json", "/clusters/", "/clusters#"] {
+            assert_eq!(status(&fixture.begin("GET", target, true).1), (401, Outcome::Read), "{target}");
+        }
+        assert_eq!(fixture.begin("GET", "/stats", true).1, Step::Pass);
+    }
+
+    #[test]
+    fn a_body_that_nothing_asks_for_is_ignored_if_it_is_short() {
+        let mut fixture = Fixture::new();
+        fixture.admin.unfinished = Unfinished::new(2000);
+        for trailers in [false, true] {
+            let (mut exchange, step) = fixture.begin("GET", "/stats", false);
+            assert_eq!(step, Step::Wait);
+            assert_eq!(exchange.on_body(&fixture.admin, 4096, false), Step::Wait);
+            let last =
+                if trailers { exchange.on_trailers(&fixture.admin) } else { exchange.on_body(&fixture.admin, 4096, true) };
+            assert_eq!(last, Step::Pass);
+        }
+        for ends in [false, true] {
+            let (mut exchange, _) = fixture.begin("GET", "/ready", false);
+            assert_eq!(status(&exchange.on_body(&fixture.admin, 4097, ends)), (413, Outcome::Read));
+        }
+        // Many short ones are bounded together.
+        let (mut one, _) = fixture.begin("GET", "/ready", false);
+        assert_eq!(one.on_body(&fixture.admin, 4000, false), Step::Wait);
+        let (mut two, _) = fixture.begin("POST", "/nothing", false);
+        assert_eq!(two.on_body(&fixture.admin, 4000, false), Step::Wait);
+        let (mut three, _) = fixture.begin("GET", "/ready", false);
+        assert_eq!(status(&three.on_body(&fixture.admin, 4000, false)), (503, Outcome::Read));
+        drop((one, two));
+        let (mut four, _) = fixture.begin("GET", "/ready", false);
+        assert_eq!(four.on_body(&fixture.admin, 4000, false), Step::Wait);
+    }
+
+    #[test]
+    fn unfinished_writes_are_bounded_together() {
+        let fixture = Fixture::new();
+        let mut waiting = Vec::new();
+        for _ in 0..4 {
+            let (mut exchange, _) = fixture.begin("PUT", "/v1/routes/a", false);
+            assert_eq!(exchange.on_body(&fixture.admin, 30, false), Step::Wait);
+            waiting.push(exchange);
+        }
+        let (mut one_more, _) = fixture.begin("PUT", "/v1/routes/a", false);
+        assert_eq!(status(&one_more.on_body(&fixture.admin, 1, false)), (503, Outcome::Rejected("overloaded")));
+        // A body that is whole needs no room.
+        let (mut whole, _) = fixture.begin("PUT", "/v1/routes/a", false);
+        assert_eq!(whole.on_body(&fixture.admin, 4, true), Step::ReadBody { most: 4 });
+        assert_eq!(
+            status(&whole.finish(&fixture.admin, b"2000", &fixture.backend())),
+            (201, Outcome::Published { displaced: 0 })
+        );
+        waiting.pop();
+        let (mut next, _) = fixture.begin("PUT", "/v1/routes/a", false);
+        assert_eq!(next.on_body(&fixture.admin, 20, false), Step::Wait);
+        assert_eq!(next.on_trailers(&fixture.admin), Step::ReadBody { most: 20 });
+    }
+
+    #[test]
+    fn what_needs_no_body_is_answered_at_once() {
+        let fixture = Fixture::new();
+        assert_eq!(status(&fixture.begin("GET", "/", false).1), (200, Outcome::Read));
+        assert_eq!(status(&fixture.begin("GET", "/v1/status", false).1), (200, Outcome::Read));
+        // A rejected read is not counted, a rejected write is.
+        assert_eq!(status(&fixture.begin("GET", "/v1/nowhere", true).1), (404, Outcome::Read));
+        assert_eq!(status(&fixture.begin("PUT", "/v1/nowhere", true).1), (404, Outcome::Rejected("not_found")));
+        assert_eq!(status(&fixture.begin("PUT", "/v1/routes", true).1), (400, Outcome::Rejected("malformed_json")));
+    }
+
+    #[test]
+    fn a_body_is_gathered_and_a_large_one_is_cut() {
+        let fixture = Fixture::new();
+        let (mut exchange, step) = fixture.begin("PUT", "/v1/routes/a", false);
+        assert_eq!(step, Step::Wait);
+        assert_eq!(exchange.on_body(&fixture.admin, 30, false), Step::Wait);
+        assert_eq!(exchange.on_body(&fixture.admin, 30, true), Step::ReadBody { most: 30 });
+        assert_eq!(
+            status(&exchange.finish(&fixture.admin, b"2000", &fixture.backend())),
+            (201, Outcome::Published { displaced: 0 })
+        );
+        assert_eq!(exchange.finish(&fixture.admin, b"2000", &fixture.backend()), Step::Pass);
+        let (mut exchange, _) = fixture.begin("PUT", "/v1/routes/a", false);
+        assert_eq!(exchange.on_body(&fixture.admin, 31, false), Step::ReadBody { most: 31 });
+        let too_large = exchange.finish(&fixture.admin, &[b' '; 31], &fixture.backend());
+        assert_eq!(status(&too_large), (413, Outcome::Rejected("payload_too_large")));
+    }
+}

@@ -1,0 +1,261 @@
+//! The route API, version 1, as a pure function: request to reply.
+//!
+//! The head of a request is judged first ([`RouteApi::begin`]), so that a call that cannot succeed is rejected before its body has
+//! arrived; a call that needs its body is finished with it ([`RouteApi::finish`]).
+
+pub mod body;
+pub mod call;
+pub mod code;
+pub mod etag;
+pub mod exchange;
+pub mod local;
+pub mod reply;
+pub mod status_page;
+pub mod tally;
+pub mod token;
+
+use self::call::{Call, Head, Read, Resource, Target, Terms, Write};
+use self::code::Code;
+use self::local::{is_local_host, is_local_origin};
+use self::reply::{Outcome, Reply};
+use self::token::Token;
+use crate::config::AdminConfig;
+use crate::json::Json;
+use crate::problem::{FieldErrors, Problem};
+use crate::routes::change::{Applied, Change, Edit, Invalid};
+use crate::routes::{LAYOUT, NoEdition, RouteMap, edition};
+use crate::store::{Backend, ChangeSignal, Moved, PublishError, SharedData, Stop, Stored, Update, Version, publish};
+
+/// Whether a path belongs to the route API (whatever version): the rest of the listener is Envoy's own admin interface.
+#[must_use]
+pub fn owns_path(target: &[u8]) -> bool {
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    path == b"/v1" || path.starts_with(b"/v1/")
+}
+
+/// The route API with its settings.
+#[derive(Debug)]
+pub struct RouteApi {
+    /// Limits of the map and of bodies.
+    pub config: AdminConfig,
+    /// What clients must present, if anything.
+    pub token: Option<Token>,
+}
+
+/// What to do after a request's head.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// Respond now.
+    Done(Reply),
+    /// Wait for the whole body, then [`RouteApi::finish`].
+    NeedsBody(Write),
+}
+
+impl RouteApi {
+    /// Judges the head of a request, and makes the reply if no body is needed.
+    pub fn begin(&self, head: &Head<'_>, backend: &Backend<'_, impl SharedData, impl ChangeSignal>) -> Begun {
+        if let Err(problem) = self.admit(head) {
+            return Begun::Done(Reply::problem(&problem));
+        }
+        match Call::parse(head, &self.config) {
+            Err(problem) => Begun::Done(Reply::problem(&problem)),
+            Ok(Call::Write(write)) => Begun::NeedsBody(write),
+            Ok(Call::Read(call)) => Begun::Done(read(&call, backend.data)),
+            Ok(Call::Delete(id, terms)) => {
+                let change = Change { replace: false, edits: vec![(id.as_id(), Edit::Remove)] };
+                Begun::Done(match self.commit(&change, &terms, backend) {
+                    Ok(committed) => Reply::empty(204, committed.version).with_outcome(committed.outcome),
+                    Err(problem) => Reply::problem(&problem),
+                })
+            }
+        }
+    }
+
+    /// Checks that a request was sent to this machine under its own name, and with the token if there is one. (That it comes from the
+    /// loopback interface is checked before.)
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn admit(&self, head: &Head<'_>) -> Result<(), Problem> {
+        check_names(head)?;
+        if self.token.as_ref().is_some_and(|token| !token.admits(head.authorization)) {
+            let problem = Code::Unauthorized.problem("send Authorization: Bearer with the token this Envoy was started with");
+            return Err(problem.with_header("www-authenticate", "Bearer realm=\"pixell-envoy\""));
+        }
+        Ok(())
+    }
+
+    /// Makes the reply to a write whose body has arrived.
+    pub fn finish(&self, write: &Write, body: &[u8], backend: &Backend<'_, impl SharedData, impl ChangeSignal>) -> Reply {
+        self.write(write, body, backend).unwrap_or_else(|problem| Reply::problem(&problem))
+    }
+
+    fn write(
+        &self,
+        Write { target, terms }: &Write,
+        body: &[u8],
+        backend: &Backend<'_, impl SharedData, impl ChangeSignal>,
+    ) -> Result<Reply, Problem> {
+        if body.len() > self.config.max_body_bytes {
+            return Err(call::payload_too_large(self.config.max_body_bytes));
+        }
+        let json = Json::parse(body).map_err(|error| {
+            let mut problem = Code::MalformedJson.problem(format!("the body is not JSON: {error}"));
+            problem.position = Some((error.line, error.column));
+            problem
+        })?;
+        let limits = &self.config.limits;
+        let change = match target {
+            Target::Replace => body::replacement(&json, limits),
+            Target::Patch => body::patch(&json, limits),
+            Target::Route(id) => body::single(id.as_id(), &json, limits),
+        };
+        let committed = self.commit(&change.map_err(invalid_routes)?, terms, backend);
+        let Committed { version, applied, outcome } = committed.map_err(|problem| match target {
+            Target::Replace | Target::Patch => problem,
+            Target::Route(_) => about_one_route(problem),
+        })?;
+        let created = matches!(target, Target::Route(_)) && applied.added > 0;
+        let reply = Reply::json(if created { 201 } else { 200 }, version, reply::applied_body(version, &applied));
+        Ok(reply.with_outcome(outcome))
+    }
+
+    /// Publishes a change on these terms.
+    fn commit(
+        &self,
+        change: &Change<'_>,
+        terms: &Terms,
+        backend: &Backend<'_, impl SharedData, impl ChangeSignal>,
+    ) -> Result<Committed, Problem> {
+        let published = publish(backend, &LAYOUT, |stored| {
+            let now = stored.version();
+            if !terms.preconditions.if_match_holds(now) || !terms.preconditions.if_none_match_holds(now) {
+                return Err(Stop::Rejected(precondition_failed(now)));
+            }
+            let map = RouteMap::new(stored);
+            let applied = change.apply(&map, self.config.limits.max_routes).map_err(|stop| match stop {
+                Stop::Moved => Stop::Moved,
+                Stop::Rejected(invalid) => Stop::Rejected(rejected(invalid)),
+            })?;
+            // Replacing nothing by an empty map is a change all the same: from now on the map counts as loaded.
+            let loads = !map.is_loaded() && change.replace;
+            if terms.dry_run || (applied.is_empty() && !loads) {
+                return Ok(Update::Keep(applied));
+            }
+            match edition(&map, &applied) {
+                Ok(edition) => Ok(Update::Store(edition, applied)),
+                Err(NoEdition::Moved) => Err(Stop::Moved),
+                Err(NoEdition::TooLarge) => {
+                    Err(Stop::Rejected(Code::PayloadTooLarge.problem("the map would be larger than can be stored")))
+                }
+            }
+        });
+        match published {
+            Ok(done) => {
+                let outcome = match done.stored {
+                    true => Outcome::Published { displaced: done.outcome.displaced.len() },
+                    false if terms.dry_run => Outcome::Read,
+                    false => Outcome::Confirmed,
+                };
+                Ok(Committed { version: done.version, applied: done.outcome, outcome })
+            }
+            Err(PublishError::Rejected(problem)) => Err(problem),
+            Err(PublishError::RetriesExhausted) => Err(retries_exhausted()),
+        }
+    }
+}
+
+/// Rejects what was not sent to this machine under its own name.
+fn check_names(head: &Head<'_>) -> Result<(), Problem> {
+    let name = if !head.host.is_some_and(is_local_host) {
+        "Host"
+    } else if !head.origin.is_none_or(is_local_origin) {
+        "Origin"
+    } else {
+        return Ok(());
+    };
+    let detail = format!("the route API is called as 127.0.0.1, localhost or [::1], and {name} names something else");
+    Err(Code::ForeignOrigin.problem(detail))
+}
+
+/// A write that was accepted.
+struct Committed {
+    version: Version,
+    applied: Applied,
+    outcome: Outcome,
+}
+
+/// How often a read starts over because the map moved on meanwhile.
+const READ_ATTEMPTS: usize = 16;
+
+fn read(call: &Read, data: &impl SharedData) -> Reply {
+    let attempt = |_| try_read(call, &Stored::now(data, &LAYOUT)).ok();
+    (0..READ_ATTEMPTS).find_map(attempt).unwrap_or_else(|| Reply::problem(&retries_exhausted()))
+}
+
+fn try_read(call: &Read, stored: &Stored<'_, impl SharedData>) -> Result<Reply, Moved> {
+    let now = stored.version();
+    if !call.preconditions.if_match_holds(now) {
+        return Ok(Reply::problem(&precondition_failed(now)));
+    }
+    let map = RouteMap::new(stored);
+    let body = match &call.resource {
+        Resource::Route(id) => match map.find(id.as_id())? {
+            Some(route) => reply::route_body(now, &route),
+            None => return Ok(Reply::problem(&Code::NotFound.problem(format!("there is no route for {}", id.as_id())))),
+        },
+        Resource::Routes => {
+            let mut routes = map.routes()?;
+            routes.sort_unstable_by_key(|(id, _)| *id);
+            reply::routes_body(now, &routes)
+        }
+        Resource::Status => reply::status_body(now, map.len(), map.is_loaded()),
+    };
+    Ok(if call.preconditions.if_none_match_holds(now) { Reply::json(200, now, body) } else { Reply::empty(304, now) })
+}
+
+fn retries_exhausted() -> Problem {
+    let detail = "other writers were faster every time; nothing was changed, try again";
+    Code::ConflictRetriesExhausted.problem(detail).with_header("retry-after", "1")
+}
+
+fn precondition_failed(now: Version) -> Problem {
+    Code::PreconditionFailed.problem(format!(
+        "the map is at {}; read it again, apply the change to what is there now, and retry with its ETag",
+        now.etag()
+    ))
+}
+
+fn invalid_routes(errors: FieldErrors) -> Problem {
+    with_errors(Code::InvalidRoutes, errors)
+}
+
+fn rejected(invalid: Invalid) -> Problem {
+    match invalid {
+        Invalid::Routes(errors) => invalid_routes(errors),
+        Invalid::PortInUse(errors) => with_errors(Code::PortInUse, errors),
+    }
+}
+
+fn with_errors(code: Code, errors: FieldErrors) -> Problem {
+    let count = match errors.total() {
+        1 => "1 error, see errors".to_owned(),
+        total if total > errors.listed().len() => format!("{total} errors, see errors for the first {}", errors.listed().len()),
+        total => format!("{total} errors, see errors"),
+    };
+    code.problem(format!("nothing was changed: {count}")).with_errors(errors)
+}
+
+/// The same error if the body is the route itself: its root stands for `/routes/<id>`.
+fn about_one_route(mut problem: Problem) -> Problem {
+    for error in problem.errors.listed_mut() {
+        let mut parts = error.pointer.splitn(4, '/');
+        if parts.next() == Some("") && parts.next() == Some("routes") {
+            error.pointer = parts.nth(1).map(|rest| format!("/{rest}")).unwrap_or_default();
+        }
+    }
+    problem
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+// What Envoy counts for each agent's port. It knows a port for one to two minutes after its last connection.
+
+const CLUSTERS = '/clusters?format=json&filter=' + encodeURIComponent('^agents_');
+const COUNTS = { inFlight: ['rq_active', 'rq_pending_active'], notConnected: ['cx_connect_fail'], errors: ['rq_error'], well: ['rq_success'] };
+const NOTHING = { inFlight: 0, notConnected: 0, errors: 0, well: 0 };
+
+const combined = (a, b, sign) => Object.fromEntries(Object.keys(NOTHING).map((key) => [key, a[key] + sign * b[key]]));
+
+// port -> counts, over all clusters of agents.
+const countsByPort = ({ cluster_statuses: clusters = [] }) => {
+  const ports = new Map();
+  for (const { name, host_statuses: hosts = [] } of clusters) {
+    if (!name.startsWith('agents_')) continue;
+    for (const { address, stats } of hosts) {
+      // A value of 0 is left out, and numbers are text.
+      const value = new Map(stats.map((stat) => [stat.name, Number(stat.value || 0)]));
+      const counts = Object.fromEntries(Object.entries(COUNTS).map(([key, names]) => [key, names.reduce((sum, each) => sum + (value.get(each) || 0), 0)]));
+      const port = address.socket_address.port_value;
+      ports.set(port, combined(counts, ports.get(port) || NOTHING, 1));
+    }
+  }
+  return ports;
+};
+
+const traffic = {
+  ports: new Map(),
+
+  // `answer`: what Envoy says; `owners`: port -> id. Gives id -> its counts, and the ports that fail with how they do.
+  note(answer, owners) {
+    const ports = new Map(), routes = new Map();
+    for (const [port, total] of countsByPort(answer)) {
+      const id = owners.get(port);
+      let before = this.ports.get(port);
+      // Envoy has forgotten the port meanwhile, and counts from 0.
+      if (!before || total.well < before.total.well || total.errors < before.total.errors) before = { id, total: NOTHING, base: NOTHING, health: '' };
+      // What an earlier owner of the port did is not this one's.
+      if (before.id !== id) before = { id, total: before.total, base: before.total, health: '' };
+      const grown = combined(total, before.total, -1);
+      // By the latest that is known: a request that went well, else one that did not.
+      const health = grown.well ? '' : grown.notConnected ? 'unreachable' : grown.errors ? 'failing' : before.health;
+      ports.set(port, { id, total, base: before.base, health });
+      if (id === undefined) continue;
+      const route = routes.get(id) || { ...NOTHING, failing: [] };
+      const counts = { ...combined(total, before.base, -1), inFlight: total.inFlight };
+      routes.set(id, { ...combined(route, counts, 1), failing: health ? [...route.failing, { port, health }] : route.failing });
+    }
+    this.ports = ports;
+    return routes;
+  },
+};

@@ -1,0 +1,296 @@
+//! The data path, whatever host runs it: what is decided about a request, and what a rejection looks like. A host shows the request and
+//! carries out the verdict.
+
+use crate::addressing::{Addressing, Named, Parts, stripped};
+use crate::config::RouterConfig;
+use crate::decision::{Decision, Routes, decide, decide_attempt, deployment_id};
+use crate::deployment_id::DeploymentId;
+use crate::problem::CONTENT_TYPE;
+use crate::rejection::{Client, ERROR_HEADER, GrpcStatus, Rejection};
+use crate::responses::is_card_path;
+use crate::responses::way::Note;
+use crate::route::StoredRoute;
+use crate::routes::RouteCache;
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// A request header, in the forms that hosts look it up by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The name, in lower case.
+    pub name: String,
+    /// The path of Envoy's attribute that holds the header, parts separated by NUL.
+    pub attribute: String,
+}
+
+impl Header {
+    /// The header with this name, in lower case.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), attribute: ["request", "headers", name].join("\0") }
+    }
+}
+
+/// A request, as its host shows it.
+pub trait RequestHost {
+    /// The value of a header, all fields of that name joined by commas; `None` if it is absent or empty.
+    fn header(&self, header: &Header) -> Option<Cow<'_, [u8]>>;
+
+    /// `:path`, with the query.
+    fn path(&self) -> Cow<'_, [u8]>;
+
+    /// `:authority`, with the port.
+    fn authority(&self) -> Cow<'_, [u8]>;
+
+    /// `:method`.
+    fn method(&self) -> Cow<'_, [u8]>;
+
+    /// The port of 127.0.0.1 that the request was given at an earlier attempt; `None` if that cannot be told.
+    fn bound_port(&self) -> Option<u16>;
+
+    /// How long ago the request arrived.
+    fn age(&self) -> Duration;
+
+    /// Whether an earlier attempt had a connection to the agent. If so, the agent is not down: it refused the stream.
+    fn was_connected(&self) -> bool;
+}
+
+/// How old a request may be when an attempt to reach its agent starts, the first one aside. With the wait before an attempt (up to 0.2 s)
+/// the client of an agent that is down has its response after at most 1.1 s, and so has that of an agent that does not answer: its
+/// first attempt takes the whole second in which a connection must be accepted. (Both times are set in envoy.yaml.)
+pub const LAST_ATTEMPT: Duration = Duration::from_millis(900);
+
+/// The header that agents receive the decided id in.
+pub const ID_HEADER: &str = "x-deployment-id";
+
+/// The header that agents receive the removed prefix of the path in.
+pub const PREFIX_HEADER: &str = "x-forwarded-prefix";
+
+/// The header that tells, after Envoy has made gRPC of gRPC-Web, that the client speaks gRPC-Web. Clients' own are removed.
+const GRPC_WEB_HEADER: &str = "x-pixell-grpc-web";
+
+/// What a host has to do with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Set this port of 127.0.0.1 as the upstream, after these changes of the request.
+    Forward {
+        /// TCP port.
+        port: u16,
+        /// The deployment that the port was chosen for.
+        id: Vec<u8>,
+        /// What the agent receives otherwise than the client sent it; `None` if that is nothing.
+        changes: Option<Box<Changes>>,
+    },
+    /// Leave the request as it is: it may go where it was sent before.
+    Continue,
+    /// Respond.
+    Reject(Rejected),
+}
+
+/// Changes of a request before it is forwarded, beside the decided id in [`ID_HEADER`]. A request that has that already needs none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// `:path`, if it changes.
+    pub path: Option<Vec<u8>>,
+    /// The value of [`PREFIX_HEADER`], if a prefix was removed.
+    pub prefix: Option<Vec<u8>>,
+    /// What the filter of responses needs to know ([`crate::responses::way::Note`]), if the path or the host addresses the request.
+    pub note: Option<Vec<u8>>,
+    /// Whether the request asks for an agent card, so that [`crate::responses::CARD_REQUEST`] applies.
+    pub is_card: bool,
+}
+
+impl Changes {
+    #[cold]
+    fn of(named: Named<'_>, note: &Note<'_>) -> Self {
+        let (path, prefix) = match named {
+            Named::ByPath { prefix, rest, strip: true, .. } => (Some(stripped(rest)), Some(prefix.to_vec())),
+            _ => (None, None),
+        };
+        Self { path, prefix, note: Some(note.to_bytes()), is_card: note.is_card }
+    }
+}
+
+/// A rejection, ready to be counted, logged and sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// The code: the label of the metric, the reason in the log, and the value of the header [`ERROR_HEADER`].
+    pub code: &'static str,
+    /// What is sent.
+    pub response: Response,
+    /// What the request's [`ID_HEADER`] must say for the log and the trace, if it does not say it by itself: the id that the request names in
+    /// another way, or nothing in place of one that does not count.
+    pub id: Option<Vec<u8>>,
+}
+
+/// A response in the client's protocol. Each has the header [`ERROR_HEADER`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// A trailers-only gRPC response.
+    Grpc {
+        /// The status.
+        status: GrpcStatus,
+        /// The message, not yet percent-encoded.
+        message: String,
+    },
+    /// The same to a client that the host does not count as one of gRPC, so that the response is written out.
+    WrittenGrpc {
+        /// The status.
+        status: GrpcStatus,
+        /// The message. Nothing in it needs to be percent-encoded.
+        message: String,
+    },
+    /// A response with a problem document ([`CONTENT_TYPE`]).
+    Http {
+        /// The HTTP status.
+        status: u16,
+        /// The document.
+        body: String,
+    },
+}
+
+impl Rejected {
+    /// The response to a client that speaks gRPC, or to any other one.
+    #[must_use]
+    pub fn new(rejection: Rejection<'_>, client: Client) -> Self {
+        let (status, message) = (rejection.grpc_status(), rejection.message().into_owned());
+        let response = match client {
+            Client::Grpc => Response::Grpc { status, message },
+            Client::GrpcWithParameter => Response::WrittenGrpc { status, message },
+            Client::Http => Response::Http { status: rejection.http_status(), body: rejection.problem().to_json() + "\n" },
+        };
+        Self { code: rejection.code(), response, id: None }
+    }
+
+    /// The headers of the response beside its status.
+    #[must_use]
+    pub fn headers(&self) -> Vec<(&'static str, &str)> {
+        match &self.response {
+            Response::Grpc { .. } => vec![(ERROR_HEADER, self.code)],
+            Response::WrittenGrpc { status, message } => {
+                let (status, content_type) = (("grpc-status", status.digits()), ("content-type", "application/grpc"));
+                vec![content_type, status, ("grpc-message", message), (ERROR_HEADER, self.code)]
+            }
+            Response::Http { .. } => vec![("content-type", CONTENT_TYPE), (ERROR_HEADER, self.code)],
+        }
+    }
+}
+
+/// One configuration of the data path.
+#[derive(Debug)]
+pub struct DataPath {
+    id_headers: Vec<Header>,
+    decided_id: Header,
+    content_type: Header,
+    grpc_web: Header,
+    scheme: Header,
+    addressing: Addressing,
+    fallback_port: Option<u16>,
+    judges: Judges,
+}
+
+/// Which attempts a filter of the data path is called for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judges {
+    /// Requests that have no upstream yet: it stands in the listener's filter chain.
+    Requests,
+    /// Attempts to reach the upstream: it stands in the filter chain of the agents' clusters.
+    Attempts,
+}
+
+impl DataPath {
+    /// A data path with these settings.
+    #[must_use]
+    pub fn new(config: &RouterConfig, judges: Judges) -> Self {
+        Self {
+            id_headers: config.id_headers.iter().map(|name| Header::new(name)).collect(),
+            decided_id: Header::new(ID_HEADER),
+            content_type: Header::new("content-type"),
+            grpc_web: Header::new(GRPC_WEB_HEADER),
+            scheme: Header::new("x-forwarded-proto"),
+            addressing: config.addressing.clone(),
+            fallback_port: config.fallback_port,
+            judges,
+        }
+    }
+
+    /// What happens to a request, by the map as it is now.
+    pub fn judge(&self, request: &impl RequestHost, map: &RouteCache) -> Verdict {
+        let routes = Routes { map, fallback_port: self.fallback_port };
+        match self.judges {
+            Judges::Requests => self.judge_request(request, &routes),
+            Judges::Attempts => {
+                let id = request.header(&self.decided_id);
+                match decide_attempt(id.as_deref(), request.bound_port(), &routes) {
+                    Ok(()) if request.age() <= LAST_ATTEMPT || request.was_connected() => Verdict::Continue,
+                    Ok(()) => Verdict::Reject(self.rejected(request, Rejection::AgentUnreachable)),
+                    Err(rejection) => Verdict::Reject(self.rejected(request, rejection)),
+                }
+            }
+        }
+    }
+
+    fn judge_request(&self, request: &impl RequestHost, routes: &Routes<'_>) -> Verdict {
+        let is_grpc = || self.protocol(request) != Client::Http;
+        let mut headers = self.id_headers.iter();
+        let named = headers.find_map(|header| Some((request.header(header)?, header.name == ID_HEADER)));
+        let Some((value, is_id_header)) = named else {
+            let (path, authority) = (request.path(), request.authority());
+            let named = self.addressing.find(&Parts { header: None, path: &path, authority: &authority });
+            return match decide(named, routes, is_grpc) {
+                Decision::Reject(Rejection::MissingDeploymentId)
+                    if path.starts_with(b"/v1/") && self.protocol(request) == Client::Http =>
+                {
+                    self.reject(request, Rejection::NotTheRouteApi, None)
+                }
+                Decision::Reject(rejection) => {
+                    let id = match named {
+                        Named::ByPath { id, .. } | Named::ByHost { id } => DeploymentId::parse(id).ok(),
+                        Named::ByHeader { .. } | Named::Nothing => None,
+                    };
+                    self.reject(request, rejection, id)
+                }
+                Decision::Forward { port, id } => {
+                    let is_card = is_card_path(&path) && *request.method() == *b"GET";
+                    let is_https = is_card && request.header(&self.scheme).is_some_and(|scheme| *scheme == *b"https");
+                    let route = routes.map.find(id).unwrap_or_else(|| StoredRoute::active(port));
+                    let note = Note { port, is_card, is_https, authority: &authority, path: &path, route };
+                    let changes = Changes::of(named, &note);
+                    Verdict::Forward { port, id: id.to_vec(), changes: Some(Box::new(changes)) }
+                }
+            };
+        };
+        match decide(Named::ByHeader { value: &value }, routes, is_grpc) {
+            Decision::Reject(rejection) if is_id_header => Verdict::Reject(self.rejected(request, rejection)),
+            Decision::Reject(rejection) => self.reject(request, rejection, deployment_id(Some(&value)).ok()),
+            Decision::Forward { port, id } if is_id_header && *value == *id => {
+                Verdict::Forward { port, id: value.into_owned(), changes: None }
+            }
+            Decision::Forward { port, id } => Verdict::Forward { port, id: id.to_vec(), changes: Some(Box::default()) },
+        }
+    }
+
+    fn protocol(&self, request: &impl RequestHost) -> Client {
+        Client::of(&request.header(&self.content_type).unwrap_or_default())
+    }
+
+    /// A rejection in the protocol of the request's client.
+    #[cold]
+    pub fn rejected(&self, request: &impl RequestHost, rejection: Rejection<'_>) -> Rejected {
+        let client = match self.protocol(request) {
+            Client::Grpc if request.header(&self.grpc_web).is_some() => Client::GrpcWithParameter,
+            other => other,
+        };
+        Rejected::new(rejection, client)
+    }
+
+    /// Rejects a request that does not name its agent in [`ID_HEADER`]. `id` is the one that it names otherwise, if any.
+    #[cold]
+    fn reject(&self, request: &impl RequestHost, rejection: Rejection<'_>, id: Option<DeploymentId<'_>>) -> Verdict {
+        let id = id.map_or_else(|| request.header(&self.decided_id).map(|_| Vec::new()), |id| Some(id.as_str().into()));
+        Verdict::Reject(Rejected { id, ..self.rejected(request, rejection) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! The decision on one request: what it names and the route map to forward or reject.
+
+use crate::addressing::{Named, Wanted};
+use crate::deployment_id::DeploymentId;
+use crate::endpoint::EndpointName;
+use crate::rejection::Rejection;
+use crate::route::{RouteState, StoredRoute};
+use crate::routes::RouteCache;
+
+/// What requests can be sent to.
+#[derive(Clone, Copy, Debug)]
+pub struct Routes<'m> {
+    /// The route map.
+    pub map: &'m RouteCache,
+    /// Port of 127.0.0.1 for ids that the map does not hold, also before the first map.
+    pub fallback_port: Option<u16>,
+}
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision<'a> {
+    /// It goes to an agent.
+    Forward {
+        /// The id of the agent: a valid one.
+        id: &'a [u8],
+        /// TCP port of 127.0.0.1.
+        port: u16,
+    },
+    /// The filter responds.
+    Reject(Rejection<'a>),
+}
+
+/// Reads the id out of the header's value. Several equal ids are one id: they cannot mislead anybody.
+///
+/// # Errors
+/// [`Rejection::MissingDeploymentId`] and [`Rejection::InvalidDeploymentId`].
+pub fn deployment_id(header: Option<&[u8]>) -> Result<DeploymentId<'_>, Rejection<'static>> {
+    let value = header.unwrap_or_default();
+    if value.trim_ascii().is_empty() {
+        return Err(Rejection::MissingDeploymentId);
+    }
+    if let Ok(id) = DeploymentId::parse(value) {
+        return Ok(id);
+    }
+    let mut ids = value.split(|byte| *byte == b',').map(|field| DeploymentId::parse(field.trim_ascii()));
+    let Some(Ok(first)) = ids.next() else { return Err(Rejection::InvalidDeploymentId) };
+    if ids.all(|id| id == Ok(first)) { Ok(first) } else { Err(Rejection::InvalidDeploymentId) }
+}
+
+/// Decides on a request that names `named`, by the routes as they are now. `is_grpc` is asked only if the endpoint depends on it.
+#[must_use]
+pub fn decide<'a>(named: Named<'a>, routes: &Routes<'_>, is_grpc: impl FnOnce() -> bool) -> Decision<'a> {
+    // The map holds only ids, so bytes that are in it are one, and most requests need no look at each byte.
+    if let Named::ByHeader { value } = named
+        && let Some(route @ StoredRoute { state: RouteState::Active, .. }) = routes.map.find(value)
+    {
+        return Decision::Forward { id: value, port: default_endpoint(&route, is_grpc) };
+    }
+    let (id, wanted) = match named {
+        Named::Nothing => return Decision::Reject(Rejection::MissingDeploymentId),
+        Named::ByHeader { value } => (deployment_id(Some(value)), Wanted::Default),
+        Named::ByHost { id } => (DeploymentId::parse(id).map_err(|_| Rejection::InvalidDeploymentId), Wanted::Default),
+        Named::ByPath { id, wanted, .. } => (DeploymentId::parse(id).map_err(|_| Rejection::InvalidDeploymentId), wanted),
+    };
+    let id = match id {
+        Ok(id) => id,
+        Err(rejection) => return Decision::Reject(rejection),
+    };
+    match (routes.map.find(id.as_str().as_bytes()), routes.fallback_port) {
+        (Some(route @ StoredRoute { state: RouteState::Active, .. }), _) => match endpoint(&route, wanted, is_grpc) {
+            Some(port) => Decision::Forward { id: id.as_str().as_bytes(), port },
+            None => Decision::Reject(Rejection::UnknownEndpoint(id)),
+        },
+        (Some(StoredRoute { state: RouteState::Draining, .. }), _) => Decision::Reject(Rejection::DeploymentDraining(id)),
+        (None, Some(port)) => Decision::Forward { id: id.as_str().as_bytes(), port },
+        (None, None) if routes.map.is_loaded() => Decision::Reject(Rejection::UnknownDeployment(id)),
+        (None, None) => Decision::Reject(Rejection::RouteMapNotLoaded),
+    }
+}
+
+/// The port of the wanted endpoint; `None` if the route has none of that name.
+pub(crate) fn endpoint(route: &StoredRoute<'_>, wanted: Wanted<'_>, is_grpc: impl FnOnce() -> bool) -> Option<u16> {
+    match wanted {
+        Wanted::Exactly(name) => route.endpoint(EndpointName::parse(name).ok()?),
+        Wanted::FirstOf(names) => names.iter().find_map(|name| route.endpoint(*name)),
+        Wanted::Default => Some(default_endpoint(route, is_grpc)),
+    }
+}
+
+/// `a2a` for gRPC; otherwise `rest` if the route has it, else `a2a`.
+fn default_endpoint(route: &StoredRoute<'_>, is_grpc: impl FnOnce() -> bool) -> u16 {
+    if route.has_one_endpoint() {
+        return route.port;
+    }
+    match route.endpoint(EndpointName::REST) {
+        Some(rest) if !is_grpc() => rest,
+        Some(_) | None => route.port,
+    }
+}
+
+/// Decides whether a request that was given the port `bound`, and has not reached it, may go there by the routes as they are now. An id
+/// that is draining still leads to its ports, because the request is older than that.
+///
+/// # Errors
+/// The rejection, if it may not.
+pub fn decide_attempt<'a>(id: Option<&'a [u8]>, bound: Option<u16>, routes: &Routes<'_>) -> Result<(), Rejection<'a>> {
+    let id = deployment_id(id)?;
+    let stays = match (routes.map.find(id.as_str().as_bytes()), routes.fallback_port) {
+        (Some(route), _) => route.ports().any(|port| Some(port) == bound),
+        (None, Some(port)) => Some(port) == bound,
+        (None, None) => return Err(Rejection::UnknownDeployment(id)),
+    };
+    if stays { Ok(()) } else { Err(Rejection::DeploymentMoved) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Route;
+    use crate::routes::tests::map_of;
+    use crate::store::memory::MemorySignal;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn reads_one_id_out_of_the_header() {
+        #[track_caller]
+        fn check(header: Option<&[u8]>, expected: Result<&str, Rejection<'static>>) {
+            assert_eq!(deployment_id(header).map(DeploymentId::as_str), expected);
+        }
+        check(None, Err(Rejection::MissingDeploymentId));
+        check(Some(b""), Err(Rejection::MissingDeploymentId));
+        check(Some(b" \t "), Err(Rejection::MissingDeploymentId));
+        check(Some(b"a"), Ok("a"));
+        check(Some(b" a "), Ok("a"));
+        check(Some(b"a,a"), Ok("a"));
+        check(Some(b"a, a ,a"), Ok("a"));
+        check(Some(b"a,b"), Err(Rejection::InvalidDeploymentId));
+        check(Some(b"a,"), Err(Rejection::InvalidDeploymentId));
+        check(Some(b","), Err(Rejection::InvalidDeploymentId));
+        check(Some(b"\xff"), Err(Rejection::InvalidDeploymentId));
+        check(Some(b"a\0"), Err(Rejection::InvalidDeploymentId));
+        check(Some(&[b'x'; 8192]), Err(Rejection::InvalidDeploymentId));
+        check(Some("ä".as_bytes()), Err(Rejection::InvalidDeploymentId));
+    }
+
+    /// A map of these routes; without routes, none is loaded.
+    fn map(routes: Option<&[(&str, Route)]>) -> RouteCache {
+        let mut map = RouteCache::default();
+        map.refresh(&routes.map(map_of).unwrap_or_default(), &MemorySignal::default());
+        map
+    }
+
+    fn id(text: &str) -> DeploymentId<'_> {
+        DeploymentId::parse(text.as_bytes()).expect("valid")
+    }
+
+    fn by_path<'a>(id: &'a [u8], wanted: Wanted<'a>) -> Named<'a> {
+        Named::ByPath { id, wanted, prefix: b"", rest: b"", strip: true }
+    }
+
+    #[test]
+    fn decides_by_the_route() {
+        #[track_caller]
+        fn check(routes: Option<&[(&str, Route)]>, fallback_port: Option<u16>, expected: Decision<'static>) {
+            let map = map(routes);
+            let decide = |named| decide(named, &Routes { map: &map, fallback_port }, || panic!("there is one endpoint"));
+            for value in [&b"a"[..], b" a", b"a,a"] {
+                assert_eq!(decide(Named::ByHeader { value }), expected, "{routes:?} {fallback_port:?}");
+            }
+            assert_eq!(decide(Named::ByHost { id: b"a" }), expected);
+            assert_eq!(decide(by_path(b"a", Wanted::Default)), expected);
+            assert_eq!(decide(by_path(b"a", Wanted::Exactly(b"a2a"))), expected);
+            assert_eq!(decide(Named::Nothing), Decision::Reject(Rejection::MissingDeploymentId));
+            assert_eq!(decide(Named::ByHeader { value: b" " }), Decision::Reject(Rejection::MissingDeploymentId));
+            for invalid in [Named::ByHeader { value: b"a,b" }, Named::ByHost { id: b"a b" }, by_path(b"", Wanted::Default)] {
+                assert_eq!(decide(invalid), Decision::Reject(Rejection::InvalidDeploymentId));
+            }
+        }
+        let (up, down) = ([("a", Route::active(1024))], [("a", Route::draining(1025))]);
+        let other = [("b", Route::active(1026))];
+        let forward = |port| Decision::Forward { id: b"a", port };
+        check(Some(&up), None, forward(1024));
+        check(Some(&up), Some(9), forward(1024));
+        check(Some(&down), None, Decision::Reject(Rejection::DeploymentDraining(id("a"))));
+        check(Some(&down), Some(9), Decision::Reject(Rejection::DeploymentDraining(id("a"))));
+        check(Some(&other), None, Decision::Reject(Rejection::UnknownDeployment(id("a"))));
+        check(Some(&other), Some(9), forward(9));
+        check(Some(&[]), None, Decision::Reject(Rejection::UnknownDeployment(id("a"))));
+        check(None, None, Decision::Reject(Rejection::RouteMapNotLoaded));
+        check(None, Some(9), forward(9));
+    }
+
+    #[test]
+    fn decides_by_the_endpoint() {
+        use EndpointName as E;
+        let with = |endpoints: &[(E, u16)]| Route { endpoints: endpoints.iter().copied().collect(), ..Route::active(1) };
+        let all = with(&[(E::REST, 2), (E::UI, 3)]);
+        #[track_caller]
+        fn check(route: &Route, named: Named<'_>, grpc: bool, expected: Option<u16>) {
+            let map = map(Some(&[("a", route.clone())]));
+            let expected = match expected {
+                Some(port) => Decision::Forward { id: b"a", port },
+                None => Decision::Reject(Rejection::UnknownEndpoint(id("a"))),
+            };
+            assert_eq!(decide(named, &Routes { map: &map, fallback_port: Some(9) }, || grpc), expected, "{named:?} {grpc}");
+        }
+        for named in [Named::ByHeader { value: b"a" }, Named::ByHost { id: b"a" }, by_path(b"a", Wanted::Default)] {
+            check(&all, named, false, Some(2));
+            check(&all, named, true, Some(1));
+            check(&with(&[(E::UI, 3)]), named, false, Some(1));
+        }
+        for (name, port) in
+            [(&b"a2a"[..], Some(1)), (b"rest", Some(2)), (b"ui", Some(3)), (b"x", None), (b"", None), (b"UI", None)]
+        {
+            check(&all, by_path(b"a", Wanted::Exactly(name)), true, port);
+        }
+        check(&all, by_path(b"a", Wanted::FirstOf(&[E::UI, E::REST, E::A2A])), true, Some(3));
+        check(&with(&[]), by_path(b"a", Wanted::FirstOf(&[E::UI, E::REST, E::A2A])), false, Some(1));
+        check(&with(&[]), by_path(b"a", Wanted::FirstOf(&[E::UI])), false, None);
+    }
+
+    #[test]
+    fn decides_on_attempts_by_the_port() {
+        #[track_caller]
+        fn check(route: Option<Route>, fallback_port: Option<u16>, expected: Result<(), Rejection<'static>>) {
+            let routes: Vec<_> = route.iter().map(|route| ("a", route.clone())).collect();
+            let map = map(Some(&routes));
+            let routes = Routes { map: &map, fallback_port };
+            for header in [&b"a"[..], b" a", b"a,a"] {
+                assert_eq!(decide_attempt(Some(header), Some(1024), &routes), expected, "{route:?} {fallback_port:?}");
+            }
+            // If it cannot be told what the request was bound to, it goes nowhere.
+            assert!(decide_attempt(Some(b"a"), None, &routes).is_err());
+            assert_eq!(decide_attempt(None, Some(1024), &routes), Err(Rejection::MissingDeploymentId));
+        }
+        let endpoints = [(EndpointName::REST, 1024)].into();
+        check(Some(Route::active(1024)), None, Ok(()));
+        check(Some(Route { endpoints, ..Route::active(1025) }), None, Ok(()));
+        check(Some(Route::draining(1024)), None, Ok(()));
+        check(Some(Route::active(1025)), None, Err(Rejection::DeploymentMoved));
+        check(Some(Route::draining(1025)), Some(1024), Err(Rejection::DeploymentMoved));
+        check(None, None, Err(Rejection::UnknownDeployment(id("a"))));
+        check(None, Some(1024), Ok(()));
+        check(None, Some(9), Err(Rejection::DeploymentMoved));
+    }
+}

@@ -1,0 +1,46 @@
+//! The core of the pixell-envoy filter: decides where a request goes, and what a call of the route API does to the route map.
+//!
+//! It builds on any target and knows no host; what it needs of one are the small traits of [`store`].
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`deployment_id`] | the key a client sends |
+//! | [`route`], [`endpoint`] | where an id leads: ports and a state |
+//! | [`table`] | byte strings by id, searched in place |
+//! | [`store`] | publishing and reading maps through shared data |
+//! | [`routes`] | the route map, what a write does to it, its form as JSON |
+//! | [`decision`] | header and map to forward or reject |
+//! | [`upstream`] | how the chosen port is handed to Envoy |
+//! | [`waiting`] | requests that may be waiting for a connection |
+//! | [`clients`] | what each client address holds, and connections that have sent nothing |
+//! | [`data_path`] | the data path for any host: verdicts, and what a rejection looks like |
+//! | [`responses`] | what is changed in responses, so that they lead the client back: Location, cookies, agent cards |
+//! | [`rejection`] | every response that the filter makes instead of forwarding |
+//! | [`metrics`] | names and labels of what is counted |
+//! | [`problem`] | the error document of both roles |
+//! | [`json`], [`fields`] | JSON text to values, duplicate keys kept apart; the members of an object, read strictly |
+//! | [`unfinished`] | bodies that are still arriving, bounded together |
+//! | [`config`] | plugin configuration |
+//! | [`admin`] | the route API as a pure function: request to reply |
+
+pub mod addressing;
+pub mod admin;
+pub mod clients;
+pub mod config;
+pub mod data_path;
+pub mod decision;
+pub mod deployment_id;
+pub mod endpoint;
+pub mod fields;
+pub mod json;
+pub mod metrics;
+pub mod problem;
+pub mod rejection;
+pub mod responses;
+pub mod route;
+pub mod routes;
+pub mod store;
+pub mod table;
+pub mod unfinished;
+pub mod upstream;
+pub mod waiting;

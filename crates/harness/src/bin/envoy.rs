@@ -1,0 +1,92 @@
+//! `cargo xtask envoy`: runs Envoy with the filter in the foreground, with the image's settings from the environment and without agents.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use harness::envoy::{follow, modules};
+use harness::form::Form;
+use harness::ports::{ADMIN, LISTEN, Ports};
+use harness::shutdown::Shutdown;
+use harness::{Envoy, EnvoyBuilder};
+use launcher::settings::{self, Settings};
+use launcher::token;
+use workspace::say;
+
+/// Run Envoy with the filter in the foreground until SIGTERM or Ctrl-C.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask envoy")]
+struct Arguments {
+    #[command(flatten)]
+    ports: Ports,
+    #[command(flatten)]
+    form: Form,
+    /// Number of worker threads; takes precedence over PIXELL_CONCURRENCY [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    concurrency: Option<u32>,
+    /// Address that both listeners bind
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    bind: std::net::IpAddr,
+    /// Show Envoy's own log on standard error
+    #[arg(long)]
+    verbose: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let settings = Settings::resolve(|name| std::env::var_os(name));
+    let token = token::resolve(|name| std::env::var_os(name));
+    match (settings, token) {
+        (Ok(settings), Ok(token)) => harness::end(run(&arguments, &settings, token.as_deref())),
+        (settings, token) => {
+            let errors = settings.err().unwrap_or_default();
+            let errors = errors.iter().map(ToString::to_string).chain(token.err().map(|error| error.to_string()));
+            errors.for_each(|error| eprintln!("error: {error}"));
+            ExitCode::from(launcher::EXIT_CONFIG)
+        }
+    }
+}
+
+/// Runs Envoy until it ends or a signal stops it.
+///
+/// # Errors
+/// If a port is in use, the modules are missing or old, or Envoy does not start or ends with a failure.
+#[tokio::main]
+async fn run(arguments: &Arguments, settings: &Settings, token: Option<&str>) -> Result<()> {
+    let (listen, admin) = arguments.ports.claim(LISTEN, ADMIN)?;
+    let filter = arguments.form.filter()?;
+    let modules = modules::locate()?;
+    let binary = workspace::envoy::locate()?;
+    say("starting Envoy");
+    let mut shutdown = Shutdown::catch()?;
+    let builder = Envoy::builder()
+        .settings(settings)
+        .filter(filter)
+        .bind(arguments.bind)
+        .binary(binary)
+        .modules(modules)
+        .data_port(listen)
+        .api_port(admin)
+        .foreground();
+    let builder = arguments.concurrency.into_iter().fold(builder, EnvoyBuilder::concurrency);
+    let builder = token.into_iter().fold(builder, |builder, token| builder.env(settings::ADMIN_TOKEN, token));
+    let logs = if arguments.verbose { None } else { Some(follow::fresh_directory("envoy")?) };
+    let builder = logs.iter().fold(builder, |builder, (directory, _taken)| builder.logs(directory.clone()));
+    let mut envoy = tokio::select! {
+        started = builder.start() => started?,
+        signal = shutdown.requested() => bail!("{signal} before Envoy was ready"),
+    };
+    eprintln!("{}", follow::places(&envoy));
+    say("the access log follows on standard output; Ctrl-C stops Envoy");
+    let status = tokio::select! {
+        status = envoy.ended() => status?,
+        signal = shutdown.requested() => {
+            say(&format!("{signal}: stopping Envoy"));
+            envoy.sigterm().await?
+        }
+    };
+    if !status.success() {
+        bail!("Envoy ended with {status}");
+    }
+    Ok(())
+}

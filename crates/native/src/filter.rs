@@ -1,0 +1,177 @@
+//! A configuration of a filter, and a stream of it.
+
+use crate::abi::{ConfigHost, Host};
+use crate::abi_types::{DataStatus, Status};
+use crate::admin::AdminFilter;
+use crate::fault;
+use crate::host;
+use crate::responses::ResponsesFilter;
+use crate::router::Router;
+use crate::waits::Place;
+use pixell_core::admin::exchange::Exchange;
+use pixell_core::data_path::Judges;
+use pixell_core::responses::Card;
+
+/// A configuration of one of the filters.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are four in a process")]
+pub(crate) enum Filter {
+    Router(Router),
+    Responses(ResponsesFilter),
+    Admin(Box<AdminFilter>),
+}
+
+impl Filter {
+    /// Configures the filter with this `filter_name`.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub(crate) fn new(envoy: &ConfigHost, name: &[u8], config: &[u8]) -> Result<Self, String> {
+        fault::point("config_new");
+        match name {
+            b"router" => Router::new(envoy, config, Judges::Requests).map(Self::Router),
+            b"retry" => Router::new(envoy, config, Judges::Attempts).map(Self::Router),
+            b"responses" => ResponsesFilter::new(envoy, config).map(Self::Responses),
+            b"admin" => AdminFilter::new(envoy, config).map(Box::new).map(Self::Admin),
+            _ => {
+                let name = name.escape_ascii();
+                Err(format!("filter_name must be router, retry (before an agents' cluster), responses or admin, not {name:?}"))
+            }
+        }
+    }
+}
+
+impl Filter {
+    /// Responds that the filter has failed.
+    fn fail(&self, envoy: &mut Host<'_>) {
+        match self {
+            Self::Router(router) => router.fail(envoy),
+            Self::Responses(_) | Self::Admin(_) => AdminFilter::fail(envoy),
+        }
+    }
+}
+
+/// A stream of a filter.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Router {
+        router: &'static Router,
+        place: Option<Place>,
+    },
+    Responses {
+        responses: &'static ResponsesFilter,
+        card: Option<Card>,
+    },
+    Admin {
+        admin: &'static AdminFilter,
+        exchange: Exchange,
+    },
+    /// It could not be made.
+    Broken {
+        filter: &'static Filter,
+    },
+}
+
+impl Stream {
+    pub(crate) fn new(filter: &'static Filter) -> Self {
+        fault::point("new");
+        match filter {
+            Filter::Router(router) => Self::Router { router, place: None },
+            Filter::Responses(responses) => Self::Responses { responses, card: None },
+            Filter::Admin(admin) => Self::Admin { admin, exchange: Exchange::default() },
+        }
+    }
+
+    /// Whether the hooks of the response are for this stream.
+    pub(crate) const fn reads_response(&self) -> bool {
+        matches!(self, Self::Responses { .. })
+    }
+
+    pub(crate) fn on_request_headers(&mut self, envoy: &mut Host<'_>, ends: bool) -> Status {
+        match self {
+            Self::Router { router, place } => router.on_request(envoy, place),
+            Self::Responses { .. } => Status::Continue,
+            Self::Admin { admin, exchange } => admin.on_request_headers(exchange, envoy, ends),
+            Self::Broken { filter } => {
+                filter.fail(envoy);
+                Status::Stop
+            }
+        }
+    }
+
+    pub(crate) fn on_request_body(&mut self, envoy: &mut Host<'_>, ends: bool) -> DataStatus {
+        match self {
+            Self::Router { .. } => {
+                fault::point("request_body");
+                DataStatus::Continue
+            }
+            Self::Responses { .. } => DataStatus::Continue,
+            Self::Admin { admin, exchange } => admin.on_request_body(exchange, envoy, ends),
+            Self::Broken { .. } => DataStatus::StopAndDrop,
+        }
+    }
+
+    pub(crate) fn on_request_trailers(&mut self, envoy: &mut Host<'_>) -> Status {
+        match self {
+            Self::Router { .. } => {
+                fault::point("request_trailers");
+                Status::Continue
+            }
+            Self::Responses { .. } => Status::Continue,
+            Self::Admin { admin, exchange } => admin.on_request_trailers(exchange, envoy),
+            Self::Broken { .. } => Status::Stop,
+        }
+    }
+
+    pub(crate) fn on_response_headers(&mut self, envoy: &mut Host<'_>) {
+        match self {
+            Self::Router { router, .. } => router.on_response(envoy),
+            Self::Responses { responses, card } => responses.on_response(card, envoy),
+            Self::Admin { .. } | Self::Broken { .. } => {}
+        }
+    }
+
+    pub(crate) fn on_response_body(&mut self, envoy: &mut Host<'_>, ends: bool) {
+        if let Self::Responses { responses, card } = self {
+            responses.on_response_body(card, envoy, ends);
+        }
+    }
+
+    pub(crate) fn on_response_trailers(&mut self, envoy: &mut Host<'_>) {
+        if let Self::Responses { responses, card } = self {
+            responses.on_response_trailers(card, envoy);
+        }
+    }
+
+    pub(crate) fn on_scheduled(&mut self, envoy: &mut Host<'_>) {
+        if let Self::Router { router, .. } = self {
+            router.end_long_wait(envoy);
+        }
+    }
+
+    /// A hook of this stream has panicked.
+    pub(crate) fn on_panic(&mut self, envoy: &mut Host<'_>, reason: &str) {
+        host::error(&format!("the filter panicked: {reason}"));
+        match self {
+            Self::Router { router, .. } => {
+                router.panicked(envoy);
+                router.fail(envoy);
+            }
+            Self::Responses { responses, .. } => {
+                responses.panicked(envoy);
+                AdminFilter::fail(envoy);
+            }
+            Self::Admin { admin, .. } => {
+                admin.panicked(envoy);
+                AdminFilter::fail(envoy);
+            }
+            Self::Broken { .. } => {}
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        fault::point("destroy");
+    }
+}

@@ -1,0 +1,149 @@
+//! A stream as the core sees it, and what both roles do with one.
+
+use crate::abi::{Host, write_log};
+use crate::abi_types::{Attribute, LogLevel};
+use pixell_core::data_path::{Header, Rejected, RequestHost, Response};
+use pixell_core::metrics::{FIRST_LOGGED, REJECTION_REASONS};
+use pixell_core::responses::Unchanged;
+use pixell_core::upstream;
+use std::borrow::Cow;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+/// The response code details of every response that the filter makes. Envoy would write `dynamic_module_send_response` without.
+const DETAILS: &str = "pixell";
+
+/// The filter state that Envoy's access log and tracing read the reason of a rejection from, under whichever filter.
+const REJECTION: &str = "wasm.pixell.rejection";
+
+/// The filter state that tells the access log that this is one of the first rejections of its kind, which it logs whatever the rate.
+const FIRST: &str = "wasm.pixell.first";
+
+/// The filter state in which the router's filter leaves to that of responses what it needs to know, under whichever filter.
+pub(crate) const NOTE: &str = "wasm.pixell.route";
+
+/// How many of each kind are still to be logged whatever the rate. (With Wasm each worker has numbers of its own.)
+struct First<const N: usize> {
+    kinds: [&'static str; N],
+    left: [AtomicU8; N],
+}
+
+static REJECTIONS: First<{ REJECTION_REASONS.len() }> = First::of(REJECTION_REASONS);
+static CARDS: First<{ Unchanged::REASONS.len() }> = First::of(Unchanged::REASONS);
+
+impl<const N: usize> First<N> {
+    const fn of(kinds: [&'static str; N]) -> Self {
+        Self { kinds, left: [const { AtomicU8::new(FIRST_LOGGED) }; N] }
+    }
+
+    fn take(&self, kind: &str) -> bool {
+        let of_kind = self.kinds.iter().zip(&self.left).find(|(known, _)| **known == kind);
+        let less = |left: u8| left.checked_sub(1);
+        of_kind.is_some_and(|(_, left)| left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok())
+    }
+}
+
+/// Whether this is one of the first cards that pass unchanged for this reason.
+pub(crate) fn is_first_card(reason: &str) -> bool {
+    CARDS.take(reason)
+}
+
+/// The filter state in which the filter of the listener tells the one before the agents' clusters when the request arrived. (The time that
+/// Envoy has for it is none of the attributes that it gives a native filter.)
+const ARRIVED: &str = "pixell.arrived";
+
+/// What times are counted from.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+const fn nanoseconds(bytes: [u8; 8]) -> Duration {
+    Duration::from_nanos(u64::from_le_bytes(bytes))
+}
+
+/// Notes that the request has arrived now.
+pub(crate) fn note_arrival(host: &mut Host<'_>) {
+    let now = u64::try_from(BEGAN.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    if !host.set_state(ARRIVED, &now.to_le_bytes()) {
+        error("the time of a request could not be noted");
+    }
+}
+
+impl RequestHost for Host<'_> {
+    fn header(&self, header: &Header) -> Option<Cow<'_, [u8]>> {
+        joined(self, &header.name).filter(|value| !value.is_empty())
+    }
+
+    fn path(&self) -> Cow<'_, [u8]> {
+        joined(self, ":path").unwrap_or_default()
+    }
+
+    fn authority(&self) -> Cow<'_, [u8]> {
+        joined(self, ":authority").unwrap_or_default()
+    }
+
+    fn method(&self) -> Cow<'_, [u8]> {
+        joined(self, ":method").unwrap_or_default()
+    }
+
+    fn age(&self) -> Duration {
+        let arrived = self.state(ARRIVED).and_then(|bytes| bytes.try_into().ok()).map_or(Duration::ZERO, nanoseconds);
+        BEGAN.elapsed().saturating_sub(arrived)
+    }
+
+    fn was_connected(&self) -> bool {
+        self.text(Attribute::UpstreamLocalAddress).is_some()
+    }
+
+    fn bound_port(&self) -> Option<u16> {
+        self.text(Attribute::UpstreamAddress).and_then(upstream::port_of)
+    }
+}
+
+/// The value of a request header, all fields of that name joined by commas; `None` if there is none.
+pub(crate) fn joined<'a>(host: &'a Host<'_>, name: &str) -> Option<Cow<'a, [u8]>> {
+    let (first, count) = Host::header(host, name, 0);
+    let first = first?;
+    if count < 2 {
+        return Some(first.into());
+    }
+    let mut all = first.to_vec();
+    for index in 1..count {
+        all.push(b',');
+        all.extend_from_slice(Host::header(host, name, index).0.unwrap_or_default());
+    }
+    Some(all.into())
+}
+
+/// Leaves the reason of a rejection to Envoy's access log and tracing: unlike a response header, no agent can set it.
+pub(crate) fn note_rejection(host: &mut Host<'_>, code: &str) {
+    if !host.set_state(REJECTION, code.as_bytes()) {
+        error("the reason of a rejection could not be noted");
+    }
+}
+
+/// Sends a rejection and notes its reason.
+pub(crate) fn reject(host: &mut Host<'_>, rejected: &Rejected) {
+    note_rejection(host, rejected.code);
+    if REJECTIONS.take(rejected.code) && !host.set_state(FIRST, b"1") {
+        error("the first of a kind of rejection could not be noted");
+    }
+    let mut headers = rejected.headers();
+    match &rejected.response {
+        Response::Grpc { status, message } => {
+            headers.push(("grpc-status", status.digits()));
+            respond(host, 200, &headers, message);
+        }
+        Response::WrittenGrpc { .. } => respond(host, 200, &headers, ""),
+        Response::Http { status, body } => respond(host, *status, &headers, body),
+    }
+}
+
+/// Sends a response.
+pub(crate) fn respond(host: &mut Host<'_>, status: u16, headers: &[(&str, &str)], body: &str) {
+    host.respond(status, headers, body.as_bytes(), DETAILS);
+}
+
+/// Writes a line about an error to Envoy's log.
+pub(crate) fn error(message: &str) {
+    write_log(LogLevel::Error, message);
+}

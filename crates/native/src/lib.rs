@@ -1,0 +1,29 @@
+//! The pixell-envoy filter as an Envoy dynamic module: hooks, each of which fetches, asks the core (`pixell-core`) and applies what
+//! it says.
+//!
+//! One shared object has the four filters, told apart by `filter_name`: `router` (the data path), `retry` (the data path before each
+//! attempt to reach an agent), `responses` (what leads clients back) and `admin` (the route API). All of them share the route map, which lies in this process's memory.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | `abi` | Envoy's C interface; all unsafe code |
+//! | `abi_types` | its numbers |
+//! | `filter` | a configuration of a filter, and a stream of it |
+//! | `router`, `responses`, `admin` | the roles |
+//! | `waits` | ends requests that wait too long for a connection |
+//! | `metrics` | what is counted |
+//! | `host` | a stream as the core sees it |
+//! | `shared` | what all filters of the process share |
+//! | `fault` | what a panic leaves behind |
+
+pub mod abi;
+pub mod abi_types;
+mod admin;
+mod fault;
+mod filter;
+mod host;
+mod metrics;
+mod responses;
+mod router;
+mod shared;
+mod waits;

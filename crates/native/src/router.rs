@@ -1,0 +1,183 @@
+//! The data path: one header read, one look at the change signal and one call of Envoy for each request that is forwarded; and, before
+//! each attempt to reach an agent, the question whether the request may go there.
+
+use crate::abi::{ConfigHost, Host, Map};
+use crate::abi_types::{Attribute, Status};
+use crate::metrics::{Event, RouterMetrics, new_worker};
+use crate::shared::{DATA, SIGNAL};
+use crate::waits::{self, Place};
+use crate::{fault, host};
+use pixell_core::config::RouterConfig;
+use pixell_core::data_path::{Changes, DataPath, ID_HEADER, Judges, PREFIX_HEADER, Rejected, Verdict};
+use pixell_core::rejection::Rejection;
+use pixell_core::responses::CARD_REQUEST;
+use pixell_core::routes::{LAYOUT, RouteCache};
+use pixell_core::store::prepare;
+use pixell_core::upstream::{self, Address};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+
+thread_local! {
+    /// This worker's copy of the map; the same for all configurations.
+    static MAP: RefCell<RouteCache> = RefCell::default();
+    /// What else this worker has, from its first request on.
+    static WORKER: OnceCell<Worker> = const { OnceCell::new() };
+    /// What the filter before the agents' clusters has yet to count. Envoy would put its metrics among those of the cluster, so the filter of
+    /// the listener counts for it, before the same response reaches the client.
+    static OWED: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
+    /// Whether there is any.
+    static OWES: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Worker {
+    /// Its label in metrics.
+    label: Rc<str>,
+    waits: waits::Worker,
+}
+
+impl Worker {
+    fn new() -> Self {
+        Self { label: new_worker(), waits: waits::Worker::new() }
+    }
+}
+
+/// A configuration of the data path.
+#[derive(Debug)]
+pub(crate) struct Router {
+    data_path: DataPath,
+    /// None of its own, if it judges attempts.
+    metrics: Option<RouterMetrics>,
+}
+
+impl Router {
+    pub(crate) fn new(envoy: &ConfigHost, config: &[u8], judges: Judges) -> Result<Self, String> {
+        let config = RouterConfig::parse(config).map_err(|error| format!("configuration of the router filter: {error}"))?;
+        prepare(&*DATA, &LAYOUT);
+        if judges == Judges::Requests && !crate::abi::only_validates() {
+            waits::start_clock();
+        }
+        let metrics = (judges == Judges::Requests).then(|| RouterMetrics::define(envoy));
+        Ok(Self { data_path: DataPath::new(&config, judges), metrics })
+    }
+
+    /// A request, or an attempt. `place` keeps the stream in the list of those that may be waiting.
+    pub(crate) fn on_request(&self, envoy: &mut Host<'_>, place: &mut Option<Place>) -> Status {
+        fault::arm(envoy);
+        match self.judge(envoy) {
+            Verdict::Continue => Status::Continue,
+            Verdict::Forward { port, id, changes } => {
+                if let Some(changes) = changes {
+                    change(envoy, &id, &changes);
+                }
+                if !envoy.set_typed_state(upstream::ADDRESS, Address::of(port).as_bytes())
+                    || !envoy.set_typed_state(upstream::POOL, &upstream::pool(&id))
+                {
+                    host::error("the upstream could not be set");
+                    return self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
+                }
+                host::note_arrival(envoy);
+                if let Some(scheduler) = envoy.scheduler() {
+                    *place = Some(WORKER.with(|worker| worker.get_or_init(Worker::new).waits.add(scheduler)));
+                }
+                Status::Continue
+            }
+            Verdict::Reject(rejected) => self.reject(envoy, &rejected),
+        }
+    }
+
+    fn judge(&self, envoy: &Host<'_>) -> Verdict {
+        MAP.with(|map| match map.try_borrow_mut() {
+            Ok(mut map) => {
+                if map.refresh(&*DATA, &*SIGNAL) {
+                    let worker = WORKER.with(|worker| Rc::clone(&worker.get_or_init(Worker::new).label));
+                    self.count(envoy, Event::Refreshed(worker));
+                }
+                fault::point("judge");
+                self.data_path.judge(envoy, &map)
+            }
+            // Nothing that is called while the map is borrowed comes back here.
+            Err(_) => Verdict::Reject(self.data_path.rejected(envoy, Rejection::Internal)),
+        })
+    }
+
+    /// Rejects a request that has waited for a connection for as long as it may.
+    pub(crate) fn end_long_wait(&self, envoy: &mut Host<'_>) {
+        fault::point("scheduled");
+        if envoy.text(Attribute::UpstreamLocalAddress).is_none() && envoy.number(Attribute::ResponseCode).is_none() {
+            self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Overloaded));
+        }
+    }
+
+    /// A hook has panicked.
+    pub(crate) fn panicked(&self, envoy: &Host<'_>) {
+        // The copy of the map may have been left half-way between two maps.
+        MAP.with(|map| map.try_borrow_mut().map(|mut map| *map = RouteCache::default())).unwrap_or_default();
+        self.count(envoy, Event::Panicked);
+    }
+
+    /// Responds that the filter has failed.
+    pub(crate) fn fail(&self, envoy: &mut Host<'_>) {
+        self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
+    }
+
+    /// The head of a response is on its way.
+    pub(crate) fn on_response(&self, envoy: &Host<'_>) {
+        if let Some(metrics) = &self.metrics {
+            for event in OWED.with(RefCell::take) {
+                metrics.count(envoy, &event);
+            }
+            OWES.set(false);
+        }
+    }
+
+    fn count(&self, envoy: &Host<'_>, event: Event) {
+        match &self.metrics {
+            Some(metrics) => metrics.count(envoy, &event),
+            None => {
+                OWED.with_borrow_mut(|owed| owed.push(event));
+                OWES.set(true);
+            }
+        }
+    }
+
+    fn reject(&self, envoy: &mut Host<'_>, rejected: &Rejected) -> Status {
+        self.count(envoy, Event::Rejected(rejected.code));
+        if let Some(id) = &rejected.id {
+            set_header(envoy, ID_HEADER, id);
+        }
+        host::reject(envoy, rejected);
+        Status::Stop
+    }
+}
+
+/// Whether the filter before an agents' cluster of this worker has something to count.
+pub(crate) fn owes() -> bool {
+    OWES.get()
+}
+
+fn change(envoy: &mut Host<'_>, id: &[u8], Changes { path, prefix, note, is_card }: &Changes) {
+    if let Some(note) = note
+        && !envoy.set_state(host::NOTE, note)
+    {
+        host::error("the route of a request could not be noted");
+    }
+    for (name, value) in [(ID_HEADER, Some(id)), (":path", path.as_deref()), (PREFIX_HEADER, prefix.as_deref())] {
+        if let Some(value) = value {
+            set_header(envoy, name, value);
+        }
+    }
+    if *is_card {
+        for (name, value) in CARD_REQUEST {
+            match value {
+                Some(value) => envoy.set_header(name, value),
+                None => envoy.remove_from(Map::Request, name),
+            };
+        }
+    }
+}
+
+fn set_header(envoy: &mut Host<'_>, name: &str, value: &[u8]) {
+    if !envoy.set_header(name, value) {
+        host::error(&format!("the request header {name} could not be set"));
+    }
+}

@@ -1,0 +1,117 @@
+//! Ends requests that wait too long for a connection. Envoy has no limit for that, and calls a filter of itself only when something
+//! happens to its stream. So a thread of the module calls those that are due, on their workers.
+
+use crate::abi::Scheduler;
+use crate::{fault, host};
+use pixell_core::waiting::Waiting;
+use std::panic::catch_unwind;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
+
+/// How often the thread looks.
+const TICK: Duration = Duration::from_secs(1);
+
+static CLOCK: Once = Once::new();
+static WORKERS: Mutex<Vec<Arc<Mutex<Waits>>>> = Mutex::new(Vec::new());
+
+/// The streams of one worker that were forwarded.
+#[derive(Debug, Default)]
+struct Waits {
+    /// Ticks so far.
+    now: u64,
+    entries: Vec<Option<Entry>>,
+    free: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    scheduler: Scheduler,
+    due: u64,
+}
+
+/// A worker's own list.
+#[derive(Debug)]
+pub(crate) struct Worker(Arc<Mutex<Waits>>);
+
+/// A stream's place in the list of its worker, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    waits: Arc<Mutex<Waits>>,
+    index: usize,
+}
+
+impl Worker {
+    pub(crate) fn new() -> Self {
+        let waits = Arc::default();
+        lock(&WORKERS).push(Arc::clone(&waits));
+        Self(waits)
+    }
+
+    /// Has a stream called after [`Waiting::LIMIT`] seconds, or one more.
+    pub(crate) fn add(&self, scheduler: Scheduler) -> Place {
+        let mut waits = lock(&self.0);
+        let due = waits.now.wrapping_add(Waiting::LIMIT as u64).wrapping_add(1);
+        let entry = Some(Entry { scheduler, due });
+        let free = waits.free.pop();
+        let index = match free.and_then(|index| Some((index, waits.entries.get_mut(index)?))) {
+            Some((index, place)) => {
+                *place = entry;
+                index
+            }
+            None => {
+                waits.entries.push(entry);
+                waits.entries.len().saturating_sub(1)
+            }
+        };
+        Place { waits: Arc::clone(&self.0), index }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waits = lock(&self.waits);
+        let entry = waits.entries.get_mut(self.index).and_then(Option::take);
+        waits.free.push(self.index);
+        drop(waits);
+        drop(entry);
+    }
+}
+
+impl Waits {
+    fn tick(&mut self) {
+        self.now = self.now.wrapping_add(1);
+        for entry in self.entries.iter().flatten().filter(|entry| entry.due == self.now) {
+            entry.scheduler.call();
+        }
+    }
+}
+
+/// Starts the thread, once in a process.
+pub(crate) fn start_clock() {
+    CLOCK.call_once(|| {
+        let clock = std::thread::Builder::new().name("pixell-clock".to_owned()).spawn(|| {
+            loop {
+                std::thread::sleep(TICK);
+                if catch_unwind(tick).is_err() {
+                    fault::tell("the clock");
+                }
+            }
+        });
+        if let Err(error) = clock {
+            host::error(&format!("requests wait for a connection without a limit: no thread for the clock: {error}"));
+        }
+    });
+}
+
+fn tick() {
+    fault::point("clock");
+    let workers = lock(&WORKERS).clone();
+    for waits in workers {
+        lock(&waits).tick();
+    }
+}
+
+/// Every change is one step, so a panic elsewhere leaves nothing half-done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,7 @@
+//! responses.wasm: the filter's role `responses` and nothing that only the other roles reach.
+#![cfg(target_os = "wasi")]
+#![expect(missing_docs, reason = "the export that the macro makes has none")]
+
+proxy_wasm::main! {{
+    pixell_router::start_responses();
+}}

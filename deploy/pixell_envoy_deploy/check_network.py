@@ -1,0 +1,112 @@
+"""Checks of the path from a client to the tasks: listeners, target groups, zones, security groups."""
+
+from ipaddress import IPv4Network
+
+from .aws import Doc
+from .checks import Checks, Found, bad, note, ok, will
+from .facts import address, leads, short
+from .settings import A2A_PORT, REST_PORT
+
+CROSS_ZONE = "load_balancing.cross_zone.enabled"
+
+
+class Network(Checks):
+    def load_balancer(self) -> Found:
+        lb, name = self.f.load_balancer, self.s.load_balancer
+        yield bad(lb["Type"] != "network", f"{name} is of type {lb['Type']}", "only a network load balancer passes TCP")
+        yield bad(lb["State"]["Code"] != "active", f"{name} is {lb['State']['Code']}", "wait until it is active")
+        yield ok(f"{name}, {lb['Scheme']}, {lb['DNSName']}")
+
+    def target_groups(self) -> Found:
+        f, live, fix = self.f, self.f.live, "this cannot be changed: create a new target group and name it in the settings"
+        vpc = f.subnets[f.network["subnets"][0]]["VpcId"]
+        for name, port, protocols in ((live.a2a, A2A_PORT, ["TCP"]), (live.rest, REST_PORT, ["HTTP", "HTTPS", "TCP", "TLS"])):
+            f.group_arn(name)
+            group: Doc = f.target_group(name) or {}
+            for key, value in {"Port": port, "TargetType": "ip", "VpcId": vpc}.items():
+                yield bad(group[key] != value, f"{name} has {key} {group[key]}, not {value}", fix)
+            yield bad(group["Protocol"] not in protocols, f"{name} speaks {group['Protocol']}", fix)
+        serving = [each["containerName"] for each in f.present["loadBalancers"] if short(each["targetGroupArn"]) == live.rest]
+        yield bad(serving != ["par"], f"container par of {live.service} does not serve {live.rest}", "check rest_target_group in the settings")
+        ours = {address(task) for slot in (f.blue, f.green) if f.service(slot.service) for task in f.tasks(slot.service)}
+        foreign = sorted({each["Target"]["Id"] for name in (live.a2a, self.r.slot.a2a) for each in f.targets(name)} - ours)
+        text = f"targets that are not tasks of the service get connections: {', '.join(foreign)}"
+        yield bad(foreign, text, "aws elbv2 deregister-targets, which ends their connections")
+        for lines, _ in self.r.target_groups():
+            yield will("; ".join(lines))
+        yield ok(f"{live.a2a} -> {A2A_PORT}, {live.rest} -> par:{REST_PORT}, only tasks of the service")
+
+    def listeners(self) -> Found:
+        f, s, listener, in_place = self.f, self.s, self.f.listener(A2A_PORT), self.r.in_place
+        to = leads(listener)
+        if listener is None:
+            yield will(f"{s.load_balancer} has none on {A2A_PORT}: {'apply' if in_place else 'shift'} creates it")
+        else:
+            text, modify = f"{A2A_PORT} speaks {listener['Protocol']}", f"aws elbv2 modify-listener --listener-arn {listener['ListenerArn']}"
+            yield bad(listener["Protocol"] not in ("TCP", "TLS"), text, "it must speak TCP or TLS: find out who uses it")
+            plain = listener["Protocol"] == "TLS" and not {"HTTP2Only", "HTTP2Preferred"} & set(listener.get("AlpnPolicy", []))
+            yield bad(plain, f"{text} without ALPN for HTTP/2: gRPC clients give up", f"{modify} --alpn-policy HTTP2Preferred")
+            yield bad(len(to) > 1, f"{A2A_PORT} leads to {len(to)} target groups", f"lead it to one of them: {modify}")
+            yield ok(f"{text} and leads to {', '.join(to)}")
+        for port, names in [(each["Port"], leads(each)) for each in f.listeners(f.balancer)]:
+            if self.r.slot.a2a in names and port not in (A2A_PORT, s.test_port):
+                yield note(f"port {port} leads to {self.r.slot.a2a} as well: its clients will reach Envoy")
+            taken = port == s.test_port and not in_place and set(names) - {f.blue.a2a, f.green.a2a}
+            yield bad(taken, f"port {port} leads to {', '.join(names)}", "choose another test_port in the settings")
+        yield bad(not f.routes(f.live.rest), f"no listener leads to {f.live.rest}: PAC cannot reach PAR", "check rest_target_group in the settings")
+
+    def zones(self) -> Found:
+        """Without cross-zone load balancing, the load balancer's DNS drops a zone if one target group has no healthy target in it. That
+        affects all listeners. https://repost.aws/knowledge-center/elb-dns-cross-zone-balance-configuration"""
+        f, enabled = self.f, {zone["ZoneName"] for zone in self.f.load_balancer["AvailabilityZones"]}
+        outside = {f.subnets[each]["AvailabilityZone"] for each in f.network["subnets"]} - enabled
+        text = f"tasks may run in {', '.join(sorted(outside))}, but {self.s.load_balancer} sends nothing there"
+        yield bad(outside, text, "aws elbv2 set-subnets with a subnet of each zone of the service")
+        everywhere = f.attributes(f.balancer).get(CROSS_ZONE, "")
+        for name in sorted({name for listener in f.listeners(f.balancer) for name in leads(listener)} - {self.r.slot.a2a}):
+            arn, targets = f.group_arn(name), f.targets(name)
+            own = f.attributes(arn).get(CROSS_ZONE, "use_load_balancer_configuration")
+            crosses = own.replace("use_load_balancer_configuration", everywhere) == "true"
+            missing = enabled - {each["Target"].get("AvailabilityZone") for each in targets if each["TargetHealth"]["State"] == "healthy"}
+            text = f"{name} has no healthy target in {', '.join(sorted(missing))} and does not cross zones: the DNS drops these for all ports"
+            fix = f"aws elbv2 modify-target-group-attributes --target-group-arn {arn} --attributes Key={CROSS_ZONE},Value=true"
+            yield bad(missing and not crosses, text, fix)
+        yield ok(f"{', '.join(sorted(enabled))} are enabled and stay in the DNS")
+
+    def security_groups(self) -> Found:
+        """The load balancer connects and checks from its own addresses, unless the target group preserves client addresses."""
+        f, s, groups, mine = self.f, self.s, self.f.load_balancer.get("SecurityGroups", []), self.f.network.get("securityGroups", [])
+        add = f"aws ec2 authorize-security-group-{{}} --region {f.name} --group-id {{}} --protocol tcp --port {{}} {{}}"
+        first = mine[0] if mine else "(the tasks' group)"
+        rules = [rule for group in mine for rule in self._rules(group, A2A_PORT)]
+        named = any(pair["GroupId"] in groups for rule in rules for pair in rule.get("UserIdGroupPairs", []))
+        ranges = [IPv4Network(each["CidrIp"]) for rule in rules for each in rule.get("IpRanges", [])]
+        subnets = [IPv4Network(f.subnets[zone["SubnetId"]]["CidrBlock"]) for zone in f.load_balancer["AvailabilityZones"]]
+        shut = [] if named else [str(subnet) for subnet in subnets if not any(subnet.subnet_of(each) for each in ranges)]
+        source = f"--source-group {groups[0]}" if groups else f"--cidr {subnets[0]} (and each other subnet of the load balancer)"
+        text = f"{', '.join(mine)} does not let {A2A_PORT} in from the load balancer ({', '.join(shut)})"
+        listed = any(rule.get("PrefixListIds") for rule in rules)
+        yield (note(f"{text}, unless its prefix list does") if shut and listed else bad(shut, text, add.format("ingress", first, A2A_PORT, source)))
+        keeps, anyone = f.attributes(f.group_arn(f.live.a2a)).get("preserve_client_ip.enabled") == "true", any(x.prefixlen == 0 for x in ranges)
+        text = f"{f.live.a2a} preserves client addresses, which no rule for {A2A_PORT} lets in"
+        yield bad(keeps and not named and not anyone, text, "let clients in, or preserve_client_ip.enabled=false")
+        doors = [(group, port) for group in groups for port in ((A2A_PORT,) if self.r.in_place else (A2A_PORT, s.test_port))]
+        for arn in sorted({each["LoadBalancerArn"] for each in f.routes(f.live.rest) if not self.r.in_place}):
+            found = f.all("elbv2", "describe_load_balancers", "LoadBalancers", LoadBalancerArns=[arn])[0]
+            doors += [(group, s.rest_test_port) for group in found.get("SecurityGroups", [])]
+        for group, port in doors:
+            text = f"{group} of the load balancer lets no client in on {port}"
+            yield bad(not self._rules(group, port), text, add.format("ingress", group, port, "--cidr (of the clients)"))
+        for group in groups:
+            text = f"{group} of the load balancer lets nothing out to {A2A_PORT}, not even health checks"
+            out = self._rules(group, A2A_PORT, "IpPermissionsEgress")
+            yield bad(not out, text, add.format("egress", group, A2A_PORT, f"--source-group {first}"))
+        pulls = not mine or any(self._rules(group, 443, "IpPermissionsEgress") for group in mine)
+        text = f"{', '.join(mine)} lets nothing out to 443: tasks get no image and no secret, and write no log"
+        yield bad(not pulls, text, add.format("egress", first, 443, "--cidr 0.0.0.0/0"))
+        yield ok(f"{A2A_PORT} comes in from the load balancer{', with client addresses' * keeps}, 443 goes out")
+
+    def _rules(self, group: str, port: int, direction: str = "IpPermissions") -> list[Doc]:
+        """Rules of a security group for that port."""
+        found = self.f.all("ec2", "describe_security_groups", "SecurityGroups", GroupIds=[group])[0][direction]
+        return [each for each in found if each["IpProtocol"] == "-1" or (each["IpProtocol"] == "tcp" and each["FromPort"] <= port <= each["ToPort"])]

@@ -1,0 +1,83 @@
+"""The settings file: names and numbers, each checked, so that no value can act as an option or a program."""
+
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .say import Stop
+
+DEPLOY = Path(__file__).resolve().parent.parent
+ROOT = DEPLOY.parent
+# Ports that the contract fixes: Envoy's data path and admin, PAR's REST API.
+A2A_PORT, ADMIN_PORT, REST_PORT = 50051, 9901, 8080
+# Seconds: the longest that Fargate lets a container run after SIGTERM, and the part of it that Envoy has after its drain.
+# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html#container_definition_timeout
+STOP_TIMEOUT_LIMIT, STOP_MARGIN = 120, 30
+NAME, ROLE = r"[A-Za-z0-9][A-Za-z0-9_-]*", r"[A-Za-z0-9+=,.@_][A-Za-z0-9+=,.@_-]*"
+# The load balancer's names have at most 32 characters; `-green` is added to those of target groups.
+GROUP = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,24}[A-Za-z0-9])?"
+
+
+def rule(*bounds: Any) -> Any:
+    """A pattern for a text; the minimum and maximum of a number."""
+    return field(metadata={"bounds": bounds})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One field for each key of settings.example.toml, which explains them."""
+
+    region: str = rule(r"[a-z]{2}(?:-[a-z]+)+-[0-9]")
+    cluster: str = rule(NAME)
+    service: str = rule(NAME)
+    task_family: str = rule(NAME)
+    load_balancer: str = rule(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?")
+    a2a_target_group: str = rule(GROUP)
+    rest_target_group: str = rule(GROUP)
+    log_group: str = rule(r"[A-Za-z0-9_./#][A-Za-z0-9_./#-]*")
+    execution_role: str = rule(ROLE)
+    task_role: str = rule(ROLE)
+    admin_token_secret: str = rule(r"[A-Za-z0-9/_+=.@][A-Za-z0-9/_+=.@-]*")
+    state_path: str = rule(r"(?:/[A-Za-z0-9_.-]+){1,14}")
+    discovery_namespace: str = rule(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+    discovery_service: str = rule(NAME)
+    repository: str = rule(r"[a-z0-9][a-z0-9._/-]*")
+    image_tag: str = rule(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?")
+    par_image: str = rule(r"(?:[a-z0-9][A-Za-z0-9._:/@-]*)?")
+    par_user: str = rule(r"[1-9][0-9]*:[1-9][0-9]*")
+    test_port: int = rule(1024, 65535)
+    rest_test_port: int = rule(1024, 65535)
+    task_cpu: int = rule(256, 16384)
+    task_memory: int = rule(512, 122880)
+    envoy_cpu: int = rule(128, 16384)
+    envoy_memory: int = rule(256, 122880)
+    envoy_concurrency: int = rule(1, 256)
+    envoy_log_level: str = rule("trace|debug|info|warning|error|critical|off")
+    envoy_drain_seconds: int = rule(0, STOP_TIMEOUT_LIMIT - STOP_MARGIN)
+    max_connection_seconds: int = rule(1, 86400)
+    deregistration_seconds: int = rule(0, 3600)
+    stable_timeout_seconds: int = rule(1, 7200)
+    poll_seconds: float = rule(0, 600)
+    alarm_topic: str = rule(r"(?:[A-Za-z0-9_][A-Za-z0-9_-]*)?")
+    alarm_rejected_per_5_minutes: int = rule(1, 10**9)
+
+
+def read(path: Path) -> Settings:
+    """Reads the file, and reports all its errors at once."""
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise Stop(f"{path}: {error}", f"cp {DEPLOY}/settings.example.toml {path}, which explains each key", status=2) from None
+    known = {key.name: key for key in fields(Settings)}
+    errors = [f"{name}: unknown" for name in values.keys() - known.keys()]
+    for name, key in known.items():
+        value, bounds = values.get(name, "(missing)"), key.metadata["bounds"]
+        if key.type is str and not (isinstance(value, str) and re.fullmatch(bounds[0], value)):
+            errors.append(f"{name}: {value!r} does not match {bounds[0]}")
+        elif key.type is not str and (type(value) not in {int, key.type} or not bounds[0] <= value <= bounds[1]):
+            errors.append(f"{name}: {value!r} is not a number from {bounds[0]} to {bounds[1]}")
+    if errors:
+        raise Stop(f"{path}: " + "; ".join(sorted(errors)), "settings.example.toml explains each key", status=2)
+    return Settings(**values)

@@ -1,8 +1,0 @@
-//! Turns `proto/*.proto` into clients and servers.
-
-fn main() -> anyhow::Result<()> {
-    println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["proto/agent.proto", "proto/streams.proto"], ["proto"])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
-    Ok(())
-}

@@ -1,0 +1,272 @@
+//! The data path: one header read, one signal read and two foreign calls for each request that is forwarded; and, for a retry, the
+//! question whether the request may still go to the port that it was sent to before.
+
+use crate::host::{self, HostData, Signal};
+use crate::metrics::{Refreshes, RouterMetrics};
+use pixell_core::config::RouterConfig;
+use pixell_core::data_path::{
+    Changes, DataPath, Header, ID_HEADER, Judges, PREFIX_HEADER, Rejected, RequestHost, Response, Verdict,
+};
+use pixell_core::rejection::{Client, GrpcStatus, Rejection};
+use pixell_core::responses::CARD_REQUEST;
+use pixell_core::routes::{LAYOUT, RouteCache};
+use pixell_core::store::prepare;
+use pixell_core::upstream::{self, Arguments};
+use pixell_core::waiting::Waiting;
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, ContextType, GrpcStatusCode};
+use std::borrow::Cow;
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The `root_id` of the plugin that stands before the agents' clusters. Envoy calls it for retries, which may come seconds after the
+/// first attempt and after changes of the map.
+const RETRY: &[u8] = b"retry";
+
+/// The cluster that `envoy/envoy.yaml` routes gRPC requests to.
+const GRPC_CLUSTER: &[u8] = b"agents_http2";
+
+/// The property with this end of the connection to the agent; absent until there is one.
+const LOCAL_ADDRESS: &str = "upstream\0local_address";
+
+/// How often Envoy calls the plugin of the data path to look for requests that have waited too long.
+const TICK: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// What this VM's worker knows; the same for all plugins.
+    static WORKER: RefCell<Worker> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Worker {
+    cache: RouteCache,
+    arguments: Arguments,
+    refreshes: Refreshes,
+    waiting: Waiting,
+}
+
+/// A plugin: one configuration of the filter in this VM.
+#[derive(Default)]
+pub(crate) struct RouterRoot {
+    /// Shared with the streams' contexts.
+    router: Rc<OnceCell<Router>>,
+}
+
+impl Context for RouterRoot {}
+
+impl RootContext for RouterRoot {
+    fn on_configure(&mut self, _: usize) -> bool {
+        match RouterConfig::parse(&host::plugin_configuration()) {
+            Ok(config) => {
+                prepare(&HostData, &LAYOUT);
+                let judges = match host::property("plugin_root_id") {
+                    None => Judges::Requests,
+                    Some(name) if name == RETRY => Judges::Attempts,
+                    Some(_) => {
+                        log::error!(
+                            "root_id of the router filter: must be \"retry\" before an agents' cluster, and absent elsewhere"
+                        );
+                        return false;
+                    }
+                };
+                // Envoy configures a root context once; another configuration gets another one.
+                self.router.get_or_init(|| Router::new(&config, judges));
+                if judges == Judges::Requests {
+                    self.set_tick_period(TICK);
+                }
+                true
+            }
+            Err(error) => {
+                log::error!("configuration of the router filter: {error}");
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(router) = self.router.get() {
+            router.end_long_waits();
+        }
+    }
+
+    fn create_http_context(&self, stream: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(RouterStream { router: Rc::clone(&self.router), stream }))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+/// A stream of a plugin.
+struct RouterStream {
+    router: Rc<OnceCell<Router>>,
+    /// Envoy's number of the stream.
+    stream: u32,
+}
+
+impl Context for RouterStream {}
+
+impl HttpContext for RouterStream {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        #[cfg(feature = "test-trap")]
+        if host::request_header("x-test-trap").is_some() {
+            std::process::abort();
+        }
+        // Envoy sends no stream to a plugin that was not configured.
+        self.router.get().map_or(Action::Pause, |router| router.on_request(self.stream))
+    }
+}
+
+/// The request that Envoy has called for.
+struct CurrentRequest;
+
+impl RequestHost for CurrentRequest {
+    fn header(&self, header: &Header) -> Option<Cow<'_, [u8]>> {
+        host::property(&header.attribute).map(Cow::Owned)
+    }
+
+    fn path(&self) -> Cow<'_, [u8]> {
+        host::head(":path").unwrap_or_default().into()
+    }
+
+    fn authority(&self) -> Cow<'_, [u8]> {
+        host::head(":authority").unwrap_or_default().into()
+    }
+
+    fn method(&self) -> Cow<'_, [u8]> {
+        host::head(":method").unwrap_or_default().into()
+    }
+
+    fn bound_port(&self) -> Option<u16> {
+        host::property(upstream::ADDRESS_PROPERTY).as_deref().and_then(upstream::port_of)
+    }
+
+    fn age(&self) -> Duration {
+        host::request_age()
+    }
+
+    fn was_connected(&self) -> bool {
+        host::property(LOCAL_ADDRESS).is_some()
+    }
+}
+
+struct Router {
+    data_path: DataPath,
+    signal: Signal,
+    metrics: RouterMetrics,
+}
+
+impl Router {
+    fn new(config: &RouterConfig, judges: Judges) -> Self {
+        Self { data_path: DataPath::new(config, judges), signal: Signal::open(), metrics: RouterMetrics::define() }
+    }
+
+    fn on_request(&self, stream: u32) -> Action {
+        WORKER.with(|worker| match worker.try_borrow_mut() {
+            Ok(mut worker) => self.judge(&mut worker, stream),
+            // Host calls may enter the guest once more, but only to allocate: nobody else can hold the worker's state.
+            Err(_) => self.fail(),
+        })
+    }
+
+    fn judge(&self, Worker { cache, arguments, refreshes, waiting }: &mut Worker, stream: u32) -> Action {
+        if cache.refresh(&HostData, &self.signal) {
+            refreshes.count();
+        }
+        match self.data_path.judge(&CurrentRequest, cache) {
+            Verdict::Continue => Action::Continue,
+            Verdict::Forward { port, id, changes } => {
+                if let Some(changes) = changes {
+                    change(&id, &changes);
+                }
+                let set = |argument: &[u8]| hostcalls::call_foreign_function(upstream::FUNCTION, Some(argument));
+                match set(arguments.address(port)).and_then(|_| set(arguments.pool(&id))) {
+                    Ok(_) => {
+                        waiting.add(stream);
+                        Action::Continue
+                    }
+                    Err(status) => {
+                        log::error!("{} failed: {status:?}", upstream::FUNCTION);
+                        self.fail()
+                    }
+                }
+            }
+            Verdict::Reject(rejected) => self.reject(&rejected),
+        }
+    }
+
+    /// Rejects the requests that have waited for a connection for as long as they may.
+    fn end_long_waits(&self) {
+        let streams = WORKER.with(|worker| worker.try_borrow_mut().map(|mut worker| worker.waiting.tick()).unwrap_or_default());
+        for stream in streams {
+            // An error means that the stream has ended.
+            if hostcalls::set_effective_context(stream).is_ok() && waits_for_a_connection() {
+                // Outside of a callback of the stream, its headers cannot be read. A written response suits every client of gRPC.
+                let grpc = host::property("xds\0cluster_name").is_some_and(|cluster| cluster == GRPC_CLUSTER);
+                let client = if grpc { Client::GrpcWithParameter } else { Client::Http };
+                self.reject(&Rejected::new(Rejection::Overloaded, client));
+            }
+        }
+    }
+
+    fn fail(&self) -> Action {
+        self.reject(&self.data_path.rejected(&CurrentRequest, Rejection::Internal))
+    }
+
+    fn reject(&self, rejected: &Rejected) -> Action {
+        if self.metrics.rejected(rejected.code) {
+            host::note_first();
+        }
+        host::note_rejection(rejected.code);
+        if let Some(id) = &rejected.id {
+            host::set_request_header(ID_HEADER, Some(id));
+        }
+        let sent = match &rejected.response {
+            Response::Grpc { status, message } => {
+                let headers = rejected.headers().into_iter().map(|(name, value)| (name, value.as_bytes())).collect();
+                hostcalls::send_grpc_response(status_code(*status), Some(message), headers)
+            }
+            Response::WrittenGrpc { .. } => hostcalls::send_http_response(200, rejected.headers(), None),
+            Response::Http { status, body } => {
+                hostcalls::send_http_response(u32::from(*status), rejected.headers(), Some(body.as_bytes()))
+            }
+        };
+        if let Err(status) = sent {
+            log::error!("a rejection could not be sent: {status:?}");
+        }
+        Action::Pause
+    }
+}
+
+fn change(id: &[u8], Changes { path, prefix, note, is_card }: &Changes) {
+    if let Some(note) = note {
+        host::leave_note(note);
+    }
+    for (name, value) in [(ID_HEADER, Some(id)), (":path", path.as_deref()), (PREFIX_HEADER, prefix.as_deref())] {
+        if let Some(value) = value {
+            host::set_request_header(name, Some(value));
+        }
+    }
+    if *is_card {
+        for (name, value) in CARD_REQUEST {
+            host::set_request_header(name, value);
+        }
+    }
+}
+
+const fn status_code(status: GrpcStatus) -> GrpcStatusCode {
+    match status {
+        GrpcStatus::InvalidArgument => GrpcStatusCode::InvalidArgument,
+        GrpcStatus::NotFound => GrpcStatusCode::NotFound,
+        GrpcStatus::Internal => GrpcStatusCode::Internal,
+        GrpcStatus::Unavailable => GrpcStatusCode::Unavailable,
+    }
+}
+
+/// Whether the stream has neither a connection to its agent nor a response.
+fn waits_for_a_connection() -> bool {
+    [LOCAL_ADDRESS, "response\0code"].iter().all(|path| host::property(path).is_none())
+}

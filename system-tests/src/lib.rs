@@ -1,1 +1,0 @@
-//! Holds only tests: see `tests/`.

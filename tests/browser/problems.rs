@@ -1,0 +1,191 @@
+//! Everything that can be red or amber: the page shows the problem, says what to do, and announces it.
+
+use std::time::Duration;
+
+use harness::{Envoy, agents};
+use reqwest::Method;
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use crate::driver::Browser;
+use crate::{ask, shows};
+
+/// A page with one route and no problem.
+async fn quiet_page(envoy: &Envoy) -> Browser {
+    envoy.routes().put_all([("a", 5000)]).await.unwrap();
+    let browser = Browser::start(1200, 900, &[]).await.unwrap();
+    browser.open(&envoy.api_url()).await.unwrap();
+    browser.until("document.getElementById('health').innerText === 'Live'").await.unwrap();
+    browser.until("document.getElementById('problems').hidden").await.unwrap();
+    browser
+}
+
+/// Waits for a problem with this title and this advice, at this level, and for its announcement.
+async fn tells(browser: &Browser, level: &str, title: &str, advice: &str, announced: &str) {
+    browser.until(&shows("problems", title)).await.unwrap();
+    browser.until(&shows("problems", advice)).await.unwrap();
+    browser.until(&format!("document.getElementById('health').dataset.level === {}", json!(level))).await.unwrap();
+    browser
+        .until(&format!("document.getElementById('announcement').textContent.includes({})", json!(announced)))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_draining_envoy_is_not_ready() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let browser = quiet_page(&envoy).await;
+    envoy.admin_post("/healthcheck/fail").await.unwrap();
+    tells(&browser, "bad", "Envoy says DRAINING", "draining before it ends", "not ready").await;
+    assert_eq!(browser.text("ready").await.unwrap(), "DRAINING");
+    envoy.admin_post("/healthcheck/ok").await.unwrap();
+    browser.until("document.getElementById('problems').hidden").await.unwrap();
+    assert_eq!(browser.text("health").await.unwrap(), "Live");
+}
+
+#[tokio::test]
+async fn a_crash_of_the_filter_stays_on_the_page() {
+    let modules = harness::envoy::modules::locate_trap().unwrap();
+    let envoy = Envoy::builder().modules(modules).start().await.unwrap();
+    let browser = quiet_page(&envoy).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let trap = || client.get(envoy.data_url()).header("x-deployment-id", "a").header("x-test-trap", "1");
+    // The response to this request does not matter. Envoy restarts the filter at the worker's next request, and any worker may get a
+    // connection.
+    drop(trap().send().await);
+    let started_anew = || async {
+        // All at once, because one idle worker might take one after the other.
+        futures_util::future::join_all((0..50).map(|_| ask(&envoy, None))).await;
+        Ok((envoy.stats().await?.sum(r"^wasm\.pixell\.router\.vm_reload_success$")? > 0).then_some(()))
+    };
+    harness::wait::until("the filter to be started anew", Duration::from_secs(10), started_anew).await.unwrap();
+    tells(&browser, "bad", "The filter has crashed and was restarted", "please report it", "the filter has crashed").await;
+}
+
+/// The limit is below what Envoy uses without traffic. Envoy may then reset any stream, even one of the page, so the test does not check
+/// the console.
+#[tokio::test]
+async fn memory_near_its_limit_is_a_problem() {
+    let heap = "max_heap_size_bytes: 369098752";
+    let envoy = Envoy::builder().edit(heap, "max_heap_size_bytes: 20971520").start().await.unwrap();
+    envoy.routes().put_all([("a", 5000)]).await.unwrap();
+    let browser = Browser::start(1200, 900, &[]).await.unwrap();
+    browser.open(&envoy.api_url()).await.unwrap();
+    tells(&browser, "bad", "% of the limit of memory is used", "clients and agents that do not read", "memory run out").await;
+}
+
+#[tokio::test]
+async fn connections_near_their_limit_are_a_problem_until_they_close() {
+    let shipped = "max_active_downstream_connections: 10000";
+    let envoy = Envoy::builder().edit(shipped, &shipped.replace("10000", "5")).start().await.unwrap();
+    let browser = quiet_page(&envoy).await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(TcpStream::connect(envoy.data_addr()).await.unwrap());
+    }
+    tells(
+        &browser,
+        "bad",
+        "80 % of the limit of connections is used",
+        "clients and agents that do not read",
+        "connections run out",
+    )
+    .await;
+    drop(held);
+    browser.until("document.getElementById('problems').hidden").await.unwrap();
+    browser.assert_clean().await.unwrap();
+}
+
+#[tokio::test]
+async fn dropped_lines_of_the_log_are_a_problem_but_a_count_of_none_is_not() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    envoy.tell_dropped_lines(0, 0).await.unwrap();
+    let browser = quiet_page(&envoy).await;
+    envoy.tell_dropped_lines(1200, 34).await.unwrap();
+    tells(&browser, "bad", "1,234 × line of the log dropped", "log driver stalled", "log lines dropped").await;
+    browser.assert_clean().await.unwrap();
+}
+
+/// A wrong token is a problem. A precondition that keeps two writers apart is not.
+#[tokio::test]
+async fn rejected_writes_are_shown_by_reason_and_a_failed_precondition_is_no_problem() {
+    const TOKEN: &str = "a-token-for-the-problems";
+    let envoy = Envoy::builder().env("PIXELL_ADMIN_TOKEN", TOKEN).start().await.unwrap();
+    envoy.routes().token(TOKEN).put_all([("a", 5000)]).await.unwrap();
+    let browser = Browser::start(1200, 900, &[]).await.unwrap();
+    browser.open(&envoy.api_url()).await.unwrap();
+    browser.until("document.getElementById('route-count').innerText === '1'").await.unwrap();
+    let routes = envoy.routes().token(TOKEN);
+    let stale = routes.request(Method::DELETE, "/v1/routes/a").header("if-match", "\"0-0\"").send().await.unwrap();
+    assert_eq!(stale.status(), 412);
+    let seen = "seen.writes.sum('precondition_failed', 60) === 1";
+    browser.until(seen).await.unwrap();
+    browser.until("document.getElementById('problems').hidden").await.unwrap();
+    let wrong = envoy.routes().token("wrong").request(Method::DELETE, "/v1/routes/a").send().await.unwrap();
+    assert_eq!(wrong.status(), 401);
+    tells(
+        &browser,
+        "bad",
+        "write to the route map rejected, unauthorized",
+        "PIXELL_ADMIN_TOKEN differ",
+        "writes rejected: unauthorized",
+    )
+    .await;
+}
+
+/// Errors of clients are amber, and each reason has its own advice.
+#[tokio::test]
+async fn each_error_of_clients_is_a_warning_with_its_own_advice() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let agent = agents::echo::start("a").unwrap();
+    let draining = json!({"routes": {"a": {"port": agent.port()}, "b": {"port": 5001, "state": "draining"}}});
+    let browser = Browser::start(1200, 900, &[]).await.unwrap();
+    browser.open(&envoy.api_url()).await.unwrap();
+    browser.until(&shows("problems", "No route map has been pushed")).await.unwrap();
+    assert_eq!(ask(&envoy, Some("a")).await, 503);
+    browser.until(&shows("problems", "1 × route_map_not_loaded")).await.unwrap();
+    assert_eq!(envoy.routes().put_routes(&draining).await.unwrap().status, 200);
+    assert_eq!(ask(&envoy, Some("b")).await, 503);
+    assert_eq!(ask(&envoy, Some("not an id")).await, 400);
+    assert_eq!(ask(&envoy, None).await, 400);
+    tells(&browser, "warn", "1 × deployment_draining", "PAR left them draining", "deployment_draining").await;
+    tells(&browser, "warn", "1 × invalid_deployment_id", "no id, or several different ids", "invalid_deployment_id").await;
+    tells(&browser, "warn", "1 × missing_deployment_id", "the fault is theirs", "missing_deployment_id").await;
+    browser.assert_clean().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_displaced_route_is_a_warning() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let browser = quiet_page(&envoy).await;
+    let taken = envoy.routes().request(Method::PUT, "/v1/routes/b").json(&json!({"port": 5000})).send().await.unwrap();
+    assert_eq!(taken.status(), 201);
+    tells(
+        &browser,
+        "warn",
+        "1 × route displaced by another id in the last minute",
+        "names both ids and the port",
+        "displaced routes",
+    )
+    .await;
+}
+
+/// A stock Envoy cannot make the filter fail with `internal`, so the test gives the page a counter that says it did.
+#[tokio::test]
+async fn an_internal_error_of_the_filter_is_red() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    envoy.routes().put_all([("a", 5000)]).await.unwrap();
+    let browser = Browser::start(1200, 900, &[]).await.unwrap();
+    let fake = "(() => { const real = window.fetch; window.fetch = async (path, options) => {
+        const response = await real(path, options);
+        if (!path.startsWith('/stats') || !window.internalErrors) return response;
+        const found = await response.json(), name = 'wasmcustom.pixell_rejections_total.reason.internal';
+        found.stats = found.stats.filter((one) => one.name !== name).concat({name, value: window.internalErrors});
+        return new Response(JSON.stringify(found), {headers: response.headers});
+    }; })()";
+    browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({"source": fake})).await.unwrap();
+    browser.open(&envoy.api_url()).await.unwrap();
+    browser.until("document.getElementById('health').innerText === 'Live'").await.unwrap();
+    browser.eval("window.internalErrors = 2").await.unwrap();
+    tells(&browser, "bad", "2 × internal in the last minute", "Envoy’s log says which", "internal").await;
+}

@@ -1,0 +1,93 @@
+//! What the module needs to load, and what keeps Envoy from starting with it.
+
+use std::process::Command;
+
+use harness::Envoy;
+use harness::envoy::modules::{NATIVE, locate};
+use launcher::filter::{Filter, TESTED};
+use serde_json::json;
+use workspace::envoy as binary;
+
+fn native() -> harness::EnvoyBuilder {
+    Envoy::builder().filter(Filter::Native)
+}
+
+/// The output of GNU's readelf for the module.
+fn readelf(argument: &str) -> String {
+    let module = locate().unwrap().join(NATIVE);
+    let output = Command::new("readelf").args(["--wide", argument]).arg(module).output();
+    let output = output.expect("readelf runs: it comes with the linker (Debian: apt-get install binutils)");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Envoy's images have glibc 2.35 (Ubuntu 22.04) or later (distroless, Debian 12), and the distroless one has no libgcc_s.
+#[test]
+fn the_module_needs_only_what_envoys_images_have() {
+    let dynamic = readelf("--dynamic");
+    let needed: Vec<_> = dynamic.lines().filter(|line| line.contains("(NEEDED)")).collect();
+    let allowed = ["[libc.so.6]", "[ld-linux-x86-64.so.2]", "[ld-linux-aarch64.so.1]"];
+    assert!(needed.iter().any(|line| line.contains("[libc.so.6]")), "{dynamic}");
+    assert!(needed.iter().all(|line| allowed.iter().any(|name| line.contains(name))), "{needed:#?}");
+    let versions = readelf("--version-info");
+    let glibc = regex::Regex::new(r"Name: GLIBC_(\d+)\.(\d+)").unwrap();
+    let found: Vec<(u32, u32)> = glibc
+        .captures_iter(&versions)
+        .map(|found| {
+            let (_, [major, minor]) = found.extract();
+            (major.parse().unwrap(), minor.parse().unwrap())
+        })
+        .collect();
+    assert!(!found.is_empty(), "{versions}");
+    assert!(found.iter().all(|version| *version <= (2, 35)), "{found:?}");
+}
+
+/// The module exports only hooks, and imports only Envoy's callbacks and glibc.
+#[test]
+fn the_module_exports_only_its_hooks() {
+    let symbols = readelf("--dyn-syms");
+    let mut hooks = 0;
+    for line in symbols.lines().filter(|line| line.contains("GLOBAL")) {
+        let name = line.split_whitespace().nth(7).unwrap();
+        if line.contains(" UND ") {
+            let known = name.starts_with("envoy_dynamic_module_callback_") || name.contains("@GLIBC_");
+            assert!(known, "{line}");
+        } else {
+            assert!(name.starts_with("envoy_dynamic_module_on_"), "{line}");
+            hooks += 1;
+        }
+    }
+    assert!(hooks > 15, "{symbols}");
+}
+
+/// The module is tested with each series of Envoy that the launcher accepts for it.
+#[test]
+fn every_accepted_series_has_a_tested_release() {
+    let series = |version: &String| version.rsplit_once('.').unwrap().0.to_owned();
+    let mut tested: Vec<_> = binary::releases().unwrap().iter().map(series).filter(|series| series != "1.37").collect();
+    tested.sort();
+    assert_eq!(tested, TESTED);
+}
+
+#[tokio::test]
+async fn an_invalid_configuration_is_explained() {
+    let role = "\"role\": \"router\"";
+    for (edit, expected) in [
+        ("\"role\": \"admin\"", "configuration of the router filter: "),
+        ("\"role\": \"router\", \"no_such_setting\": 1", "no_such_setting"),
+    ] {
+        let error = native().edit(role, edit).start().await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    // A filter in the wrong role would let every request through.
+    let filter = json!({
+        "name": "router",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            "dynamic_module_config": { "module": { "local": { "filename": locate().unwrap().join(NATIVE) } }, "do_not_close": true },
+            "filter_name": "rety",
+        },
+    });
+    let error = native().data_filter(&format!("- {filter}")).start().await.unwrap_err().to_string();
+    assert!(error.contains("filter_name must be router, retry"), "{error}");
+}

@@ -1,0 +1,41 @@
+//! The commands that are programs of other packages, such as those that start Envoy. They are built and then replace this process.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::build;
+use crate::command::{self, program};
+
+/// The program's own arguments; its `--help` shows them.
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Arguments {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<OsString>,
+}
+
+/// Builds the filter and the program `name` of the package `package`, and replaces this process by that program.
+///
+/// # Errors
+/// If something does not build.
+pub(crate) fn run(package: &str, name: &str, arguments: &Arguments) -> Result<()> {
+    let asks_for_help = arguments.rest.iter().any(|argument| argument == "--help" || argument == "-h");
+    if !asks_for_help {
+        build::modules()?;
+    }
+    run_without_envoy(package, name, arguments)
+}
+
+/// Builds the program `name` of the package `package`, and replaces this process by it.
+///
+/// # Errors
+/// If it does not build.
+pub(crate) fn run_without_envoy(package: &str, name: &str, Arguments { rest }: &Arguments) -> Result<()> {
+    command::run(&mut command::cargo(["build", "--quiet", "--package", package, "--bin", name]))?;
+    let place = workspace::target().join("debug").join(name);
+    let error = program(&place.to_string_lossy()).args(rest).exec();
+    Err(error).with_context(|| format!("starting {}", place.display()))
+}
