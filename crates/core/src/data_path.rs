@@ -184,6 +184,7 @@ pub struct DataPath {
     content_type: Header,
     grpc_web: Header,
     scheme: Header,
+    attempt: Header,
     addressing: Addressing,
     fallback_port: Option<u16>,
     judges: Judges,
@@ -208,6 +209,7 @@ impl DataPath {
             content_type: Header::new("content-type"),
             grpc_web: Header::new(GRPC_WEB_HEADER),
             scheme: Header::new("x-forwarded-proto"),
+            attempt: Header::new("x-envoy-attempt-count"),
             addressing: config.addressing.clone(),
             fallback_port: config.fallback_port,
             judges,
@@ -219,6 +221,8 @@ impl DataPath {
         let routes = Routes { map, fallback_port: self.fallback_port };
         match self.judges {
             Judges::Requests => self.judge_request(request, &routes),
+            // It follows its request's judgement at once. A map that another worker stored in between must not make an error of it.
+            Judges::Attempts if request.header(&self.attempt).is_some_and(|attempt| *attempt == *b"1") => Verdict::Continue,
             Judges::Attempts => {
                 let id = request.header(&self.decided_id);
                 match decide_attempt(id.as_deref(), request.bound_port(), &routes) {

@@ -15,7 +15,7 @@ use pixell_native::abi_types::Status;
 
 /// What is done again and again, by its argument of the command line, with the most instructions that it may take: about a tenth above what
 /// was counted when the bound was set.
-const KINDS: [(&str, u64); 3] = [("forward", 5_300), ("attempt", 2_950), ("reject", 10_900)];
+const KINDS: [(&str, u64); 4] = [("forward", 5_300), ("attempt", 2_500), ("retry", 4_000), ("reject", 10_900)];
 /// The smallest and the largest map.
 const ROUTES: [u32; 2] = [1, 65_535];
 /// How much more a request may take in the largest map than in the smallest.
@@ -67,14 +67,17 @@ fn serve(kind: &str, routes: u32, requests: u64) {
         r#"{"role":"admin","port_range":{"min":1,"max":65535},"denied_ports":[],"max_routes":65535,"max_body_bytes":4000000}"#;
     let admin = Filter::configure("admin", limits).unwrap();
     publish(&admin, routes);
-    let (filter, id, expected) = match kind {
-        "forward" => (&router, ID, Status::Continue),
-        "attempt" => (&retry, ID, Status::Continue),
-        "reject" => (&router, b"nobody".as_slice(), Status::Stop),
+    let attempt = |number: &'static [u8]| [("x-deployment-id", ID), ("x-envoy-attempt-count", number)];
+    let (filter, head, expected) = match kind {
+        "forward" => (&router, [("x-deployment-id", ID)].to_vec(), Status::Continue),
+        "attempt" => (&retry, attempt(b"1").to_vec(), Status::Continue),
+        "retry" => (&retry, attempt(b"2").to_vec(), Status::Continue),
+        "reject" => (&router, [("x-deployment-id", b"nobody".as_slice())].to_vec(), Status::Stop),
         _ => panic!("no kind of request: {kind}"),
     };
     for number in 0..requests {
-        let stream = Stream::open(filter, number, vec![("x-deployment-id".to_owned(), id.to_vec())], false);
+        let head = head.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+        let stream = Stream::open(filter, number, head, false);
         stream.set_upstream("127.0.0.1:1");
         assert_eq!(stream.head(true), Some(expected));
     }

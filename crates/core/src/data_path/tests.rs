@@ -160,6 +160,19 @@ fn an_attempt_goes_on_or_is_rejected() {
 }
 
 #[test]
+fn a_first_attempt_goes_where_its_request_was_sent() {
+    // The map was changed between the two.
+    let attempt = |count| {
+        let headers = vec![("x-deployment-id", "a"), ("x-envoy-attempt-count", count)];
+        judge(Judges::Attempts, &Shown { headers, bound: Some(2002), ..Shown::default() })
+    };
+    assert_eq!(attempt("1"), Verdict::Continue);
+    for count in ["2", "10", "1,1", "one"] {
+        assert!(matches!(attempt(count), Verdict::Reject(Rejected { code: "deployment_moved", .. })), "{count}");
+    }
+}
+
+#[test]
 fn a_rejection_speaks_the_protocol_of_its_client() {
     let rejected = |headers: &[_]| match judge(Judges::Requests, &Shown { headers: headers.to_vec(), ..Shown::default() }) {
         Verdict::Reject(rejected) => rejected,
