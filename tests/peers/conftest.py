@@ -18,6 +18,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1] / "clients/python/tests")]
 from envoy_process import EnvoyProcess  # noqa: E402
 
 from peer import Peer  # noqa: E402
+from served import Served  # noqa: E402
 
 # Starts an agent of this kind and name, and routes the name to it; a port and more arguments may follow.
 Start = Callable[..., Peer]
@@ -59,11 +60,12 @@ def start(envoy: EnvoyProcess) -> Iterator[Start]:
         peer.kill()
 
 
-def push(envoy: EnvoyProcess, name: str, port: int, **endpoints: int) -> None:
+def push(envoy: EnvoyProcess | Served, name: str, port: int, **endpoints: int) -> None:
     """Routes `name` to `port` and its further endpoints, as PAR does."""
     headers = {"content-type": "application/json"}
     body = json.dumps({"port": port, "endpoints": endpoints}).encode()
-    request = urllib.request.Request(f"{envoy.url}/v1/routes/{name}", data=body, method="PUT", headers=headers)
+    api = envoy.api if isinstance(envoy, Served) else envoy.url
+    request = urllib.request.Request(f"{api}/v1/routes/{name}", data=body, method="PUT", headers=headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.status in (200, 201)
 

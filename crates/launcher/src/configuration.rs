@@ -7,6 +7,7 @@ use crate::cidr::Cidr;
 use crate::cors;
 use crate::origin::Origin;
 use crate::settings::{AccessLog, Settings, Tracing};
+use crate::tls::Tls;
 use std::fmt;
 
 /// The runtime layer of the image's settings, which is empty as shipped.
@@ -43,6 +44,8 @@ pub const NO_ID_PLACE: &str = "- &no_id { name: x-deployment-id, string_match: {
 pub const NO_ID_LIST_PLACE: &str = "headers: [*no_id, *no_alias, *no_other]";
 /// Where they go in the filter's configuration.
 pub const ORIGIN_LIST_PLACE: &str = "\"external_origins\": []";
+/// Where the links of the status page lead if the data path has TLS.
+pub const HTTPS_LINKS: &str = "https://{host}:50051";
 /// Where tracing goes in the data path's listener.
 pub const TRACING_PLACE: &str = "# (tracing)";
 /// Where the cluster of the trace collector goes.
@@ -97,6 +100,7 @@ pub fn edits(settings: &Settings) -> Vec<Edit> {
         edits.push(Edit { place: CLIENTS_PLACE, text: clients("network", "", most) });
         edits.push(Edit { place: REQUESTS_PLACE, text: clients("http", "root_id: requests, ", most) });
     }
+    edits.extend(settings.tls.iter().flat_map(Tls::edits));
     if let Some(seconds) = settings.call_timeout_seconds {
         edits.push(Edit { place: CALL_TIMEOUT_PLACE, text: format!("max_stream_duration: {seconds}s") });
         let text = format!("max_stream_duration: {{ max_stream_duration: {seconds}s }}");
@@ -129,6 +133,12 @@ pub fn edits(settings: &Settings) -> Vec<Edit> {
         edits.push(Edit { place: COLLECTOR_PLACE, text: collector(tracing) });
     }
     edits
+}
+
+/// The files beside the configuration that the changes name, by their paths in the image.
+#[must_use]
+pub fn files(settings: &Settings) -> Vec<(&'static str, String)> {
+    settings.tls.iter().flat_map(Tls::secrets).collect()
 }
 
 /// Returns `shipped` with the changes.
@@ -176,7 +186,8 @@ fn agents_url(settings: &Settings) -> Option<String> {
     if !settings.addressing.has_default_pages() {
         return Some(String::new());
     }
-    settings.external_origins.iter().find(|origin| origin.is_one()).map(ToString::to_string)
+    let origin = settings.external_origins.iter().find(|origin| origin.is_one()).map(ToString::to_string);
+    origin.or_else(|| settings.tls.as_ref().map(|_| HTTPS_LINKS.to_owned()))
 }
 
 /// The virtual host of one external origin: it has the same routes as the default one, and tells agents the origin.
@@ -246,8 +257,10 @@ mod tests {
             ("PIXELL_EXTERNAL_ORIGINS", "https://a.test,http://b.test:8080"),
             ("PIXELL_CORS_ORIGINS", "https://c.test"),
             ("PIXELL_ID_HEADERS", "x-agent"),
+            ("PIXELL_TLS_CERT_FILE", "/c.pem"),
+            ("PIXELL_TLS_KEY_FILE", "/k.pem"),
         ]));
-        assert_eq!(all.len(), 20);
+        assert_eq!(all.len(), 22);
         let rendered = render(SHIPPED, &all).unwrap();
         for expected in [
             "pixell.access_log.full: 0, pixell.access_log.brief: 100",
@@ -275,6 +288,8 @@ mod tests {
         assert_eq!(url(&[]), None);
         assert_eq!(url(&[("PIXELL_EXTERNAL_ORIGINS", "https://*.a.test")]), None);
         assert_eq!(url(&[("PIXELL_EXTERNAL_ORIGINS", "https://*.a.test,http://b.test:80")]).as_deref(), Some("http://b.test"));
+        let tls = [("PIXELL_TLS_CERT_FILE", "/c.pem"), ("PIXELL_TLS_KEY_FILE", "/k.pem")];
+        assert_eq!(url(&tls).as_deref(), Some(HTTPS_LINKS));
         assert_eq!(url(&[("PIXELL_PATH_PREFIXES", "/a/{id}")]).as_deref(), Some(""));
     }
 

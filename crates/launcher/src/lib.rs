@@ -17,6 +17,7 @@ pub mod report;
 pub mod restart;
 pub mod settings;
 pub mod supervisor;
+pub mod tls;
 pub mod token;
 
 /// Envoy's admin interface in the image, as `envoy/envoy.yaml` names it.

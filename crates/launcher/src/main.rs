@@ -9,6 +9,7 @@ use launcher::report;
 use launcher::restart;
 use launcher::settings::{self, Settings};
 use launcher::supervisor::{self, Supervisor};
+use launcher::tls::Tls;
 use launcher::token;
 use launcher::{ADMIN_SOCKET, EXIT_CONFIG, LAUNCHER_SOCKET};
 use std::path::Path;
@@ -38,7 +39,11 @@ fn main() -> ExitCode {
             settings::known_names()
         );
     }
-    let config = match configuration(&settings) {
+    for warning in warnings(&settings) {
+        eprintln!("pixell-envoy: {warning}");
+    }
+    let checked = settings.tls.as_ref().map_or(Ok(()), |tls| tls.check(Path::new(ENVOY)));
+    let config = match checked.and_then(|()| configuration(&settings)) {
         Ok(path) => path,
         Err(error) => {
             eprintln!("pixell-envoy: {error}");
@@ -73,6 +78,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// The files with secrets that more users may read than should.
+fn warnings(settings: &Settings) -> Vec<String> {
+    let token = std::env::var_os(settings::ADMIN_TOKEN_FILE)
+        .and_then(|path| token::exposed(settings::ADMIN_TOKEN_FILE, Path::new(&path)));
+    token.into_iter().chain(settings.tls.iter().filter_map(Tls::warning)).collect()
+}
+
 /// The configuration to run: the shipped file, or a changed copy if the settings ask for a change.
 fn configuration(settings: &Settings) -> Result<&'static str, String> {
     let edits = configuration::edits(settings);
@@ -85,6 +97,9 @@ fn configuration(settings: &Settings) -> Result<&'static str, String> {
         let version = filter::version_of(Path::new(ENVOY))?;
         settings.filter.check_envoy(&version).map_err(|error| format!("{} is \"native\": {error}", settings::FILTER))?;
         rendered = filter::to_native(&rendered, &Role::ALL).map_err(|error| format!("{CONFIG} {error}"))?;
+    }
+    for (path, text) in configuration::files(settings) {
+        std::fs::write(path, text).map_err(|error| format!("cannot write {path}: {error}"))?;
     }
     std::fs::write(RENDERED_CONFIG, rendered).map_err(|error| format!("cannot write {RENDERED_CONFIG}: {error}"))?;
     Ok(RENDERED_CONFIG)

@@ -5,6 +5,7 @@ use crate::cidr::Cidr;
 use crate::cors;
 use crate::filter::Filter;
 use crate::origin::{self, Origin};
+use crate::tls::Tls;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -46,13 +47,19 @@ pub const PROXY_PROTOCOL: &str = "PIXELL_PROXY_PROTOCOL";
 pub const PROXY_CIDRS: &str = "PIXELL_PROXY_CIDRS";
 /// The most connections of one client address. If it is not set, one client may take all connections.
 pub const CLIENT_CONNECTIONS: &str = "PIXELL_CLIENT_CONNECTIONS";
+/// The file with the certificates of the data path. If it is not set, the data path is cleartext.
+pub const TLS_CERT_FILE: &str = "PIXELL_TLS_CERT_FILE";
+/// The file with the private key of the first of them.
+pub const TLS_KEY_FILE: &str = "PIXELL_TLS_KEY_FILE";
+/// The file with the CA certificates of clients. If it is not set, clients need no certificate.
+pub const TLS_CLIENT_CA_FILE: &str = "PIXELL_TLS_CLIENT_CA_FILE";
 /// The bearer token of the route API; see [`crate::token`].
 pub const ADMIN_TOKEN: &str = "PIXELL_ADMIN_TOKEN";
 /// The path of a file with that token.
 pub const ADMIN_TOKEN_FILE: &str = "PIXELL_ADMIN_TOKEN_FILE";
 
 /// Every variable that is a setting of the image. Any other one with the same prefix is most likely misspelt.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 23] = [
     FILTER,
     LOG_LEVEL,
     CONCURRENCY,
@@ -71,6 +78,9 @@ const NAMES: [&str; 20] = [
     PROXY_PROTOCOL,
     PROXY_CIDRS,
     CLIENT_CONNECTIONS,
+    TLS_CERT_FILE,
+    TLS_KEY_FILE,
+    TLS_CLIENT_CA_FILE,
     ADMIN_TOKEN,
     ADMIN_TOKEN_FILE,
 ];
@@ -117,6 +127,8 @@ pub struct Settings {
     pub proxy_senders: Option<Vec<Cidr>>,
     /// The most connections of one client address; `None` if they are not counted.
     pub client_connections: Option<u32>,
+    /// TLS on the data path; `None` for cleartext.
+    pub tls: Option<Tls>,
 }
 
 /// How many of the successful requests the access log has, in percent. Rejected and failed requests are logged in full, up to a rate.
@@ -151,6 +163,12 @@ pub struct SettingError {
     name: &'static str,
     value: OsString,
     expected: String,
+}
+
+impl SettingError {
+    pub(crate) fn new(name: &'static str, value: OsString, expected: &str) -> Self {
+        Self { name, value, expected: expected.to_owned() }
+    }
 }
 
 impl fmt::Display for SettingError {
@@ -191,6 +209,7 @@ impl Settings {
         let (log_percent, trace_percent) = (percent(ACCESS_LOG_PERCENT), percent(TRACE_PERCENT));
         let collector = note(&mut errors, raw(OTLP_ENDPOINT).map(parse_endpoint));
         let proxy_senders = note(&mut errors, Some(proxy_senders(raw(PROXY_PROTOCOL), raw(PROXY_CIDRS)))).flatten();
+        let tls = note(&mut errors, Some(Tls::resolve(raw))).flatten();
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -208,6 +227,7 @@ impl Settings {
             tracing: collector.map(|(host, port)| Tracing { host, port, percent: trace_percent }),
             proxy_senders,
             client_connections,
+            tls,
         })
     }
 

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Longest file that is read, in bytes. A token of `openssl rand -hex 32` has 64.
@@ -70,6 +71,14 @@ fn read(path: &Path) -> Result<String, TokenError> {
     token.filter(|text| is_token(text)).ok_or_else(|| TokenError::File(path.to_owned()))
 }
 
+/// A warning if every user of the machine may read the file at `path`, which the variable `name` names: agents are such users.
+#[must_use]
+pub fn exposed(name: &str, path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    (mode & 0o004 != 0)
+        .then(|| format!("warning: {name} is {path:?}: every user can read this file, agents too; expected mode 0600 or 0640"))
+}
+
 fn is_token(text: &str) -> bool {
     Token::parse(text).is_ok()
 }
@@ -128,6 +137,21 @@ mod tests {
         std::fs::write(&path, b"\xff").unwrap();
         assert!(resolve(&[(ADMIN_TOKEN_FILE, place)]).is_err());
         std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_every_user_can_read_is_named() {
+        let path = std::env::temp_dir().join(format!("pixell-envoy-exposed-{}", std::process::id()));
+        std::fs::write(&path, "s3cret").unwrap();
+        for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true), (0o404, true)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let said = exposed(ADMIN_TOKEN_FILE, &path);
+            assert_eq!(said.is_some(), warned, "{mode:o}");
+            let place = format!("warning: PIXELL_ADMIN_TOKEN_FILE is {path:?}: ");
+            assert!(said.is_none_or(|said| said.starts_with(&place) && !said.contains("s3cret")));
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(exposed(ADMIN_TOKEN_FILE, &path), None);
     }
 
     #[test]

@@ -37,7 +37,13 @@ fn main() -> ExitCode {
     let settings = Settings::resolve(|name| std::env::var_os(name));
     let token = token::resolve(|name| std::env::var_os(name));
     match (settings, token) {
-        (Ok(settings), Ok(token)) => harness::end(run(&arguments, &settings, token.as_deref())),
+        (Ok(settings), Ok(token)) => match check(&settings) {
+            Ok(()) => harness::end(run(&arguments, &settings, token.as_deref())),
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::from(launcher::EXIT_CONFIG)
+            }
+        },
         (settings, token) => {
             let errors = settings.err().unwrap_or_default();
             let errors = errors.iter().map(ToString::to_string).chain(token.err().map(|error| error.to_string()));
@@ -45,6 +51,15 @@ fn main() -> ExitCode {
             ExitCode::from(launcher::EXIT_CONFIG)
         }
     }
+}
+
+/// Checks the files that the settings name, as the image does.
+fn check(settings: &Settings) -> Result<(), String> {
+    let Some(tls) = &settings.tls else { return Ok(()) };
+    if let Some(warning) = tls.warning() {
+        eprintln!("{warning}");
+    }
+    tls.check(&workspace::envoy::locate().map_err(|error| format!("{error:#}"))?)
 }
 
 /// Runs Envoy until it ends or a signal stops it.

@@ -12,7 +12,7 @@ use super::config::{self, DataPath, Edit, Place};
 use super::process::Envoy;
 use workspace::envoy as binary;
 
-use super::modules;
+use super::{launch, modules};
 
 /// The settings of an Envoy to start with the shipped configuration.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct EnvoyBuilder {
     pub(super) foreground: bool,
     pub(super) supervisor: Option<PathBuf>,
     pub(super) logs: Option<PathBuf>,
+    /// Whether the data path has TLS.
+    pub(super) tls: bool,
     filter: Option<Filter>,
     pub(super) log_rate: Option<u32>,
     binary: Option<PathBuf>,
@@ -33,6 +35,8 @@ pub struct EnvoyBuilder {
     data_filter: Option<String>,
     retry_filter: bool,
     edits: Vec<Edit>,
+    /// The files beside the configuration, by their paths in the image.
+    pub(super) files: Vec<(&'static str, String)>,
 }
 
 impl Default for EnvoyBuilder {
@@ -48,6 +52,7 @@ impl Default for EnvoyBuilder {
             foreground: false,
             supervisor: None,
             logs: None,
+            tls: false,
             filter: None,
             log_rate: None,
             binary: None,
@@ -55,6 +60,7 @@ impl Default for EnvoyBuilder {
             data_filter: None,
             retry_filter: true,
             edits: Vec::new(),
+            files: Vec::new(),
         }
     }
 }
@@ -121,6 +127,8 @@ impl EnvoyBuilder {
     pub fn settings(mut self, settings: &Settings) -> Self {
         self.log_level.clone_from(&settings.log_level);
         self.concurrency = settings.concurrency.unwrap_or(self.concurrency);
+        self.files = configuration::files(settings);
+        self.tls = settings.tls.is_some();
         configuration::edits(settings).into_iter().fold(self, |builder, edit| builder.edit(edit.place, &edit.text))
     }
 
@@ -209,8 +217,9 @@ impl EnvoyBuilder {
         self.binary.clone().map_or_else(binary::locate, Ok)
     }
 
-    /// The configuration to run, with these paths of its sockets and of the file with the access log's rate.
-    pub(super) fn configuration(&self, admin_socket: &Path, launcher_socket: &Path, log_rate: &Path) -> Result<String> {
+    /// The configuration to run, with its sockets and files in this directory, and this file with the access log's rate.
+    pub(super) fn configuration(&self, directory: &Path, log_rate: &Path) -> Result<String> {
+        let (admin_socket, launcher_socket) = (&launch::admin_socket(directory), &launch::launcher_socket(directory));
         let modules = self.modules.clone().map_or_else(modules::locate, Ok)?;
         let modules = std::path::absolute(modules)?;
         let path = workspace::root().join("envoy/envoy.yaml");
@@ -218,7 +227,9 @@ impl EnvoyBuilder {
         let Self { bind, data_port, api_port, .. } = *self;
         let place = Place { bind, data_port, api_port, modules: &modules, admin_socket, launcher_socket, log_rate };
         let (filter, retry) = (self.data_filter.as_deref(), self.retry_filter);
-        config::render(&shipped, &self.edits, DataPath { form: self.resolve_filter()?, filter, retry }, &place)
+        let files = self.files.iter().map(|(path, _)| config::move_file(path, &launch::beside(directory, path)));
+        let edits: Vec<_> = self.edits.iter().cloned().chain(files).collect();
+        config::render(&shipped, &edits, DataPath { form: self.resolve_filter()?, filter, retry }, &place)
     }
 }
 

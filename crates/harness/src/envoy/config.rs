@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
-use launcher::configuration::ADMIN_PLACE;
+use launcher::configuration::{ADMIN_PLACE, HTTPS_LINKS};
 use launcher::filter::{Filter, Role, to_native};
 use launcher::{ADMIN_SOCKET, LAUNCHER_SOCKET};
 
@@ -60,6 +60,11 @@ impl Edit {
         }
         Ok(text.replace(&self.from, &self.to))
     }
+}
+
+/// The change that moves a file beside the configuration, which the image has at `path`.
+pub(super) fn move_file(path: &str, to: &Path) -> Edit {
+    Edit::once(format!("path: {path} "), format!("path: {} ", quoted(to.display())))
 }
 
 /// What differs between the image and a run on this machine.
@@ -124,7 +129,13 @@ pub(super) fn render(shipped: &str, edits: &[Edit], data_path: DataPath<'_>, pla
 
 /// Has the links of the status page lead to this port, if that is known and the settings do not lead them elsewhere.
 fn links(text: &str, data_port: u16) -> Vec<Edit> {
-    if data_port == 0 || text.contains("\"agents_url\"") {
+    if data_port == 0 {
+        return Vec::new();
+    }
+    if text.contains(HTTPS_LINKS) {
+        return vec![Edit::once(HTTPS_LINKS, format!("https://{{host}}:{data_port}"))];
+    }
+    if text.contains("\"agents_url\"") {
         return Vec::new();
     }
     vec![Edit::once(ADMIN_PLACE, format!("{ADMIN_PLACE}, \"agents_url\": \"//{{host}}:{data_port}\""))]

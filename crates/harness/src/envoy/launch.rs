@@ -16,6 +16,11 @@ pub(super) fn launcher_socket(directory: &Path) -> PathBuf {
     directory.join("launcher.sock")
 }
 
+/// Where a file is that the image has at `path` beside the configuration.
+pub(super) fn beside(directory: &Path, path: &str) -> PathBuf {
+    directory.join(path.rsplit('/').next().unwrap_or_default())
+}
+
 pub(super) fn access_log_file(directory: &Path) -> PathBuf {
     directory.join("access.log")
 }
@@ -57,7 +62,10 @@ fn log_rate(settings: &EnvoyBuilder, directory: &Path) -> Result<PathBuf> {
 pub(super) fn spawn(settings: &EnvoyBuilder, binary: &Path, directory: &Path) -> Result<Child> {
     let configuration = directory.join("envoy.yaml");
     let log_rate = log_rate(settings, directory)?;
-    fs::write(&configuration, settings.configuration(&admin_socket(directory), &launcher_socket(directory), &log_rate)?)?;
+    fs::write(&configuration, settings.configuration(directory, &log_rate)?)?;
+    for (path, text) in &settings.files {
+        fs::write(beside(directory, path), text)?;
+    }
     let mut command = match &settings.supervisor {
         None => mortal(binary),
         Some(supervisor) => supervised(supervisor, binary, directory),

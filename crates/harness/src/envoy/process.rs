@@ -81,7 +81,8 @@ impl Envoy {
     /// The data path's base URL, without a slash at the end.
     #[must_use]
     pub fn data_url(&self) -> String {
-        format!("http://{}", self.data)
+        let scheme = if self.settings.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.data)
     }
 
     /// The base URL of the route API, readiness and stats, without a slash at the end.
