@@ -117,6 +117,10 @@ impl ResponseHost for Shown<'_> {
         host::note().map(Cow::Owned)
     }
 
+    fn is_https(&self) -> bool {
+        host::request_header("x-forwarded-proto").is_some_and(|scheme| scheme == b"https")
+    }
+
     fn response(&self, name: &str) -> Vec<Cow<'_, [u8]>> {
         self.headers.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_slice().into()).collect()
     }

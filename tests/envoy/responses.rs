@@ -9,7 +9,6 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::json;
 
 use crate::access_log_level::with_settings;
-use crate::clients::http2;
 
 /// An agent that responds with the headers that its client asks for in `x-respond`, each as `name=value`, separated by `|`. `{port}` stands
 /// for its own port, `{host}` for the authority that it received.
@@ -36,6 +35,10 @@ pub(crate) fn responds(name: &'static str) -> Agent {
 
 fn client() -> Client {
     Client::builder().no_proxy().http1_only().redirect(Policy::none()).build().unwrap()
+}
+
+fn http2() -> Client {
+    Client::builder().no_proxy().http2_prior_knowledge().redirect(Policy::none()).build().unwrap()
 }
 
 /// The values of a header of the response.
@@ -67,6 +70,8 @@ async fn a_redirect_leads_back_to_the_agent() {
         ("/agents/x", "/a2a/login", "/agents/x/-/rest/a2a/login"),
         ("/agents/x/-/rest", "/../login", "/agents/x/-/rest/login"),
         ("/agents/x/api", "/agents/x/api/login", "/agents/x/api/login"),
+        // Not the agent's.
+        ("/agents/x/api", "http://127.0.0.1:9/login", "http://127.0.0.1:9/login"),
         ("/agents/x/api", "login", "login"),
         ("/agents/x/api", "//other.test/", "//other.test/"),
         ("/agents/x/api", "/\\other.test/", "/\\other.test/"),
@@ -74,13 +79,36 @@ async fn a_redirect_leads_back_to_the_agent() {
         ("/agents/x/api", "https://other.test/", "https://other.test/"),
     ] {
         let ask = |client: Client| client.get(envoy.data_url() + path).header("x-respond", format!("location={location}"));
-        assert_eq!(values(ask(client()), "location").await, [expected], "{path} {location}");
+        for client in [client(), http2()] {
+            assert_eq!(values(ask(client), "location").await, [expected], "{path} {location}");
+        }
         // A client that follows it reaches the endpoint that sent it there.
         if expected.contains("/agents/x") {
             let url = if expected.starts_with('/') { envoy.data_url() + expected } else { expected.to_owned() };
             let served = values(client().get(url), "x-served-by").await.concat();
             let endpoint = if path.contains("a2a") { "a2a" } else { "rest" };
             assert!(served.starts_with(&format!("{endpoint} /")) && served.contains("login"), "{expected}: {served}");
+        }
+    }
+}
+
+/// An agent that redirects to another endpoint of its own, whose port it knows, leads the client there.
+#[tokio::test]
+async fn a_redirect_to_another_endpoint_leads_there() {
+    let (envoy, a2a, rest) = started(Envoy::builder()).await;
+    let (a2a, rest) = (a2a.port(), rest.port());
+    for (path, location, expected) in [
+        ("/agents/x/api/y", format!("http://127.0.0.1:{a2a}/login?q"), "/agents/x/-/a2a/login?q"),
+        ("/agents/x/y", format!("http://localhost:{a2a}"), "/agents/x/-/a2a"),
+        ("/agents/x/a2a/y", format!("http://0.0.0.0:{rest}/login"), "/agents/x/-/rest/login"),
+        ("/agents/x/-/a2a", format!("http://[::1]:{rest}/login"), "/agents/x/-/rest/login"),
+    ] {
+        for client in [client(), http2()] {
+            let ask = client.get(envoy.data_url() + path).header("x-respond", format!("location={location}"));
+            assert_eq!(values(ask, "location").await, [expected], "{path} {location}");
+            let served = values(client.get(envoy.data_url() + expected), "x-served-by").await.concat();
+            let endpoint = if expected.contains("a2a") { "a2a" } else { "rest" };
+            assert!(served.starts_with(&format!("{endpoint} /")), "{expected}: {served}");
         }
     }
 }
@@ -161,6 +189,13 @@ async fn only_external_origins_lead_to_urls_with_their_authority() {
     };
     for (host, location, expected) in [
         ("agents.test", "http://agents.test/y", "http://agents.test/agents/x/api/y"),
+        // The port of the origin's scheme may be left out, on either side.
+        ("agents.test", "https://agents.test:443/y", "https://agents.test:443/agents/x/api/y"),
+        ("agents.test:443", "https://agents.test/y", "https://agents.test/agents/x/api/y"),
+        ("agents.test:443", "https://agents.test:443/y", "https://agents.test:443/agents/x/api/y"),
+        ("agents.test:443", "https://agents.test:444/y", "https://agents.test:444/y"),
+        ("agents.test:443", "http://agents.test:443/y", "http://agents.test:443/y"),
+        ("agents.test:80", "http://agents.test:80/y", "http://agents.test:80/y"),
         ("evil.test", "http://evil.test/y", "http://evil.test/y"),
         ("evil.test", "/y", "/agents/x/api/y"),
     ] {

@@ -183,7 +183,6 @@ pub struct DataPath {
     decided_id: Header,
     content_type: Header,
     grpc_web: Header,
-    scheme: Header,
     attempt: Header,
     addressing: Addressing,
     fallback_port: Option<u16>,
@@ -208,7 +207,6 @@ impl DataPath {
             decided_id: Header::new(ID_HEADER),
             content_type: Header::new("content-type"),
             grpc_web: Header::new(GRPC_WEB_HEADER),
-            scheme: Header::new("x-forwarded-proto"),
             attempt: Header::new("x-envoy-attempt-count"),
             addressing: config.addressing.clone(),
             fallback_port: config.fallback_port,
@@ -256,9 +254,8 @@ impl DataPath {
                 }
                 Decision::Forward { port, id } => {
                     let is_card = is_card_path(&path) && *request.method() == *b"GET";
-                    let is_https = is_card && request.header(&self.scheme).is_some_and(|scheme| *scheme == *b"https");
                     let route = routes.map.find(id).unwrap_or_else(|| StoredRoute::active(port));
-                    let note = Note { port, is_card, is_https, authority: &authority, path: &path, route };
+                    let note = Note { port, is_card, authority: &authority, path: &path, route };
                     let changes = Changes::of(named, &note);
                     Verdict::Forward { port, id: id.to_vec(), changes: Some(Box::new(changes)) }
                 }

@@ -27,6 +27,9 @@ pub trait ResponseHost {
     /// What the data path noted about the request ([`way::Note`]); `None` if a header addresses it.
     fn note(&self) -> Option<Cow<'_, [u8]>>;
 
+    /// Whether the client used `https`, as Envoy tells the agent in `x-forwarded-proto`.
+    fn is_https(&self) -> bool;
+
     /// The values of a header, one for each field.
     fn response(&self, name: &str) -> Vec<Cow<'_, [u8]>>;
 }
@@ -168,7 +171,7 @@ impl Responses {
         if !note.is_card && locations.is_empty() && cookies.is_empty() && service_worker.is_empty() {
             return head;
         }
-        let Some(reached) = Reached::of(&note, &self.addressing, &self.origins) else { return head };
+        let Some(reached) = Reached::of(&note, host.is_https(), &self.addressing, &self.origins) else { return head };
         // With several no client knows where to go.
         if let [location] = locations.as_slice()
             && let Some(new) = std::str::from_utf8(location).ok().and_then(|url| self.location(url, &reached))
@@ -214,17 +217,17 @@ impl Responses {
 
     /// The Location that leads the client to what the agent means; `None` if it leads there by itself, or is not the agent's.
     fn location(&self, url: &str, reached: &Reached) -> Option<String> {
-        let back = |path| reached.back(path, reached.port, &self.addressing);
+        let back = |path, port| reached.back(path, port, &self.addressing);
         let new = match Target::of(url) {
-            Target::Path(path) => back(path)?,
+            Target::Path(path) => back(path, reached.port)?,
             // Relative to the client's URL, so that it holds whatever the client's authority is.
-            Target::Absolute { authority, port, rest, .. } if authority.is_this_machine() && port == reached.port => {
-                Some(back(rest)?).filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned())
+            Target::Absolute { authority, port, rest, .. } if authority.is_this_machine() && reached.is_own(port) => {
+                Some(back(rest, port)?).filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned())
             }
             Target::Absolute { origin, authority, rest, .. }
                 if reached.client().is_some_and(|client| authority.is(&client)) =>
             {
-                origin.to_owned() + &back(rest)?
+                origin.to_owned() + &back(rest, reached.port)?
             }
             Target::Absolute { .. } | Target::Foreign => return None,
         };

@@ -1,7 +1,8 @@
 //! Heads of responses, and cards that arrive in parts.
 
 use super::*;
-use crate::route::StoredRoute;
+use crate::endpoint::EndpointName;
+use crate::route::{Route, StoredRoute};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -9,6 +10,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 #[derive(Clone, Debug)]
 struct Shown {
     note: Option<Vec<u8>>,
+    is_https: bool,
     response: Vec<(&'static str, String)>,
 }
 
@@ -16,15 +18,19 @@ impl Shown {
     fn new(path: &str, authority: &str, response: &[(&'static str, &str)]) -> Self {
         let (path, authority) = (path.as_bytes(), authority.as_bytes());
         let is_card = is_card_path(path);
-        let note = Note { port: 1001, is_card, is_https: false, authority, path, route: StoredRoute::active(1001) };
+        let note = Note { port: 1001, is_card, authority, path, route: StoredRoute::active(1001) };
         let response = response.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        Self { note: Some(note.to_bytes()), response }
+        Self { note: Some(note.to_bytes()), is_https: false, response }
     }
 }
 
 impl ResponseHost for Shown {
     fn note(&self) -> Option<Cow<'_, [u8]>> {
         self.note.as_deref().map(Cow::Borrowed)
+    }
+
+    fn is_https(&self) -> bool {
+        self.is_https
     }
 
     fn response(&self, name: &str) -> Vec<Cow<'_, [u8]>> {
@@ -71,6 +77,65 @@ fn a_location_of_the_agent_leads_back() {
         "http://127.0.0.1:1002/",
     ] {
         check(stays, None);
+    }
+}
+
+/// The scheme decides which port may be left out.
+#[test]
+fn a_location_with_the_port_of_the_client_s_scheme_leads_back() {
+    #[track_caller]
+    fn check(is_https: bool, authority: &str, origins: &str, leads: &[&str], stays: &[&str]) {
+        let shown = Shown { is_https, ..Shown::new("/agents/x/y", authority, &[]) };
+        for origin in leads {
+            location(&shown, origins, &format!("{origin}/z"), Some(&format!("{origin}/agents/x/z")));
+        }
+        for origin in stays {
+            location(&shown, origins, &format!("{origin}/z"), None);
+        }
+    }
+    let (http, https) = (["http://c.test", "http://c.test:80"], ["https://c.test", "https://c.test:443"]);
+    let both = [http, https].concat();
+    let others = ["http://c.test:443", "https://c.test:80", "https://c.test:444"];
+    for authority in ["c.test", "c.test:443", "C.test:443"] {
+        check(true, authority, "", &both, &others);
+        // Envoy sees `http` behind a load balancer that ends TLS; the external origin says more.
+        check(false, authority, r#""https://c.test""#, &both, &others);
+    }
+    check(false, "c.test:80", "", &both, &others);
+    check(false, "c.test:443", "", &["http://c.test:443"], &["https://c.test:443", "http://c.test"]);
+    check(true, "c.test:80", "", &["https://c.test:80"], &["http://c.test:80", "https://c.test"]);
+}
+
+/// The route of an agent whose endpoints know each other by their ports.
+#[test]
+fn a_location_of_another_endpoint_leads_there() {
+    let endpoints = [(EndpointName::REST, 1002), (EndpointName::UI, 1003)].into();
+    let route = Route { endpoints, ..Route::active(1001) }.to_bytes();
+    let shown = |path: &str, authority: &str| {
+        let (path, authority) = (path.as_bytes(), authority.as_bytes());
+        let note = Note { port: 1002, is_card: false, authority, path, route: StoredRoute::parse(&route).unwrap() };
+        Shown { note: Some(note.to_bytes()), is_https: false, response: Vec::new() }
+    };
+    let by_path = shown("/agents/x/api/y", "c.test");
+    for (url, expected) in [
+        ("http://127.0.0.1:1001/z?q#f", Some("/agents/x/-/a2a/z?q#f")),
+        ("http://localhost:1003", Some("/agents/x/-/ui")),
+        ("http://0.0.0.0:1003/../z", Some("/agents/x/-/ui/z")),
+        ("https://[::1]:1003/", Some("/agents/x/-/ui/")),
+        ("http://localhost:1002/z", Some("/agents/x/api/z")),
+        ("http://localhost:1004/z", None),
+        ("http://c.test:1003/z", None),
+        ("http://other.test:1003/z", None),
+    ] {
+        location(&by_path, "", url, expected);
+    }
+    let by_host = shown("/y", "x.h.test");
+    for (url, expected) in [
+        ("http://127.0.0.1:1001/z", "/agents/x/-/a2a/z"),
+        ("http://localhost:1003/z", "/agents/x/-/ui/z"),
+        ("http://localhost:1002/z", "/z"),
+    ] {
+        location(&by_host, "", url, Some(expected));
     }
 }
 
