@@ -165,6 +165,29 @@ async fn the_routes_follow_the_settings_of_addressing() {
     check(&Request::get("/own", &[("origin", APP), (DEPLOYMENT_ID, "nobody")]).send(&envoy).await, 200, &OWN);
 }
 
+/// A header whose name only contains that of an id header names no agent, so such a preflight is the agent's.
+#[tokio::test]
+async fn a_preflight_names_headers_as_a_whole() {
+    let own = own();
+    // The longest name that the filter takes, of the letters that take most in a regular expression.
+    let long = format!("x-{}", "sk".repeat(127));
+    let names = format!("id,a.b'c,{long}");
+    let settings = [("PIXELL_CORS_ORIGINS", ORIGINS), ("PIXELL_ID_HEADERS", &names)];
+    let envoy = with_settings(&settings).start().await.unwrap();
+    envoy.routes().put_all([("own", own.port())]).await.unwrap();
+    for others in ["x-client-id", "identity", "id-x", "x-id,y", "authorization,x-client-id", "aXb'c", "i d", "x-sk"] {
+        check(&Request::preflight("/agents/own", APP, others).send(&envoy).await, 418, &OWN);
+    }
+    let long = format!("accept,{long}");
+    for named in ["id", "ID", "authorization,id", "id,x-client-id", "accept, id ,range", "accept,\tid", "a.b'c,x", &long] {
+        check(&Request::preflight("/agents/own", APP, named).send(&envoy).await, 200, &preflight_of(APP));
+    }
+    // The actual requests go the same way.
+    let by_path = Request::get("/agents/own", &[("origin", APP), ("x-client-id", "nobody")]);
+    check(&by_path.send(&envoy).await, 200, &OWN);
+    check(&Request::get("/x", &[("origin", APP), ("id", "own")]).send(&envoy).await, 200, &added_for(APP));
+}
+
 #[tokio::test]
 async fn without_the_setting_every_preflight_goes_to_the_agent() {
     let own = own();

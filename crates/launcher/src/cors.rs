@@ -64,7 +64,8 @@ fn agents_own(addressing: &Addressing, seconds: Option<u32>) -> String {
         let _ = write!(
             others,
             ", {{ name: \"{name}\", string_match: {{ exact: \"\" }}, treat_missing_header_as_empty: true }}, {{ name: access-control-request-headers, \
-             string_match: {{ contains: \"{name}\", ignore_case: true }}, treat_missing_header_as_empty: true, invert_match: true }}"
+             string_match: {{ safe_regex: {{ regex: '{}' }} }}, treat_missing_header_as_empty: true, invert_match: true }}",
+            lists(&name).replace('\'', "''")
         );
     }
     let mut matches: Vec<_> = addressing.literal_starts().iter().map(|start| (start.clone(), String::new())).collect();
@@ -95,6 +96,16 @@ fn agents_own(addressing: &Addressing, seconds: Option<u32>) -> String {
     routes.collect::<Vec<_>>().join("\n                        ")
 }
 
+/// The regular expression of a list (RFC 9110, 5.6.1) with this header name among its members. Browsers write names in lower case.
+fn lists(name: &str) -> String {
+    let literal = |byte| match byte {
+        'a'..='z' | '0'..='9' | '-' | '_' => byte.to_string(),
+        // Whatever else a name may hold is punctuation, which RE2 takes literally after a backslash.
+        _ => format!("\\{byte}"),
+    };
+    format!("(?i)(.*,)?[ \\t]*{}[ \\t]*(,.*)?", name.chars().map(literal).collect::<String>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,5 +118,11 @@ mod tests {
             matchers,
             ["{ exact: \"https://app.test\" }", "{ safe_regex: { regex: 'http://[^/:]+\\.a-b\\.test:8080' } }"]
         );
+    }
+
+    #[test]
+    fn header_names_are_literal() {
+        assert_eq!(lists("x-id_2"), "(?i)(.*,)?[ \\t]*x-id_2[ \\t]*(,.*)?");
+        assert_eq!(lists("a.b'"), "(?i)(.*,)?[ \\t]*a\\.b\\'[ \\t]*(,.*)?");
     }
 }
