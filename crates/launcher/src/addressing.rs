@@ -2,6 +2,7 @@
 //! them as members of its configuration, and its own parser decides what is allowed.
 
 use pixell_core::addressing::prefix::PathPrefix;
+use pixell_core::addressing::{self, Named, Parts, Wanted};
 use pixell_core::config::RouterConfig;
 use pixell_core::endpoint::EndpointName;
 use std::fmt::Write;
@@ -30,10 +31,8 @@ pub struct Addressing {
 /// A prefix of paths.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Prefix {
-    text: String,
-    endpoints: Vec<String>,
-    strip: bool,
-    literal_start: String,
+    endpoints: Vec<EndpointName>,
+    parsed: PathPrefix,
 }
 
 impl Addressing {
@@ -54,21 +53,34 @@ impl Addressing {
     /// The literal texts that path-addressed requests begin with, such as `/agents/`.
     #[must_use]
     pub fn literal_starts(&self) -> Vec<String> {
-        let mut starts: Vec<String> = match &self.path_prefixes {
-            None => PathPrefix::defaults().iter().map(PathPrefix::literal_start).collect(),
-            Some(prefixes) => prefixes.iter().map(|prefix| prefix.literal_start.clone()).collect(),
-        };
+        let mut starts: Vec<String> = self.parsed_prefixes().iter().map(PathPrefix::literal_start).collect();
         starts.sort();
         starts.dedup();
         starts
     }
 
-    /// Whether `/agents/{id}/` leads to an agent, and `/agents/{id}/ui/` to its user interface.
+    fn parsed_prefixes(&self) -> Vec<PathPrefix> {
+        match &self.path_prefixes {
+            None => PathPrefix::defaults(),
+            Some(prefixes) => prefixes.iter().map(|prefix| prefix.parsed.clone()).collect(),
+        }
+    }
+
+    /// Whether the links of the status page lead to pages: `/agents/{id}/` to `rest` of an agent that has it, `/agents/{id}/ui/` to `ui`, each
+    /// to the path `/` there.
     #[must_use]
     pub fn has_default_pages(&self) -> bool {
-        let Some(prefixes) = &self.path_prefixes else { return true };
-        let has = |text: &str| prefixes.iter().any(|prefix| prefix.text == text && prefix.strip);
-        has("/agents/{id}") && has("/agents/{id}/ui")
+        let addressing = addressing::Addressing { prefixes: self.parsed_prefixes(), host_suffix: None };
+        // What stands for the id can be in no literal segment.
+        let leads = |path: &str, to: EndpointName| match addressing.find(&Parts { path: path.as_bytes(), ..Parts::default() }) {
+            Named::ByPath { id: b"{id}", rest: b"/", strip: true, wanted, .. } => match wanted {
+                Wanted::Default => to == EndpointName::REST,
+                Wanted::FirstOf(names) => names.first() == Some(&to),
+                Wanted::Exactly(name) => name == to.as_str().as_bytes(),
+            },
+            Named::ByPath { .. } | Named::ByHeader { .. } | Named::ByHost { .. } | Named::Nothing => false,
+        };
+        leads("/agents/{id}/", EndpointName::REST) && leads("/agents/{id}/ui/", EndpointName::UI)
     }
 
     /// The members of the router's configuration, each after a comma; empty if nothing is set.
@@ -105,31 +117,28 @@ impl Prefix {
     fn parse(item: &str) -> Result<Self, String> {
         let mut words = item.split_ascii_whitespace();
         let text = words.next().unwrap_or_default();
-        let mut prefix = Self { text: text.to_owned(), endpoints: Vec::new(), strip: true, literal_start: String::new() };
-        let mut endpoints = Vec::new();
+        let (mut endpoints, mut strip) = (Vec::new(), true);
         for word in words {
-            if word == "strip=false" && prefix.strip {
-                prefix.strip = false;
-            } else if let (Ok(name), true) = (EndpointName::parse(word.as_bytes()), prefix.strip) {
-                prefix.endpoints.push(word.to_owned());
+            if word == "strip=false" && strip {
+                strip = false;
+            } else if let (Ok(name), true) = (EndpointName::parse(word.as_bytes()), strip) {
                 endpoints.push(name);
             } else {
                 return Err(format!("after {text} names of endpoints, and then perhaps strip=false, not {word}"));
             }
         }
-        let parsed = PathPrefix::parse(text, &endpoints, prefix.strip)
-            .map_err(|error| format!("a prefix that is one: {text} {error}"))?;
-        prefix.literal_start = parsed.literal_start();
-        Ok(prefix)
+        let parsed =
+            PathPrefix::parse(text, &endpoints, strip).map_err(|error| format!("a prefix that is one: {text} {error}"))?;
+        Ok(Self { endpoints, parsed })
     }
 
     fn json(&self) -> String {
         let endpoints = if self.endpoints.is_empty() {
             String::new()
         } else {
-            format!(", \"endpoints\": {}", list(self.endpoints.iter().map(|name| format!("\"{name}\""))))
+            format!(", \"endpoints\": {}", list(self.endpoints.iter().map(|name| format!("\"{}\"", name.as_str()))))
         };
-        format!("{{\"prefix\": \"{}\"{endpoints}, \"strip\": {}}}", self.text, self.strip)
+        format!("{{\"prefix\": \"{}\"{endpoints}, \"strip\": {}}}", self.parsed, self.parsed.strip)
     }
 }
 
@@ -240,6 +249,22 @@ mod tests {
         };
         assert!(Addressing::default().has_default_pages());
         assert!(has("/agents/{id}/ui ui rest,/agents/{id}"));
-        assert!(!has("/agents/{id}") && !has("/agents/{id}/ui ui,/agents/{id} strip=false") && !has("none"));
+        for text in [
+            "none",
+            "/agents/{id}",
+            "/agents/{id}/ui ui",
+            "/agents/{id}/ui ui,/agents/{id} strip=false",
+            "/agents/{id}/ui ui strip=false,/agents/{id}",
+            "/agents/{id}/ui rest ui,/agents/{id}",
+            "/agents/{id}/ui ui,/agents/{id} a2a",
+            // The first one that matches counts.
+            "/agents/{id},/agents/{id}/ui ui",
+            "/agents/{id}/ui rest,/agents/{id}/ui ui,/agents/{id}",
+            "/{id}/{endpoint},/agents/{id}/ui ui,/agents/{id}",
+            "/agents/{id}/{endpoint},/agents/{id}",
+        ] {
+            assert!(!has(text), "{text}");
+        }
+        assert!(has("/x/{id},/agents/{id}/a2a a2a,/agents/{id}/ui ui a2a,/agents/{id}/{endpoint}/x,/agents/{id} rest"));
     }
 }
