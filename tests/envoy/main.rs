@@ -7,6 +7,7 @@ mod access_log_hostile;
 mod access_log_level;
 mod access_log_rate;
 mod addressing;
+mod addressing_settings;
 mod admin_bodies;
 mod admin_listener;
 mod agent_counts;

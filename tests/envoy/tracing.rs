@@ -109,17 +109,6 @@ async fn spans_have_the_deployment_and_the_rejection() {
     let line = envoy.logged(1, |line| line["path"] == "/traced").await.unwrap().remove(0);
     assert_eq!(line["trace_id"], TRACE_ID, "the access log leads to the trace: {line}");
 
-    // The same, named by the path; and by a path that leads nowhere.
-    for (path, id, rejection) in
-        [("/agents/a/by-path", "a", None), ("/agents/by-path/x", "by-path", Some("unknown_deployment"))]
-    {
-        let trace_id = TRACE_ID.replace("0af", if rejection.is_some() { "1af" } else { "2af" });
-        let request = http.get(envoy.data_url() + path).header("traceparent", format!("00-{trace_id}-{PARENT}-01"));
-        request.send().await.unwrap();
-        let span = receiver.span("the span of a request by path", |span| hex(&span.trace_id) == trace_id).await;
-        assert_eq!((attribute(&span, "pixell.deployment_id"), attribute(&span, "pixell.rejection")), (Some(id), rejection));
-    }
-
     let mut client = proto::connect(envoy.data_addr()).await.unwrap();
     client.ping(proto::request_to("g", Empty {}).unwrap()).await.unwrap();
     client.ping(proto::request_to("nobody", Empty {}).unwrap()).await.unwrap_err();
@@ -128,6 +117,42 @@ async fn spans_have_the_deployment_and_the_rejection() {
     let rejected = |span: &Span| attribute(span, "pixell.deployment_id") == Some("nobody");
     let span = receiver.span("the span of a rejected call", rejected).await;
     assert_eq!(attribute(&span, "pixell.rejection"), Some("unknown_deployment"));
+}
+
+/// However the agent is named, and whether there is one.
+#[tokio::test]
+async fn spans_and_log_lines_have_the_deployment_however_it_is_named() {
+    let (receiver, port) = Receiver::start().await;
+    let settings = [("PIXELL_OTLP_ENDPOINT", &*format!("127.0.0.1:{port}")), ("PIXELL_HOST_SUFFIX", ".h.test")];
+    let envoy = with_settings(&settings).log_rate(1 << 20).start().await.unwrap();
+    let agent = agents::echo::start("a").unwrap();
+    envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut sent = Vec::new();
+    for (id, rejection) in [("a", None), ("nobody", Some("unknown_deployment"))] {
+        let host = format!("{id}.h.test");
+        for (path, header) in [
+            (format!("/agents/{id}/x"), None),
+            (format!("/agents/{id}/-/a2a/x"), None),
+            ("/x".to_owned(), Some(("host", host.as_str()))),
+            ("/x".to_owned(), Some((DEPLOYMENT_ID, id))),
+            ("/x".to_owned(), Some(("deployment-id", id))),
+            ("/x".to_owned(), Some(("deployment_id", id))),
+        ] {
+            let trace_id = format!("{:032x}", sent.len() + 1);
+            let request = http.get(envoy.data_url() + &path).header("traceparent", format!("00-{trace_id}-{PARENT}-01"));
+            let request = header.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+            let status = request.send().await.unwrap().status();
+            assert_eq!(status.as_u16(), if rejection.is_some() { 404 } else { 200 }, "{path} {header:?}");
+            sent.push((trace_id, id, rejection));
+        }
+    }
+    for (trace_id, id, rejection) in sent {
+        let span = receiver.span("the span of a request", |span| hex(&span.trace_id) == trace_id).await;
+        assert_eq!((attribute(&span, "pixell.deployment_id"), attribute(&span, "pixell.rejection")), (Some(id), rejection));
+        let line = envoy.logged(1, |line| line["trace_id"] == trace_id.as_str()).await.unwrap().remove(0);
+        assert_eq!((&line["deployment_id"], &line["rejection"]), (&id.into(), &rejection.into()), "{line}");
+    }
 }
 
 #[tokio::test]
