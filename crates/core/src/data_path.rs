@@ -3,7 +3,7 @@
 
 use crate::addressing::{Addressing, Named, Parts, stripped};
 use crate::config::RouterConfig;
-use crate::decision::{Decision, Routes, decide, decide_attempt, deployment_id};
+use crate::decision::{Decision, Ports, Routes, decide, decide_attempt, deployment_id};
 use crate::deployment_id::DeploymentId;
 use crate::problem::CONTENT_TYPE;
 use crate::rejection::{Client, ERROR_HEADER, GrpcStatus, Rejection};
@@ -233,13 +233,12 @@ impl DataPath {
     }
 
     fn judge_request(&self, request: &impl RequestHost, routes: &Routes<'_>) -> Verdict {
-        let is_grpc = || self.protocol(request) != Client::Http;
         let mut headers = self.id_headers.iter();
         let named = headers.find_map(|header| Some((request.header(header)?, header.name == ID_HEADER)));
         let Some((value, is_id_header)) = named else {
             let (path, authority) = (request.path(), request.authority());
             let named = self.addressing.find(&Parts { header: None, path: &path, authority: &authority });
-            return match decide(named, routes, is_grpc) {
+            return match decide(named, routes) {
                 Decision::Reject(Rejection::MissingDeploymentId)
                     if path.starts_with(b"/v1/") && self.protocol(request) == Client::Http =>
                 {
@@ -252,7 +251,8 @@ impl DataPath {
                     };
                     self.reject(request, rejection, id)
                 }
-                Decision::Forward { port, id } => {
+                Decision::Forward { id, ports } => {
+                    let port = self.port(request, ports);
                     let is_card = is_card_path(&path) && *request.method() == *b"GET";
                     let route = routes.map.find(id).unwrap_or_else(|| StoredRoute::active(port));
                     let note = Note { port, is_card, authority: &authority, path: &path, route };
@@ -261,14 +261,22 @@ impl DataPath {
                 }
             };
         };
-        match decide(Named::ByHeader { value: &value }, routes, is_grpc) {
+        match decide(Named::ByHeader { value: &value }, routes) {
             Decision::Reject(rejection) if is_id_header => Verdict::Reject(self.rejected(request, rejection)),
             Decision::Reject(rejection) => self.reject(request, rejection, deployment_id(Some(&value)).ok()),
-            Decision::Forward { port, id } if is_id_header && *value == *id => {
-                Verdict::Forward { port, id: value.into_owned(), changes: None }
+            Decision::Forward { id, ports } => {
+                let (port, is_named_so) = (self.port(request, ports), is_id_header && *value == *id);
+                if is_named_so {
+                    Verdict::Forward { port, id: value.into_owned(), changes: None }
+                } else {
+                    Verdict::Forward { port, id: id.to_vec(), changes: Some(Box::default()) }
+                }
             }
-            Decision::Forward { port, id } => Verdict::Forward { port, id: id.to_vec(), changes: Some(Box::default()) },
         }
+    }
+
+    fn port(&self, request: &impl RequestHost, Ports { grpc, other }: Ports) -> u16 {
+        if grpc != other && self.protocol(request) != Client::Http { grpc } else { other }
     }
 
     fn protocol(&self, request: &impl RequestHost) -> Client {

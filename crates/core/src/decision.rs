@@ -23,11 +23,27 @@ pub enum Decision<'a> {
     Forward {
         /// The id of the agent: a valid one.
         id: &'a [u8],
-        /// TCP port of 127.0.0.1.
-        port: u16,
+        /// Where.
+        ports: Ports,
     },
     /// The filter responds.
     Reject(Rejection<'a>),
+}
+
+/// The endpoint that a request goes to, as a TCP port of 127.0.0.1. Where the client's protocol decides, there are two, so that a request
+/// that is not asked for its protocol pays nothing for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// For gRPC.
+    pub grpc: u16,
+    /// For everything else.
+    pub other: u16,
+}
+
+impl Ports {
+    const fn one(port: u16) -> Self {
+        Self { grpc: port, other: port }
+    }
 }
 
 /// Reads the id out of the header's value. Several equal ids are one id: they cannot mislead anybody.
@@ -47,14 +63,14 @@ pub fn deployment_id(header: Option<&[u8]>) -> Result<DeploymentId<'_>, Rejectio
     if ids.all(|id| id == Ok(first)) { Ok(first) } else { Err(Rejection::InvalidDeploymentId) }
 }
 
-/// Decides on a request that names `named`, by the routes as they are now. `is_grpc` is asked only if the endpoint depends on it.
+/// Decides on a request that names `named`, by the routes as they are now.
 #[must_use]
-pub fn decide<'a>(named: Named<'a>, routes: &Routes<'_>, is_grpc: impl FnOnce() -> bool) -> Decision<'a> {
+pub fn decide<'a>(named: Named<'a>, routes: &Routes<'_>) -> Decision<'a> {
     // The map holds only ids, so bytes that are in it are one, and most requests need no look at each byte.
     if let Named::ByHeader { value } = named
         && let Some(route @ StoredRoute { state: RouteState::Active, .. }) = routes.map.find(value)
     {
-        return Decision::Forward { id: value, port: default_endpoint(&route, is_grpc) };
+        return Decision::Forward { id: value, ports: default_ports(&route) };
     }
     let (id, wanted) = match named {
         Named::Nothing => return Decision::Reject(Rejection::MissingDeploymentId),
@@ -67,35 +83,32 @@ pub fn decide<'a>(named: Named<'a>, routes: &Routes<'_>, is_grpc: impl FnOnce() 
         Err(rejection) => return Decision::Reject(rejection),
     };
     match (routes.map.find(id.as_str().as_bytes()), routes.fallback_port) {
-        (Some(route @ StoredRoute { state: RouteState::Active, .. }), _) => match endpoint(&route, wanted, is_grpc) {
-            Some(port) => Decision::Forward { id: id.as_str().as_bytes(), port },
+        (Some(route @ StoredRoute { state: RouteState::Active, .. }), _) => match wanted_ports(&route, wanted) {
+            Some(ports) => Decision::Forward { id: id.as_str().as_bytes(), ports },
             None => Decision::Reject(Rejection::UnknownEndpoint(id)),
         },
         (Some(StoredRoute { state: RouteState::Draining, .. }), _) => Decision::Reject(Rejection::DeploymentDraining(id)),
-        (None, Some(port)) => Decision::Forward { id: id.as_str().as_bytes(), port },
+        (None, Some(port)) => Decision::Forward { id: id.as_str().as_bytes(), ports: Ports::one(port) },
         (None, None) if routes.map.is_loaded() => Decision::Reject(Rejection::UnknownDeployment(id)),
         (None, None) => Decision::Reject(Rejection::RouteMapNotLoaded),
     }
 }
 
-/// The port of the wanted endpoint; `None` if the route has none of that name.
-pub(crate) fn endpoint(route: &StoredRoute<'_>, wanted: Wanted<'_>, is_grpc: impl FnOnce() -> bool) -> Option<u16> {
+/// The ports of the wanted endpoint; `None` if the route has none of that name.
+pub(crate) fn wanted_ports(route: &StoredRoute<'_>, wanted: Wanted<'_>) -> Option<Ports> {
     match wanted {
-        Wanted::Exactly(name) => route.endpoint(EndpointName::parse(name).ok()?),
-        Wanted::FirstOf(names) => names.iter().find_map(|name| route.endpoint(*name)),
-        Wanted::Default => Some(default_endpoint(route, is_grpc)),
+        Wanted::Exactly(name) => route.endpoint(EndpointName::parse(name).ok()?).map(Ports::one),
+        Wanted::FirstOf(names) => names.iter().find_map(|name| route.endpoint(*name)).map(Ports::one),
+        Wanted::Default => Some(default_ports(route)),
     }
 }
 
 /// `a2a` for gRPC; otherwise `rest` if the route has it, else `a2a`.
-fn default_endpoint(route: &StoredRoute<'_>, is_grpc: impl FnOnce() -> bool) -> u16 {
+fn default_ports(route: &StoredRoute<'_>) -> Ports {
     if route.has_one_endpoint() {
-        return route.port;
+        return Ports::one(route.port);
     }
-    match route.endpoint(EndpointName::REST) {
-        Some(rest) if !is_grpc() => rest,
-        Some(_) | None => route.port,
-    }
+    Ports { grpc: route.port, other: route.endpoint(EndpointName::REST).unwrap_or(route.port) }
 }
 
 /// Decides whether a request that was given the port `bound`, and has not reached it, may go there by the routes as they are now. An id
@@ -164,7 +177,7 @@ mod tests {
         #[track_caller]
         fn check(routes: Option<&[(&str, Route)]>, fallback_port: Option<u16>, expected: Decision<'static>) {
             let map = map(routes);
-            let decide = |named| decide(named, &Routes { map: &map, fallback_port }, || panic!("there is one endpoint"));
+            let decide = |named| decide(named, &Routes { map: &map, fallback_port });
             for value in [&b"a"[..], b" a", b"a,a"] {
                 assert_eq!(decide(Named::ByHeader { value }), expected, "{routes:?} {fallback_port:?}");
             }
@@ -179,7 +192,7 @@ mod tests {
         }
         let (up, down) = ([("a", Route::active(1024))], [("a", Route::draining(1025))]);
         let other = [("b", Route::active(1026))];
-        let forward = |port| Decision::Forward { id: b"a", port };
+        let forward = |port| Decision::Forward { id: b"a", ports: Ports::one(port) };
         check(Some(&up), None, forward(1024));
         check(Some(&up), Some(9), forward(1024));
         check(Some(&down), None, Decision::Reject(Rejection::DeploymentDraining(id("a"))));
@@ -197,27 +210,27 @@ mod tests {
         let with = |endpoints: &[(E, u16)]| Route { endpoints: endpoints.iter().copied().collect(), ..Route::active(1) };
         let all = with(&[(E::REST, 2), (E::UI, 3)]);
         #[track_caller]
-        fn check(route: &Route, named: Named<'_>, grpc: bool, expected: Option<u16>) {
+        fn check(route: &Route, named: Named<'_>, expected: Option<Ports>) {
             let map = map(Some(&[("a", route.clone())]));
             let expected = match expected {
-                Some(port) => Decision::Forward { id: b"a", port },
+                Some(ports) => Decision::Forward { id: b"a", ports },
                 None => Decision::Reject(Rejection::UnknownEndpoint(id("a"))),
             };
-            assert_eq!(decide(named, &Routes { map: &map, fallback_port: Some(9) }, || grpc), expected, "{named:?} {grpc}");
+            assert_eq!(decide(named, &Routes { map: &map, fallback_port: Some(9) }), expected, "{named:?}");
         }
+        let one = |port| Some(Ports::one(port));
         for named in [Named::ByHeader { value: b"a" }, Named::ByHost { id: b"a" }, by_path(b"a", Wanted::Default)] {
-            check(&all, named, false, Some(2));
-            check(&all, named, true, Some(1));
-            check(&with(&[(E::UI, 3)]), named, false, Some(1));
+            check(&all, named, Some(Ports { grpc: 1, other: 2 }));
+            check(&with(&[(E::UI, 3)]), named, one(1));
         }
-        for (name, port) in
-            [(&b"a2a"[..], Some(1)), (b"rest", Some(2)), (b"ui", Some(3)), (b"x", None), (b"", None), (b"UI", None)]
+        for (name, ports) in
+            [(&b"a2a"[..], one(1)), (b"rest", one(2)), (b"ui", one(3)), (b"x", None), (b"", None), (b"UI", None)]
         {
-            check(&all, by_path(b"a", Wanted::Exactly(name)), true, port);
+            check(&all, by_path(b"a", Wanted::Exactly(name)), ports);
         }
-        check(&all, by_path(b"a", Wanted::FirstOf(&[E::UI, E::REST, E::A2A])), true, Some(3));
-        check(&with(&[]), by_path(b"a", Wanted::FirstOf(&[E::UI, E::REST, E::A2A])), false, Some(1));
-        check(&with(&[]), by_path(b"a", Wanted::FirstOf(&[E::UI])), false, None);
+        check(&all, by_path(b"a", Wanted::FirstOf(&[E::UI, E::REST, E::A2A])), one(3));
+        check(&with(&[]), by_path(b"a", Wanted::FirstOf(&[E::UI, E::REST, E::A2A])), one(1));
+        check(&with(&[]), by_path(b"a", Wanted::FirstOf(&[E::UI])), None);
     }
 
     #[test]

@@ -78,14 +78,16 @@ proptest! {
     }
 
     #[test]
-    fn a_request_reaches_a_port_of_the_id_that_it_names(path in paths(), host in "(a|b|A|a[.]b|%61)?[.]h[.]test(:1)?|a|c[.]test", is_grpc: bool) {
+    fn a_request_reaches_a_port_of_the_id_that_it_names(path in paths(), host in "(a|b|A|a[.]b|%61)?[.]h[.]test(:1)?|a|c[.]test") {
         let addressing = addressing();
         let named = addressing.find(&Parts { header: None, path: &path, authority: host.as_bytes() });
-        let decision = MAP.with(|map| decide(named, &Routes { map, fallback_port: None }, || is_grpc));
-        let Decision::Forward { id, port } = decision else { return Ok(()) };
+        let decision = MAP.with(|map| decide(named, &Routes { map, fallback_port: None }));
+        let Decision::Forward { id, ports } = decision else { return Ok(()) };
         let (Named::ByPath { id: named_id, .. } | Named::ByHost { id: named_id }) = named else { panic!("{named:?}") };
         prop_assert_eq!(id, named_id);
-        prop_assert!(matches!((id, port), (b"a", 1000..=1002) | (b"b", 2000..=2002)), "{} {}", id.escape_ascii(), port);
+        for port in [ports.grpc, ports.other] {
+            prop_assert!(matches!((id, port), (b"a", 1000..=1002) | (b"b", 2000..=2002)), "{} {}", id.escape_ascii(), port);
+        }
     }
 
     #[test]

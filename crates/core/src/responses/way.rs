@@ -3,7 +3,7 @@
 use super::origins::ExternalOrigins;
 use super::url::{Authority, default_port, without_dot_segments};
 use crate::addressing::{Addressing, Named, Parts, Wanted, stripped};
-use crate::decision::endpoint;
+use crate::decision::wanted_ports;
 use crate::route::StoredRoute;
 
 /// What the data path notes about a request that the path or the host addresses, for when its response comes.
@@ -183,7 +183,9 @@ impl Reached {
             Named::ByHost { id } => (id, Wanted::Default, full),
             Named::ByPath { strip: false, .. } | Named::ByHeader { .. } | Named::Nothing => return false,
         };
-        id == self.id.as_bytes() && stripped(rest) == stripped(path) && endpoint(&route, wanted, || false) == Some(port)
+        id == self.id.as_bytes()
+            && stripped(rest) == stripped(path)
+            && wanted_ports(&route, wanted).is_some_and(|ports| ports.other == port)
     }
 }
 
