@@ -132,7 +132,7 @@ ERRORS: list[tuple[Plant | Doc, str, str, str]] = [
 
 
 @pytest.mark.parametrize(("plant", "name", "text", "where"), ERRORS, ids=[f"{name}: {text}" for _, name, text, _ in ERRORS])
-def test_a_planted_fault_is_found(account: Account, configured: Callable[..., Path], plant: Any, name: str, text: str, where: str) -> None:
+def test_a_planted_error_is_found(account: Account, configured: Callable[..., Path], plant: Any, name: str, text: str, where: str) -> None:
     levels, path = [], configured(**plant) if isinstance(plant, dict) else configured()
     plant(account) if not isinstance(plant, dict) else None
     for in_place in (True, False):

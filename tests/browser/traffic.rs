@@ -2,7 +2,7 @@
 
 use harness::proto::DEPLOYMENT_ID;
 use harness::{Envoy, agents};
-use http::{Response, StatusCode};
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::driver::Browser;
@@ -30,20 +30,8 @@ fn has_state(id: &str, state: &str) -> String {
 #[tokio::test]
 async fn a_dead_route_is_not_green_and_a_draining_one_tells_when_it_is_idle() {
     let envoy = Envoy::builder().start().await.unwrap();
-    let (open, gate) = tokio::sync::watch::channel(false);
-    let agent = agents::http::start("a", 0, agents::http::Version::Http1, move |request| {
-        let mut gate = gate.clone();
-        async move {
-            let mut response = Response::new(agents::http::whole("done"));
-            match request.uri().path() {
-                "/held" => drop(gate.wait_for(|open| *open).await),
-                "/fails" => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
-                _ => {}
-            }
-            response
-        }
-    });
-    let (agent, dead) = (agent.unwrap(), agents::echo::start("dead").unwrap());
+    let (agent, gate) = agents::gate::start("a").unwrap();
+    let dead = agents::echo::start("dead").unwrap();
     let dead_port = dead.port();
     envoy.routes().put_all([("a", agent.port()), ("dead", dead_port), ("unused", 5000)]).await.unwrap();
     let browser = Browser::start(1200, 900, &[]).await.unwrap();
@@ -101,7 +89,7 @@ async fn a_dead_route_is_not_green_and_a_draining_one_tells_when_it_is_idle() {
     assert_eq!(drained.status(), 200);
     browser.until(&has_state("a", "draining, 2 in flight")).await.unwrap();
     browser.until(&has_state("unused", "draining, idle")).await.unwrap();
-    open.send(true).unwrap();
+    gate.open();
     assert_eq!(
         (first.await.unwrap().unwrap().status(), second.await.unwrap().unwrap().status()),
         (StatusCode::OK, StatusCode::OK)

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use harness::proto::DEPLOYMENT_ID;
 use harness::{Envoy, agents, wait};
-use http::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::access_log::client;
@@ -33,20 +32,8 @@ async fn becomes(envoy: &Envoy, port: u16, name: &str, expected: u64) {
 #[tokio::test]
 async fn requests_in_flight_errors_and_failed_connections_are_told_for_each_port() {
     let envoy = Envoy::builder().start().await.unwrap();
-    let (open, gate) = tokio::sync::watch::channel(false);
-    let agent = agents::http::start("a", 0, agents::http::Version::Http1, move |request| {
-        let mut gate = gate.clone();
-        async move {
-            let mut response = Response::new(agents::http::whole("done"));
-            match request.uri().path() {
-                "/held" => drop(gate.wait_for(|open| *open).await),
-                "/fails" => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
-                _ => {}
-            }
-            response
-        }
-    });
-    let (agent, gone) = (agent.unwrap(), agents::echo::start("gone").unwrap());
+    let (agent, gate) = agents::gate::start("a").unwrap();
+    let gone = agents::echo::start("gone").unwrap();
     let (port, dead) = (agent.port(), gone.port());
     envoy.routes().put_all([("a", port), ("gone", dead), ("idle", 5000)]).await.unwrap();
     gone.kill();
@@ -64,7 +51,7 @@ async fn requests_in_flight_errors_and_failed_connections_are_told_for_each_port
 
     let held = tokio::join!(ask("a", "/held"), ask("a", "/held"), async {
         becomes(&envoy, port, "rq_active", 2).await;
-        open.send(true).unwrap();
+        gate.open();
     });
     assert_eq!(held, (200, 200, ()));
     becomes(&envoy, port, "rq_active", 0).await;

@@ -48,7 +48,7 @@ async def test_routes_that_a_call_in_flight_may_change_are_left_out() -> None:
     assert settled(registry) == {"b": None, "c": 1, "gone": None}
 
 
-async def test_a_faulty_request_changes_nothing() -> None:
+async def test_an_invalid_request_changes_nothing() -> None:
     registry = Registry()
     await ask(registry, "a", 1)
     with pytest.raises(InvalidRoutes):
@@ -109,7 +109,7 @@ async def test_what_was_asked_for_during_a_replacement_stands() -> None:
     assert settled(registry) == {"a": 1, "b": 6, "c": None, "e": 5}
 
 
-async def test_a_faulty_replacement_changes_nothing() -> None:
+async def test_an_invalid_replacement_changes_nothing() -> None:
     registry = Registry()
     await ask(registry, "a", 1)
     with pytest.raises(InvalidRoutes):
@@ -198,7 +198,7 @@ async def test_a_route_that_a_call_in_flight_changes_is_not_reported(port: Optio
     assert settled(reporting.registry) == {"a": port, "b": 1}
 
 
-async def test_a_faulty_request_displaces_nothing() -> None:
+async def test_an_invalid_request_displaces_nothing() -> None:
     reporting = Reporting()
     await ask(reporting.registry, "a", 1)
     with pytest.raises(InvalidRoutes):

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_everything_else() {
+    fn rejects_everything_else() {
         check(b"", Err(InvalidDeploymentId::Empty));
         check(&[b'x'; 129], Err(InvalidDeploymentId::TooLong { len: 129 }));
         for byte in (0..=255).filter(|byte| !is_allowed(*byte)) {

@@ -84,7 +84,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn a_repeated_member_is_a_fault_and_so_is_one_that_nobody_takes() {
+    fn a_repeated_member_is_an_error_and_so_is_an_unknown_one() {
         let json = Json::parse(br#"{"a":1,"b":2,"a":3,"x":4,"x":5}"#).expect("JSON");
         let mut errors = FieldErrors::default();
         let mut fields = Fields::of(&json, "/p", &mut errors);

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_the_first_faults_and_counts_all() {
+    fn lists_the_first_errors_and_counts_all() {
         let mut made = 0;
         let mut first = FieldErrors::default();
         for n in 0..99 {

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn names_every_fault() {
+    fn names_every_error() {
         errors(PUT, "[]", &[""]);
         errors(PUT, "{}", &[""]);
         errors(PUT, r#"{"routes":null}"#, &["/routes"]);

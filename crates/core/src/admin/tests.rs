@@ -235,7 +235,7 @@ fn a_writer_that_loses_every_race_is_told() {
 }
 
 #[test]
-fn faults_of_body_and_map_are_named_together() {
+fn errors_of_body_and_map_are_named_together() {
     let api = Fixture::new();
     let reply = api.call("PATCH", "/v1/routes", r#"{"routes":{"a":2000,"b":2000,"c":{"state":"active"}}}"#);
     let body: Value = serde_json::from_str(&reply.body).expect("JSON");

@@ -55,7 +55,7 @@ fn takes_every_setting() {
 }
 
 #[test]
-fn names_every_fault() {
+fn names_every_error() {
     #[track_caller]
     fn check(text: &str, pointers: &[&str]) {
         let router = text.contains("router") || text.contains("rooter");
@@ -117,7 +117,7 @@ fn names_every_fault() {
 }
 
 #[test]
-fn the_message_is_one_line_with_key_and_fault() {
+fn the_message_is_one_line_with_key_and_error() {
     let error = AdminConfig::parse(br#"{"role":"admin","max_routs":5,"max_routes":0}"#).expect_err("invalid");
     assert_eq!(error.to_string(), "/max_routes must be an integer from 1 to 65535, got 0; /max_routs is not a known key");
 }

@@ -4,6 +4,7 @@
 //! of a process does.
 
 pub mod echo;
+pub mod gate;
 pub mod grpc;
 pub mod http;
 pub mod page;

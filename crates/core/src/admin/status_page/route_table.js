@@ -69,7 +69,7 @@ const table = {
     const draining = this.routes.reduce((sum, { state }) => sum + (state === 'draining'), 0);
     text('found', wanted ? `${found.length.toLocaleString('en')} of ${all}` : all + (draining ? `, ${draining.toLocaleString('en')} draining` : ''));
     text('page', `Page ${this.page + 1} of ${pages}`);
-    // Not `disabled`: that would take the focus from whoever has come to the last page by keyboard.
+    // Not `disabled`: a disabled button loses the keyboard focus, and the last page is reached with it.
     $('previous').setAttribute('aria-disabled', this.page === 0);
     $('next').setAttribute('aria-disabled', this.page === pages - 1);
     $('pager').hidden = pages === 1;
