@@ -110,9 +110,17 @@ async fn an_agent_that_closes_the_connection_instead_of_responding_has_its_own_c
     .await;
 }
 
-const NOT_HTTP1: &str = "The agent's response is not valid HTTP/1.1, or its headers exceed 1 MiB or 1000 fields. An agent that speaks \
-                         only gRPC is called by a gRPC client, such as grpcurl.";
-const NOT_HTTP2: &str = "The agent's response is not valid HTTP/2, or its headers exceed 1 MiB or 1000 fields";
+const NOT_HTTP2: &str = "The agent does not respond in HTTP/2: it most likely speaks HTTP/1.1 only, and no gRPC. Otherwise its response \
+                         is malformed, or has headers above 1 MiB or 1000 fields";
+
+/// With the command that calls the agent `id` at `authority`, if it speaks gRPC.
+fn not_http1(id: &str, authority: SocketAddr) -> String {
+    format!(
+        "The agent does not respond in HTTP/1.1: it most likely speaks gRPC (HTTP/2) only. Otherwise its response is malformed, or has \
+         headers above 1 MiB or 1000 fields. To call a gRPC agent: grpcurl -plaintext -H 'x-deployment-id: {id}' {authority} \
+         SERVICE/METHOD"
+    )
+}
 
 #[tokio::test]
 async fn a_response_that_is_not_http_has_its_own_code() {
@@ -124,7 +132,20 @@ async fn a_response_that_is_not_http_has_its_own_code() {
     });
     let agent = agent.unwrap();
     envoy.routes().put_all([("ssh", agent.port())]).await.unwrap();
-    check_both(&envoy, "ssh", 502, "agent_protocol_error", (NOT_HTTP1, NOT_HTTP2)).await;
+    check_both(&envoy, "ssh", 502, "agent_protocol_error", (not_http1("ssh", envoy.data_addr()).as_str(), NOT_HTTP2)).await;
+}
+
+/// What people try first with a gRPC agent. `tests/peers` does the same with an agent of grpcio, and curl.
+#[tokio::test]
+async fn a_grpc_agent_that_is_called_by_http_says_how_to_call_it() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let agent = agents::grpc::start("alpha").unwrap();
+    envoy.routes().put_all([("alpha", agent.port())]).await.unwrap();
+    for client in [http1(), http2()] {
+        let response = rejection(&client, &envoy, "alpha").await;
+        assert_eq!(response.2["detail"], not_http1("alpha", envoy.data_addr()));
+        assert_eq!((response.0, response.1), (502, "agent_protocol_error".to_owned()));
+    }
 }
 
 /// An upload that is in flight when the connection fails gets the same rejection, however much of it Envoy has read.
