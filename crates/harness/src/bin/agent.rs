@@ -57,7 +57,9 @@ async fn run(arguments: &Arguments) -> Result<()> {
         call(&arguments.kind)
     );
     shutdown.requested().await;
-    agent.stop().await
+    // At once: a stream that a client has open would keep it from ending.
+    agent.kill();
+    Ok(())
 }
 
 fn call(kind: &Kind) -> &'static str {
