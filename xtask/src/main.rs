@@ -30,7 +30,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run an agent to play with on a port: HTTP/1.1, gRPC or server-sent events
+    /// Run an agent to play with on a port: HTTP/1.1, gRPC, server-sent events or a page
     Agent(program::Arguments),
     /// Measure the filter beside its floors and its alternatives, and print the table
     Bench(program::Arguments),

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 agent that responds to every request with the request itself, as JSON:
+//! An HTTP/1.1 agent that responds to every request with the request itself, as a line of JSON:
 //! `{"agent", "method", "path", "version", "headers": [[name, value], ...], "body_bytes"}`.
 //!
 //! Bytes of header values that are not UTF-8 become replacement characters.
@@ -68,7 +68,7 @@ async fn respond(agent: String, request: Request<Incoming>) -> Result<Response<F
         "headers": headers,
         "body_bytes": body_bytes,
     });
-    let mut response = Response::new(Full::from(seen.to_string()));
+    let mut response = Response::new(Full::from(format!("{seen}\n")));
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     Ok(response)
 }
