@@ -62,10 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             let all = if suite.is_common() { "" } else { " (--all)" };
             println!("{:<12} {:>4} s  {}{all}", suite.name, suite.seconds, suite.about);
         }
-        let sum = |common: bool| {
-            SUITES.iter().filter(|suite| !common || suite.is_common()).map(|suite| suite.seconds).sum::<u32>() / 60
-        };
-        println!("\nAbout {} minutes, {} with --all, on two cores, the first run longer.", sum(true), sum(false));
+        println!("\nAbout {} minutes, {} with --all, on two cores, the first run longer.", minutes(false), minutes(true));
         return Ok(ExitCode::SUCCESS);
     }
     let mut provided = Provided::default();
@@ -78,6 +75,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         say(&format!("not run without --all: {}", names.join(", ")));
     }
     Ok(report(&outcomes))
+}
+
+/// How long a run without names takes on two cores.
+fn minutes(all: bool) -> u32 {
+    SUITES.iter().filter(|suite| all || suite.is_common()).map(|suite| suite.seconds).sum::<u32>() / 60
 }
 
 fn perform(suite: &Suite, (number, count): (usize, usize), filter: Filter, provided: &mut Provided) -> Outcome {
@@ -142,6 +144,15 @@ mod tests {
         match expected_error {
             Some(part) => assert!(error.as_deref().is_some_and(|error| error.contains(part)), "{error:?}"),
             None => assert_eq!(error, None),
+        }
+    }
+
+    #[test]
+    fn the_readme_names_how_long_they_take() {
+        let text = std::fs::read_to_string(workspace::root().join("README.md")).unwrap();
+        for (command, all) in [("cargo xtask test ", false), ("cargo xtask test --all ", true)] {
+            let line = text.lines().find(|line| line.starts_with(command)).unwrap();
+            assert!(line.contains(&format!("about {} minutes", minutes(all))), "{line}");
         }
     }
 

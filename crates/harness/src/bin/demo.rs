@@ -199,7 +199,7 @@ async fn rejection(envoy: &Envoy, id: Option<&str>, status: u16, code: &str) -> 
     let (error, content_type) = (header("x-pixell-error"), header("content-type"));
     let body = response.text().await?;
     println!("  {} => {seen_status}  x-pixell-error: {}", named(id), error.as_deref().unwrap_or("(none)"));
-    println!("    {body}");
+    println!("    {}", body.trim_end());
     let problem: serde_json::Value = serde_json::from_str(&body).context("the rejection's body is not JSON")?;
     let as_expected = seen_status == status
         && error.as_deref() == Some(code)
