@@ -12,7 +12,11 @@ use super::config::{self, DataPath, Edit, Place};
 use super::process::Envoy;
 use workspace::envoy as binary;
 
+use super::port_taken::PortTaken;
 use super::{launch, modules};
+
+/// How often Envoy is started if other programs take the ports that the system gives to it.
+const STARTS: u32 = 5;
 
 /// The settings of an Envoy to start with the shipped configuration.
 #[derive(Clone, Debug)]
@@ -204,7 +208,20 @@ impl EnvoyBuilder {
     /// If the modules are missing or older than the filter's source, Envoy's binary is not available, the shipped file does not hold a
     /// text to edit, or Envoy does not get ready. In the last case the error shows Envoy's log.
     pub async fn start(self) -> Result<Envoy> {
-        Envoy::start(self).await
+        let (any_port, log) = (self.data_port == 0 && self.api_port == 0, self.logs.as_deref().map(launch::log_file));
+        let mut starts = 1;
+        loop {
+            let started = Envoy::start(self.clone()).await;
+            let again = starts < STARTS && any_port && started.as_ref().is_err_and(anyhow::Error::is::<PortTaken>);
+            if !again {
+                return started;
+            }
+            starts += 1;
+            // What this start has logged would be taken for the next one's.
+            if let Some(log) = &log {
+                std::fs::remove_file(log)?;
+            }
+        }
     }
 
     /// The form of the filter to run.

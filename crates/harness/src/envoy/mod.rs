@@ -7,6 +7,7 @@ mod freeze;
 mod launch;
 mod memory;
 pub mod modules;
+mod port_taken;
 mod process;
 mod stats;
 

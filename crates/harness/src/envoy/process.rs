@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::launch::{access_log_file, admin_socket, launcher_socket, log_file, spawn};
+use super::port_taken::PortTaken;
 use super::{EnvoyBuilder, Stats};
 use crate::routes::RouteApi;
 use crate::wait;
@@ -270,6 +271,7 @@ impl Envoy {
             if let Some(status) = self.child.try_wait()? {
                 bail!("Envoy ended at its start ({status}):\n{}", self.log_end());
             }
+            PortTaken::check(&self.log())?;
             // Until Envoy has opened its admin socket, this is an error.
             if self.serves().await.unwrap_or(false) {
                 break;
