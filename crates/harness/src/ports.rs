@@ -36,20 +36,24 @@ impl Ports {
             bail!("--listen-port and --admin-port are both {listen}: choose two ports");
         }
         for (flag, port) in [("--listen-port", listen), ("--admin-port", admin)] {
-            free(flag, port)?;
+            free(port, &format!("choose another port with {flag}"))?;
         }
         Ok((listen, admin))
     }
 }
 
-fn free(flag: &str, port: u16) -> Result<()> {
+/// Checks that nobody listens on `port` of 127.0.0.1.
+///
+/// # Errors
+/// If somebody does; the error names the process, if it can be found, and gives `advice`.
+pub fn free(port: u16, advice: &str) -> Result<()> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             let holder = holder(port).map_or_else(String::new, |holder| format!(" {holder}"));
-            bail!("port {port} is in use{holder}: end that program, or choose another port with {flag} (0: any free port)")
+            bail!("port {port} is in use{holder}: end that program, or {advice} (0: any free port)")
         }
-        Err(error) => bail!("port {port} cannot be used ({error}): choose another port with {flag}"),
+        Err(error) => bail!("port {port} cannot be used ({error}): {advice}"),
     }
 }
 

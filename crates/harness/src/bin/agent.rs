@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Parser;
 use harness::agents::{self, http, page};
+use harness::ports;
 use harness::shutdown::Shutdown;
 use workspace::say;
 
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
 
 #[tokio::main]
 async fn run(arguments: &Arguments) -> Result<()> {
+    ports::free(arguments.port, "choose another port")?;
     let mut shutdown = Shutdown::catch()?;
     let (kind, agent) = match arguments.kind {
         Kind { grpc: true, .. } => ("gRPC", agents::grpc::start_on("agent", arguments.port)?),

@@ -22,7 +22,7 @@ struct Arguments {
     #[arg(long)]
     check: bool,
     /// Show the access log as it is written
-    #[arg(long)]
+    #[arg(long, conflicts_with = "check")]
     log: bool,
     /// Show Envoy's own log as it is written
     #[arg(long)]
@@ -59,9 +59,6 @@ async fn run(arguments: &Arguments) -> Result<()> {
     if arguments.verbose {
         tokio::spawn(follow::print(envoy.log_file()));
     }
-    if arguments.log {
-        tokio::spawn(follow::print(envoy.access_log_file()));
-    }
 
     let grpc_agents = [agents::grpc::start("alpha")?, agents::grpc::start("beta")?];
     // The user interface of `alpha`: another endpoint of the same agent.
@@ -80,6 +77,9 @@ async fn run(arguments: &Arguments) -> Result<()> {
 
     println!("\n{}\n\n{}", by_hand(&envoy, &http_agent), follow::places(&envoy));
     say("Ctrl-C ends the demo");
+    if arguments.log {
+        tokio::spawn(follow::print(envoy.access_log_file()));
+    }
     tokio::select! {
         ended = envoy.ended() => bail!("Envoy has ended ({}); its log is {}", ended?, envoy.log_file().display()),
         signal = shutdown.requested() => say(&format!("{signal}: stopping")),
