@@ -16,9 +16,9 @@ use crate::hostile_bytes::unharmed;
 const CONNECTIONS: usize = 20_000;
 /// How many are open at a time. They spend most of their time waiting for responses that do not come.
 const AT_A_TIME: usize = 80;
-/// How long the test waits for a response. An exchange that was cut off gets none.
+/// How long the test waits for the response to a broken exchange. One that was cut off gets none.
 const PATIENCE: Duration = Duration::from_millis(25);
-/// How long Envoy may take to close a connection whose client has gone.
+/// How long Envoy may take to respond to a whole request, and to close a connection whose client has gone.
 const END: Duration = Duration::from_secs(30);
 
 /// How a broken exchange ended.
@@ -118,13 +118,13 @@ fn responded(mut bytes: &[u8]) -> bool {
     false
 }
 
-async fn exchange(address: SocketAddr, bytes: &[u8]) -> Outcome {
+async fn exchange(address: SocketAddr, bytes: &[u8], patience: Duration) -> Outcome {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // Envoy may close the connection before it has read everything.
     let _ = stream.write_all(bytes).await;
     let (mut all, mut some) = (Vec::new(), [0; 4096]);
     let outcome = loop {
-        match tokio::time::timeout(PATIENCE, stream.read(&mut some)).await {
+        match tokio::time::timeout(patience, stream.read(&mut some)).await {
             Err(_) => break Outcome::Waited,
             Ok(Ok(count)) if count > 0 => all.extend_from_slice(&some[..count]),
             Ok(_) => return if responded(&all) { Outcome::Responded } else { Outcome::Closed },
@@ -146,7 +146,7 @@ async fn twenty_thousand_broken_exchanges_harm_no_vm() {
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
     let (address, http2) = (envoy.data_addr(), http2());
     for whole in HTTP1.into_iter().chain(http2.iter().map(Vec::as_slice)) {
-        assert_eq!(exchange(address, whole).await, Outcome::Responded, "unbroken: {}", whole.escape_ascii());
+        assert_eq!(exchange(address, whole, END).await, Outcome::Responded, "unbroken: {}", whole.escape_ascii());
     }
     let work = (0..AT_A_TIME).map(|seed| {
         let (http2, mut dice) = (&http2, Dice(0x2545_f491_4f6c_dd1d ^ (seed as u64 + 1)));
@@ -155,7 +155,7 @@ async fn twenty_thousand_broken_exchanges_harm_no_vm() {
             for number in 0..CONNECTIONS / AT_A_TIME {
                 let mut bytes = if seed % 2 == 0 { HTTP1[number % 4].to_vec() } else { http2[number % 4].clone() };
                 break_up(&mut bytes, &mut dice);
-                outcomes.push((seed % 2, exchange(address, &bytes).await));
+                outcomes.push((seed % 2, exchange(address, &bytes, PATIENCE).await));
             }
             outcomes
         }
