@@ -99,7 +99,7 @@ pub(crate) const RESOLVER: Environment = Environment {
 const STAND_IN_PAR: Lock =
     Lock { path: "integration/requirements.txt", sources: &["integration/requirements.in"], python: "3.11" };
 
-/// The packages of the Python router that the bench measures; the bench installs them.
+/// The Python router and Caddy, which the bench measures; the bench installs them.
 const BENCH: Lock = Lock { path: "crates/bench/requirements.txt", sources: &["crates/bench/requirements.in"], python: "3.10" };
 
 /// Every lock file that `cargo xtask lock` writes.

@@ -37,7 +37,11 @@ fn write(text: &mut String, rows: &[Row]) -> std::fmt::Result {
     for (number, row) in rows.iter().enumerate() {
         let middle = TOP + ROW * (number as f64 + 0.5);
         let long = |value: f64| value / longest * WIDTH;
-        let fill = if row.name.starts_with("ours") { "#1f6feb" } else { "#8c959f" };
+        let fill = if ["ours", "native", "h2-ours", "h2-native"].iter().any(|ours| row.name.starts_with(ours)) {
+            "#1f6feb"
+        } else {
+            "#8c959f"
+        };
         writeln!(text, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", LEFT - 8.0, middle + 4.0, row.name)?;
         writeln!(
             text,

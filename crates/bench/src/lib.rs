@@ -8,6 +8,7 @@ pub mod child;
 pub mod connection;
 pub mod contender;
 pub mod cpu_time;
+pub mod http2;
 pub mod load;
 pub mod machine;
 pub mod pinning;
@@ -23,7 +24,7 @@ pub mod table;
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::contender::{AGENTS, PLANS, Stage};
 use crate::load::Load;
@@ -80,7 +81,8 @@ async fn measure(settings: &Settings<'_>, stage: &Stage<'_>, machine: results::M
                 eprintln!("starting {}: {}", plan.name, plan.about);
             }
             let contender = plan.start(stage).await?;
-            loads.push((plan.name, Load::new(contender.address, &contender.requested, &contender.pids)?));
+            let load = Load::new(plan.protocol, contender.address, &contender.requested, &contender.pids);
+            loads.push((plan.name, load.with_context(|| format!("contender {}", plan.name))?));
             running.push(contender);
         }
         rounds::run(&mut loads, rounds, &mut samples, &mut progress)?;
@@ -129,6 +131,6 @@ mod tests {
         assert!(wanted("ours-20", &only(&["none", "ours"])));
         assert!(!wanted("ours-20", &only(&["ours-2"])));
         assert!(check(&only(&["ours", "raw"])).is_ok());
-        assert!(check(&only(&["hours"])).unwrap_err().to_string().contains("the names are none,"));
+        assert!(check(&only(&["hours"])).unwrap_err().to_string().contains("the names are bare, none,"));
     }
 }

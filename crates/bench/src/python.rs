@@ -1,7 +1,8 @@
-//! Starts the router in Python, in its own virtual environment.
+//! Programs from PyPI, in a virtual environment of the bench.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -9,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::child::Program;
 
-/// The lock file of the router's packages.
+/// The lock file of its packages.
 const LOCK: &str = "crates/bench/requirements.txt";
 
 /// Starts the router for `routes` and returns the port that it listens on.
@@ -19,7 +20,7 @@ const LOCK: &str = "crates/bench/requirements.txt";
 pub fn start_router(routes: &[(String, u16)]) -> Result<(Program, u16)> {
     let routes: Map<_, Value> = routes.iter().map(|(id, port)| (id.clone(), (*port).into())).collect();
     let script = workspace::root().join("crates/bench/scripts/router.py");
-    let mut command = Command::new(environment()?);
+    let mut command = Command::new(program("python")?);
     command.arg(script).arg(Value::from(routes).to_string()).stdout(Stdio::piped());
     let mut program = Program::start(&mut command)?;
     let output = program.output().context("the router has no output")?;
@@ -29,17 +30,21 @@ pub fn start_router(routes: &[(String, u16)]) -> Result<(Program, u16)> {
     Ok((program, port))
 }
 
-/// The Python of a virtual environment with the packages of the lock file. The environment is made if it is missing or the lock file has
-/// changed.
-fn environment() -> Result<std::path::PathBuf> {
+/// The path of a program of the virtual environment, which has the packages of the lock file. It is made if it is missing or the lock file
+/// has changed.
+///
+/// # Errors
+/// If Python is missing, or the packages cannot be installed.
+pub fn program(name: &str) -> Result<PathBuf> {
     let home = workspace::target().join("bench/python");
     let python = home.join("bin/python");
+    let program = home.join("bin").join(name);
     let lock = workspace::root().join(LOCK);
     let wanted = fs::read_to_string(&lock).with_context(|| format!("reading {LOCK}"))?;
     // The stamp is written last, so that an unfinished environment is not used.
     let stamp = home.join("recipe");
     if fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
-        return Ok(python);
+        return Ok(program);
     }
     eprintln!("installing {LOCK} into {}", home.display());
     let run = |command: &mut Command| -> Result<()> {
@@ -54,7 +59,7 @@ fn environment() -> Result<std::path::PathBuf> {
     };
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home)).context("making a virtual environment")?;
     run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--require-hashes", "--requirement"]).arg(&lock))
-        .context("installing grpcio")?;
+        .with_context(|| format!("installing {LOCK}"))?;
     fs::write(stamp, wanted)?;
-    Ok(python)
+    Ok(program)
 }

@@ -2,13 +2,15 @@
 
 use anyhow::Result;
 use harness::{Envoy, EnvoyBuilder};
+use launcher::filter::Filter;
 
+use super::parts::{NO_STATS, Part, removal};
 use super::{Contender, Stage};
 use crate::table::Table;
 
-/// The settings that all Envoys of the bench share. By default there is one worker, because Envoy has one core.
+/// The settings that all Envoys of the bench share. By default there is one worker, because Envoy has one core, and the filter is Wasm.
 pub(crate) fn settings(stage: &Stage<'_>) -> EnvoyBuilder {
-    Envoy::builder().modules(stage.modules).concurrency(1).log_level("warning")
+    Envoy::builder().filter(Filter::Wasm).modules(stage.modules).concurrency(1).log_level("warning")
 }
 
 /// Takes the upstream's address from a request header, for an Envoy without a filter that sets it.
@@ -31,9 +33,9 @@ pub(crate) async fn push(envoy: &Envoy, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// The shipped Envoy with the routes of `table`.
-pub(super) async fn shipped(stage: &Stage<'_>, table: &Table) -> Result<Contender> {
-    let envoy = without_limits(settings(stage)).start().await?;
+/// The shipped Envoy with this form of the filter and the routes of `table`.
+pub(super) async fn shipped(stage: &Stage<'_>, filter: Filter, table: &Table) -> Result<Contender> {
+    let envoy = without_limits(settings(stage).filter(filter)).start().await?;
     push(&envoy, table).await?;
     contender(stage, envoy, table.requested.clone())
 }
@@ -48,16 +50,15 @@ pub(super) async fn with_log(stage: &Stage<'_>, runtime: &str, table: &Table) ->
 
 /// The shipped Envoy without metrics of requests and agents. The metrics that the filter itself needs stay.
 pub(super) async fn without_metrics(stage: &Stage<'_>, table: &Table) -> Result<Contender> {
-    let matcher = "  stats_matcher: { exclusion_list: { patterns: [{ prefix: http. }, { prefix: cluster.agents }] } }\n";
-    let quiet = settings(stage).edit("stats_config:\n", &format!("stats_config:\n{matcher}"));
+    let quiet = settings(stage).edit("stats_config:\n", &format!("stats_config:\n{NO_STATS}"));
     let envoy = without_limits(quiet).start().await?;
     push(&envoy, table).await?;
     contender(stage, envoy, table.requested.clone())
 }
 
 /// The shipped Envoy without the filter that judges a request before a retry.
-pub(super) async fn without_retry_filter(stage: &Stage<'_>, table: &Table) -> Result<Contender> {
-    let envoy = without_limits(settings(stage).without_retry_filter()).start().await?;
+pub(super) async fn without_retry_filter(stage: &Stage<'_>, filter: Filter, table: &Table) -> Result<Contender> {
+    let envoy = without_limits(settings(stage).filter(filter).without_retry_filter()).start().await?;
     push(&envoy, table).await?;
     contender(stage, envoy, table.requested.clone())
 }
@@ -67,6 +68,14 @@ pub(super) async fn without_filter(stage: &Stage<'_>, agents: usize) -> Result<C
     let envoy = address_from_header(settings(stage).data_filter("")).start().await?;
     let agents = stage.agents.get(..agents).unwrap_or(stage.agents);
     contender(stage, envoy, Table::new(agents.len(), agents).requested)
+}
+
+/// As [`without_filter`] with all agents, without `part` of the shipped configuration.
+pub(super) async fn without_part(stage: &Stage<'_>, part: Part) -> Result<Contender> {
+    let shipped = std::fs::read_to_string(workspace::root().join("envoy/envoy.yaml"))?;
+    let settings = address_from_header(settings(stage).data_filter(""));
+    let settings = removal(part, &shipped)?.into_iter().fold(settings, |settings, (from, to)| settings.edit(&from, &to));
+    contender(stage, settings.start().await?, Table::new(stage.agents.len(), stage.agents).requested)
 }
 
 /// Moves the running `envoy` to the proxy's core.

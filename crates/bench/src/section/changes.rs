@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use launcher::filter::Filter;
 
+use super::titled;
 use super::workers::{self, Workers};
 use crate::connection::Connection;
 use crate::contender::Stage;
@@ -39,8 +41,8 @@ impl Beside {
     const ALL: [Self; 4] = [Self::Nothing, Self::NotFound, Self::Repeats, Self::Changes];
 }
 
-pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure>> {
-    let mut workers = Workers::start(stage, ROUTES).await?;
+pub(super) async fn measure(stage: &Stage<'_>, filter: Filter, rounds: u32) -> Result<Vec<Figure>> {
+    let mut workers = Workers::start(stage, filter, ROUTES).await?;
     let mut found = [const { Vec::new() }; Beside::ALL.len()];
     requests(&mut workers)?;
     for round in 0..rounds {
@@ -59,13 +61,13 @@ pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure
     };
     let time = |what: &str, values| Figure::median(what, "ms", values).context("nothing was measured");
     Ok(vec![
-        ratio("Request p99 with 100 changes/s in a map of 10,000 / without", &changes)?.at_most(1.3),
+        ratio(&titled(filter, "Request p99 with 100 changes/s in a map of 10,000 / without"), &changes)?.at_most(1.3),
         ratio("- floor: with 100 writes/s that change nothing / without", &repeats)?,
         ratio("- floor: with 100 requests/s that Envoy itself responds to with 404 / without", &not_found)?,
-        time("Request p99 with 100 changes/s in a map of 10,000", changes)?,
-        time("Request p99 with 100 writes/s that change nothing", repeats)?,
-        time("Request p99 with 100 requests/s that Envoy itself responds to", not_found)?,
-        time("Request p99 without changes", nothing)?,
+        time(&titled(filter, "Request p99 with 100 changes/s in a map of 10,000"), changes)?,
+        time(&titled(filter, "Request p99 with 100 writes/s that change nothing"), repeats)?,
+        time(&titled(filter, "Request p99 with 100 requests/s that Envoy itself responds to"), not_found)?,
+        time(&titled(filter, "Request p99 without changes"), nothing)?,
     ])
 }
 

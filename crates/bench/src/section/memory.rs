@@ -1,9 +1,13 @@
-//! How much more memory Envoy needs with a large map than with one route.
+//! How much more memory Envoy needs with the filter than without, and with a large map than with one route.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use harness::EnvoyBuilder;
+use launcher::filter::Filter;
 
-use super::workers::{WORKERS, Workers};
+use super::titled;
+use super::workers::{WORKERS, Workers, one_for_each};
 use crate::contender::{Stage, envoy};
+use crate::load;
 use crate::results::Figure;
 use crate::table::{LARGEST, Table};
 
@@ -30,7 +34,7 @@ pub(super) async fn measure(stage: &Stage<'_>) -> Result<Vec<Figure>> {
 /// By how much the memory of an Envoy with `count` workers grows, in MiB, if it has `routes` routes instead of one and every worker has had
 /// requests.
 async fn above_one_route(stage: &Stage<'_>, routes: usize, count: u32) -> Result<f64> {
-    let mut workers = Workers::with_workers(stage, 1, count).await?;
+    let mut workers = Workers::with_workers(stage, Filter::Wasm, 1, count).await?;
     let before = workers.envoy.resident_bytes()?;
     workers.table = Table::new(routes, stage.agents);
     envoy::push(&workers.envoy, &workers.table).await?;
@@ -40,4 +44,30 @@ async fn above_one_route(stage: &Stage<'_>, routes: usize, count: u32) -> Result
         workers.expect_all(&id, port)?;
     }
     Ok((workers.envoy.resident_bytes()? as f64 - before as f64) / f64::from(1 << 20))
+}
+
+/// How much memory this form of the filter takes with 20 routes, with as many workers as the image has on the task that it is made for.
+pub(super) async fn above_none(stage: &Stage<'_>, filter: Filter) -> Result<Vec<Figure>> {
+    let with = resident(stage, envoy::settings(stage).filter(filter), true).await?;
+    let without =
+        resident(stage, envoy::address_from_header(envoy::settings(stage).filter(filter).data_filter("")), false).await?;
+    let title = titled(filter, "Memory of Envoy with 20 routes above Envoy without the filter on the data path");
+    let figure = Figure::single(title, "MiB", with - without);
+    Ok(vec![if filter == Filter::Native { figure.at_most(5.0) } else { figure }])
+}
+
+/// The memory of an Envoy in MiB, once each worker has had requests to all agents.
+async fn resident(stage: &Stage<'_>, settings: EnvoyBuilder, push: bool) -> Result<f64> {
+    let table = Table::new(20, stage.agents);
+    let envoy = settings.concurrency(WORKERS).start().await?;
+    if push {
+        envoy::push(&envoy, &table).await?;
+    }
+    for mut connection in one_for_each(&envoy, WORKERS).await? {
+        for (id, port) in table.requested.iter().cycle().take(1000) {
+            let status = connection.exchange(&load::request(id, *port))?.status();
+            ensure!(status == 200, "Envoy responded with {status}");
+        }
+    }
+    Ok(envoy.resident_bytes()? as f64 / f64::from(1 << 20))
 }

@@ -12,6 +12,7 @@ mod workers;
 mod writes;
 
 use anyhow::{Context, Result};
+use launcher::filter::Filter::{self, Native, Wasm};
 
 use crate::contender::Stage;
 use crate::results::Figure;
@@ -31,12 +32,13 @@ enum Kind {
     Size,
     Streaming,
     Grpc,
-    Writes,
-    Changes,
+    Writes(Filter),
+    Changes(Filter),
     Pause,
     Put,
     Memory,
-    Start,
+    MemoryAboveNone(Filter),
+    Start(Filter),
 }
 
 /// All sections, in the order in which they are measured.
@@ -47,13 +49,18 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "writes",
         about: "one route changed, until the response and until every worker sees it",
-        kind: Kind::Writes,
+        kind: Kind::Writes(Wasm),
     },
-    Section { name: "changes", about: "requests while the map changes 100 times a second", kind: Kind::Changes },
+    Section { name: "changes", about: "requests while the map changes 100 times a second", kind: Kind::Changes(Wasm) },
     Section { name: "pause", about: "time that one changed route takes from a worker", kind: Kind::Pause },
     Section { name: "put", about: "the whole map of 10,000 routes replaced", kind: Kind::Put },
-    Section { name: "memory", about: "memory of Envoy", kind: Kind::Memory },
-    Section { name: "start", about: "start of Envoy to the first routed request", kind: Kind::Start },
+    Section { name: "memory", about: "memory of Envoy with large maps", kind: Kind::Memory },
+    Section { name: "memory-20", about: "memory of the filter with 20 routes", kind: Kind::MemoryAboveNone(Wasm) },
+    Section { name: "start", about: "start of Envoy to the first routed request", kind: Kind::Start(Wasm) },
+    Section { name: "native-writes", about: "writes with the native filter", kind: Kind::Writes(Native) },
+    Section { name: "native-changes", about: "changes with the native filter", kind: Kind::Changes(Native) },
+    Section { name: "native-memory-20", about: "memory of the native filter", kind: Kind::MemoryAboveNone(Native) },
+    Section { name: "native-start", about: "start with the native filter", kind: Kind::Start(Native) },
 ];
 
 impl Section {
@@ -66,13 +73,22 @@ impl Section {
             Kind::Size => size::measure(stage),
             Kind::Streaming => streaming::measure(stage, rounds).await,
             Kind::Grpc => grpc::measure(stage, rounds).await,
-            Kind::Writes => writes::measure(stage, rounds).await,
-            Kind::Changes => changes::measure(stage, rounds).await,
+            Kind::Writes(filter) => writes::measure(stage, filter, rounds).await,
+            Kind::Changes(filter) => changes::measure(stage, filter, rounds).await,
             Kind::Pause => pause::measure(stage, rounds).await,
             Kind::Put => put::measure(stage, rounds).await,
             Kind::Memory => memory::measure(stage).await,
-            Kind::Start => start::measure(stage, rounds).await,
+            Kind::MemoryAboveNone(filter) => memory::above_none(stage, filter).await,
+            Kind::Start(filter) => start::measure(stage, filter, rounds).await,
         };
         figures.with_context(|| format!("section {}", self.name))
+    }
+}
+
+/// What a figure is called that is measured with both forms of the filter.
+fn titled(filter: Filter, what: &str) -> String {
+    match filter {
+        Wasm => what.to_owned(),
+        Native => format!("Native filter: {what}"),
     }
 }

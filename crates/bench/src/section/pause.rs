@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use launcher::filter::Filter;
 
 use super::workers::{self, Workers};
 use crate::contender::Stage;
@@ -23,7 +24,7 @@ const SETTLE: Duration = Duration::from_millis(3);
 pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (routes, size) in [(1000, "1,000"), (10_000, "10,000"), (LARGEST, "65,534")] {
-        let mut workers = Workers::start(stage, routes).await?;
+        let mut workers = Workers::start(stage, Filter::Wasm, routes).await?;
         let threads = Threads::of(&workers)?;
         let (mut publish, mut fetch, mut longest, mut reject) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (id, home) = workers.table.requested.first().context("the map is empty")?.clone();

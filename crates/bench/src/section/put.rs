@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use launcher::filter::Filter;
 use serde_json::{Map, Value, json};
 
 use super::workers::Workers;
@@ -12,7 +13,7 @@ use crate::results::Figure;
 const ROUTES: usize = 10_000;
 
 pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure>> {
-    let workers = Workers::start(stage, ROUTES).await?;
+    let workers = Workers::start(stage, Filter::Wasm, ROUTES).await?;
     let routes = &workers.table.routes;
     let shifted = routes.iter().cycle().skip(1);
     let body = |ports: &mut dyn Iterator<Item = &(String, u16)>| {

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use harness::EnvoyBuilder;
+use launcher::filter::Filter;
 
+use super::titled;
 use crate::connection::Connection;
 use crate::contender::{Stage, envoy};
 use crate::load;
@@ -17,25 +19,31 @@ const INTERVAL: Duration = Duration::from_millis(1);
 /// How long a start may take at most.
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure>> {
+pub(super) async fn measure(stage: &Stage<'_>, filter: Filter, rounds: u32) -> Result<Vec<Figure>> {
     let table = Table::new(1, stage.agents);
     let (id, port) = table.requested.first().context("the bench has no agents")?;
     // The route is in the configuration, so that only Envoy's start is measured, and not the time until a client publishes a map.
     let with = envoy::settings(stage)
+        .filter(filter)
         .edit("\"role\": \"admin\"", &format!("\"role\": \"admin\", \"bootstrap_routes\": {{\"{id}\": {port}}}"));
-    let without = envoy::address_from_header(envoy::settings(stage).data_filter(""));
+    let without = envoy::address_from_header(envoy::settings(stage).filter(filter).data_filter(""));
     let request = load::request(id, *port);
-    let (mut filter, mut plain) = (Vec::new(), Vec::new());
+    let (mut with_filter, mut plain) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         plain.push(first_response(stage, without.clone(), &request).await?);
-        filter.push(first_response(stage, with.clone(), &request).await?);
+        with_filter.push(first_response(stage, with.clone(), &request).await?);
     }
-    let above = filter.iter().zip(&plain).map(|(filter, plain)| filter - plain).collect();
-    let figure = |what: &str, values| Figure::median(what, "ms", values).context("nothing was measured");
+    let above = with_filter.iter().zip(&plain).map(|(filter, plain)| filter - plain).collect();
+    let figure = |what: String, values| Figure::median(what, "ms", values).context("nothing was measured");
+    let bound = match filter {
+        Filter::Wasm => 300.0,
+        Filter::Native => 30.0,
+    };
+    let title = titled(filter, "Start of Envoy to the first routed request, above Envoy without the filter");
     Ok(vec![
-        figure("Start of Envoy to the first routed request, above Envoy without the filter", above)?.at_most(300.0),
-        figure("- with the filter", filter)?,
-        figure("- without the filter", plain)?,
+        figure(title, above)?.at_most(bound),
+        figure("- with the filter".to_owned(), with_filter)?,
+        figure("- without the filter".to_owned(), plain)?,
     ])
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use harness::{Envoy, RouteApi};
+use launcher::filter::Filter;
 
 use crate::agents;
 use crate::connection::Connection;
@@ -25,18 +26,18 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts Envoy with `routes` routes.
-    pub(super) async fn start(stage: &Stage<'_>, routes: usize) -> Result<Self> {
-        Self::with_workers(stage, routes, WORKERS).await
+    /// Starts Envoy with this form of the filter and `routes` routes.
+    pub(super) async fn start(stage: &Stage<'_>, filter: Filter, routes: usize) -> Result<Self> {
+        Self::with_workers(stage, filter, routes, WORKERS).await
     }
 
-    /// Starts Envoy with `routes` routes and `workers` workers.
-    pub(super) async fn with_workers(stage: &Stage<'_>, routes: usize, workers: u32) -> Result<Self> {
+    /// Starts Envoy with this form of the filter, `routes` routes and `workers` workers.
+    pub(super) async fn with_workers(stage: &Stage<'_>, filter: Filter, routes: usize, workers: u32) -> Result<Self> {
         let (spare, agents) = stage.agents.split_last().context("the bench has no agents")?;
         let mut table = Table::new(routes, agents);
         // A route with the spare agent's port would be displaced when another route gets that port.
         table.routes.retain(|(_, port)| port != spare);
-        let envoy = envoy::without_limits(envoy::settings(stage)).concurrency(workers).start().await?;
+        let envoy = envoy::without_limits(envoy::settings(stage).filter(filter)).concurrency(workers).start().await?;
         envoy::push(&envoy, &table).await?;
         stage.cores.give_proxy(envoy.pid())?;
         let data = one_for_each(&envoy, workers).await?;
@@ -76,7 +77,7 @@ impl Workers {
 pub(super) fn write(api: &mut Connection, id: &str, port: u16) -> Result<()> {
     let body = format!("{{\"port\":{port}}}");
     let request = format!(
-        "PUT /v1/routes/{id} HTTP/1.1\r\nhost: envoy\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "PUT /v1/routes/{id} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     let response = api.exchange(request.as_bytes())?;
@@ -87,13 +88,13 @@ pub(super) fn write(api: &mut Connection, id: &str, port: u16) -> Result<()> {
 
 /// Sends a request on the route API's port that Envoy itself responds to with 404. It costs what any request there costs at least.
 pub(super) fn not_found(api: &mut Connection) -> Result<()> {
-    let status = api.exchange(b"GET /nothing HTTP/1.1\r\nhost: envoy\r\n\r\n")?.status();
+    let status = api.exchange(b"GET /nothing HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")?.status();
     anyhow::ensure!(status == 404, "Envoy responded with {status}");
     Ok(())
 }
 
 /// Opens connections until each of `workers` workers has one: the kernel chooses the worker of a connection.
-async fn one_for_each(envoy: &Envoy, workers: u32) -> Result<Vec<Connection>> {
+pub(super) async fn one_for_each(envoy: &Envoy, workers: u32) -> Result<Vec<Connection>> {
     const ATTEMPTS: usize = 200;
     let mut taken = envoy.stats().await?.worker_connections("agents")?;
     let mut found = std::collections::BTreeMap::new();

@@ -5,7 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use launcher::filter::Filter;
 
+use super::titled;
 use super::workers::Workers;
 use crate::contender::{Stage, haproxy};
 use crate::results::Figure;
@@ -15,14 +17,18 @@ use crate::table::{LARGEST, Table};
 /// Writes to each map in one round.
 const WRITES: u32 = 50;
 
-pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure>> {
-    let maps = [(20, "20", 2.0), (1000, "1,000", 3.0), (LARGEST, "65,534", 10.0)];
+pub(super) async fn measure(stage: &Stage<'_>, filter: Filter, rounds: u32) -> Result<Vec<Figure>> {
+    let maps = match filter {
+        Filter::Wasm => [(20, "20", 2.0), (1000, "1,000", 3.0), (LARGEST, "65,534", 10.0)],
+        Filter::Native => [(20, "20", 1.0), (1000, "1,000", 1.0), (LARGEST, "65,534", 1.0)],
+    };
     let mut workers = Vec::new();
     for (routes, ..) in maps {
-        let started = Workers::start(stage, routes).await.with_context(|| format!("{routes} routes"))?;
+        let started = Workers::start(stage, filter, routes).await.with_context(|| format!("{routes} routes"))?;
         workers.push((started, Vec::new(), Vec::new()));
     }
-    let mut haproxy = Haproxy::start(stage).await?;
+    // Once is enough.
+    let mut haproxy = if filter == Filter::Wasm { Some(Haproxy::start(stage).await?) } else { None };
     let mut haproxy_times = Vec::new();
     for round in 0..rounds {
         for (workers, responded, seen) in &mut workers {
@@ -36,18 +42,22 @@ pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure
                 seen.push(started.elapsed().as_secs_f64() * 1e3);
             }
         }
-        for write in 0..WRITES {
-            haproxy_times.push(haproxy.write(write)?);
+        if let Some(haproxy) = &mut haproxy {
+            for write in 0..WRITES {
+                haproxy_times.push(haproxy.write(write)?);
+            }
         }
     }
     let mut figures = Vec::new();
     for ((_, responded, seen), (_, size, bound)) in workers.into_iter().zip(maps) {
-        figures.push(
-            p99(&format!("One route of {size} changed: time until requests on both workers see it, p99"), seen)?.at_most(bound),
-        );
-        figures.push(p99(&format!("One route of {size} changed: time to the response, p99"), responded)?);
+        let title = |what: &str| titled(filter, &format!("One route of {size} changed: {what}, p99"));
+        figures.push(p99(&title("time until requests on both workers see it"), seen)?.at_most(bound));
+        figures.push(p99(&title("time to the response"), responded)?);
     }
-    figures.push(p99("HAProxy's runtime API, one of 10,000 map entries changed: time to the response, p99", haproxy_times)?);
+    if haproxy.is_some() {
+        let title = "HAProxy's runtime API, one of 10,000 map entries changed: time to the response, p99";
+        figures.push(p99(title, haproxy_times)?);
+    }
     Ok(figures)
 }
 
