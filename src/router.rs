@@ -261,6 +261,7 @@ const fn status_code(status: GrpcStatus) -> GrpcStatusCode {
     match status {
         GrpcStatus::InvalidArgument => GrpcStatusCode::InvalidArgument,
         GrpcStatus::NotFound => GrpcStatusCode::NotFound,
+        GrpcStatus::PermissionDenied => GrpcStatusCode::PermissionDenied,
         GrpcStatus::Internal => GrpcStatusCode::Internal,
         GrpcStatus::Unavailable => GrpcStatusCode::Unavailable,
     }

@@ -57,10 +57,18 @@ fn defaults(table: &BTreeMap<String, Row>) -> Vec<(String, Value)> {
 #[test]
 fn every_setting_has_a_row() {
     // A new setting does not compile until it is named here, and then it needs its row.
-    let RouterConfig { id_headers: _, addressing, fallback_port: _, external_origins: _ } = router([]);
+    let RouterConfig { id_headers: _, addressing, fallback_port: _, external_origins: _, deployments_claim: _ } = router([]);
     let Addressing { prefixes: _, host_suffix: _ } = addressing;
     let rows = table("router");
-    assert!(rows.into_keys().eq(["external_origins", "fallback_port", "host_suffix", "id_headers", "path_prefixes", "role"]));
+    assert!(rows.into_keys().eq([
+        "deployments_claim",
+        "external_origins",
+        "fallback_port",
+        "host_suffix",
+        "id_headers",
+        "path_prefixes",
+        "role"
+    ]));
     let AdminConfig { limits, max_body_bytes: _, bootstrap_routes: _, agents_url: _ } = admin([]);
     let Limits { min_port: _, max_port: _, denied_ports: _, max_routes: _, max_id_bytes: _ } = limits;
     let keys = [

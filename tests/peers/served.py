@@ -108,6 +108,12 @@ class Served:
     def stat(self, name: str) -> int:
         return self.stats(re.escape(name))[name]
 
+    def missing_metrics(self, *names: str) -> list[str]:
+        """Those of these metrics that Prometheus does not get."""
+        with urllib.request.urlopen(f"{self.api}/stats/prometheus", timeout=PATIENCE) as response:
+            text = response.read().decode()
+        return [name for name in names if f"\n{name}{{" not in text]
+
     def _told(self, pattern: str) -> str:
         def look() -> str | None:
             assert self._process.poll() is None, "\n".join(self.said)
@@ -130,3 +136,9 @@ def until(look: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
             return found
         time.sleep(0.05)
     raise AssertionError(f"no {what} after {seconds} s")
+
+
+def metrics_of(introduction: str) -> list[str]:
+    """The names of metrics in the list of docs/operations.md that follows these words."""
+    text = (ROOT / "docs/operations.md").read_text().split(introduction, 1)[1].split("\n\n", 2)[1]
+    return re.findall(r"`(envoy_\w+)`", text)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -26,7 +24,7 @@ from conftest import push
 from named import named
 from peer import Peer
 from pki import Authority
-from served import Served, command, environment, until
+from served import Served, command, environment, metrics_of, until
 
 PATIENCE = 20.0
 
@@ -154,12 +152,9 @@ def test_protocols_and_ciphers(place: Place) -> None:
     ciphers = ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"]
     assert taken == set(ciphers)
     place.envoy.logged(lambda line: line["log"] == "tls" and "NO_SHARED_CIPHER" in line["tls_error"])
-    with urllib.request.urlopen(f"{place.envoy.api}/stats/prometheus", timeout=PATIENCE) as response:
-        metrics = response.read().decode()
-    document = (Path(__file__).resolve().parents[2] / "docs/operations.md").read_text()
-    described = re.findall(r"envoy_(?:listener|sds)_\w+", document.split("there are also:", 1)[1].split("\n\n", 2)[1])
+    described = metrics_of("(authentication.md#tls) there are also:")
     assert len(described) == 5
-    assert [name for name in described if f"\n{name}{{" not in metrics] == []
+    assert place.envoy.missing_metrics(*described) == []
 
 
 def test_certificates_change_under_load_without_an_error(place: Place) -> None:

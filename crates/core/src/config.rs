@@ -5,6 +5,7 @@
 
 use crate::addressing::Addressing;
 use crate::addressing::prefix::PathPrefix;
+use crate::claim::DeploymentsClaim;
 use crate::deployment_id::{DeploymentId, OwnedDeploymentId};
 use crate::endpoint::EndpointName;
 use crate::fields::Fields;
@@ -32,6 +33,8 @@ pub struct RouterConfig {
     pub fallback_port: Option<u16>,
     /// The origins that are written into URLs of responses. Default: none, every one that a client uses is.
     pub external_origins: ExternalOrigins,
+    /// The claim of a client's token with the deployments that the client may call. Default: none, it may call every one.
+    pub deployments_claim: Option<DeploymentsClaim>,
 }
 
 /// Configuration of the role `clients`.
@@ -141,7 +144,19 @@ fn router(fields: &mut Fields<'_, '_>) -> RouterConfig {
         );
     }
     let external_origins = external_origins(fields);
-    RouterConfig { id_headers, addressing, fallback_port, external_origins }
+    let deployments_claim = deployments_claim(fields);
+    RouterConfig { id_headers, addressing, fallback_port, external_origins, deployments_claim }
+}
+
+fn deployments_claim(fields: &mut Fields<'_, '_>) -> Option<DeploymentsClaim> {
+    let claim = match fields.take("deployments_claim")? {
+        Json::String(name) => DeploymentsClaim::named(name),
+        _ => None,
+    };
+    if claim.is_none() {
+        fields.error("deployments_claim", "must be the name of a claim, such as \"deployments\"");
+    }
+    claim
 }
 
 fn external_origins(fields: &mut Fields<'_, '_>) -> ExternalOrigins {

@@ -2,6 +2,7 @@
 //! carries out the verdict.
 
 use crate::addressing::{Addressing, Named, Parts, stripped};
+use crate::claim::{CLAIMS_HEADER, DeploymentsClaim};
 use crate::config::RouterConfig;
 use crate::decision::{Decision, Ports, Routes, decide, decide_attempt, deployment_id};
 use crate::deployment_id::DeploymentId;
@@ -186,7 +187,45 @@ pub struct DataPath {
     attempt: Header,
     addressing: Addressing,
     fallback_port: Option<u16>,
+    allowed: Option<Allowed>,
     judges: Judges,
+}
+
+/// The check of what a client's token allows.
+#[derive(Debug)]
+struct Allowed {
+    claim: DeploymentsClaim,
+    payload: Header,
+    origin: Header,
+    preflight: Header,
+}
+
+impl Allowed {
+    fn by(claim: &DeploymentsClaim) -> Self {
+        let [payload, origin, preflight] = [CLAIMS_HEADER, "origin", "access-control-request-method"].map(Header::new);
+        Self { claim: claim.clone(), payload, origin, preflight }
+    }
+
+    /// Rejects a request that its token does not allow. What names no id is rejected anyway, for another reason.
+    fn check<'a>(&self, request: &impl RequestHost, named: Named<'a>) -> Result<(), Rejection<'a>> {
+        let id = match named {
+            Named::ByHeader { value } => deployment_id(Some(value)).ok(),
+            Named::ByPath { id, .. } | Named::ByHost { id } => DeploymentId::parse(id).ok(),
+            Named::Nothing => None,
+        };
+        let Some(id) = id else { return Ok(()) };
+        let payload = request.header(&self.payload);
+        if self.claim.allows(payload.as_deref(), id) || payload.is_none() && self.is_preflight(request) {
+            Ok(())
+        } else {
+            Err(Rejection::NotAllowed(id))
+        }
+    }
+
+    /// Whether it is a preflight of CORS (Fetch standard, 4.8), as Envoy's filter of tokens tells it. It has no token.
+    fn is_preflight(&self, request: &impl RequestHost) -> bool {
+        *request.method() == *b"OPTIONS" && [&self.origin, &self.preflight].iter().all(|name| request.header(name).is_some())
+    }
 }
 
 /// Which attempts a filter of the data path is called for.
@@ -210,6 +249,7 @@ impl DataPath {
             attempt: Header::new("x-envoy-attempt-count"),
             addressing: config.addressing.clone(),
             fallback_port: config.fallback_port,
+            allowed: config.deployments_claim.as_ref().map(Allowed::by),
             judges,
         }
     }
@@ -238,7 +278,7 @@ impl DataPath {
         let Some((value, is_id_header)) = named else {
             let (path, authority) = (request.path(), request.authority());
             let named = self.addressing.find(&Parts { header: None, path: &path, authority: &authority });
-            return match decide(named, routes) {
+            return match self.decide(request, named, routes) {
                 Decision::Reject(Rejection::MissingDeploymentId)
                     if path.starts_with(b"/v1/") && self.protocol(request) == Client::Http =>
                 {
@@ -261,7 +301,7 @@ impl DataPath {
                 }
             };
         };
-        match decide(Named::ByHeader { value: &value }, routes) {
+        match self.decide(request, Named::ByHeader { value: &value }, routes) {
             Decision::Reject(rejection) if is_id_header => Verdict::Reject(self.rejected(request, rejection)),
             Decision::Reject(rejection) => self.reject(request, rejection, deployment_id(Some(&value)).ok()),
             Decision::Forward { id, ports } => {
@@ -277,6 +317,14 @@ impl DataPath {
 
     fn port(&self, request: &impl RequestHost, Ports { grpc, other }: Ports) -> u16 {
         if grpc != other && self.protocol(request) != Client::Http { grpc } else { other }
+    }
+
+    /// The decision on a request. What its token does not allow is rejected before the map is asked, so that it learns nothing of the map.
+    fn decide<'a>(&self, request: &impl RequestHost, named: Named<'a>, routes: &Routes<'_>) -> Decision<'a> {
+        match self.allowed.as_ref().map_or(Ok(()), |allowed| allowed.check(request, named)) {
+            Ok(()) => decide(named, routes),
+            Err(rejection) => Decision::Reject(rejection),
+        }
     }
 
     fn protocol(&self, request: &impl RequestHost) -> Client {

@@ -10,6 +10,7 @@
 //! | [`store`] | publishing and reading maps through shared data |
 //! | [`routes`] | the route map, what a write does to it, its form as JSON |
 //! | [`decision`] | header and map to forward or reject |
+//! | [`claim`] | which deployments a client's token allows it to call |
 //! | [`upstream`] | how the chosen port is handed to Envoy |
 //! | [`waiting`] | requests that may be waiting for a connection |
 //! | [`clients`] | what each client address holds, and connections that have sent nothing |
@@ -25,6 +26,7 @@
 
 pub mod addressing;
 pub mod admin;
+pub mod claim;
 pub mod clients;
 pub mod config;
 pub mod data_path;

@@ -33,11 +33,13 @@ pub enum Rejection<'a> {
     AgentUnreachable,
     /// The request has waited for a connection to its agent for as long as it may: all connections are busy.
     Overloaded,
+    /// The client's token does not allow it to call the deployment.
+    NotAllowed(DeploymentId<'a>),
 }
 
 impl Rejection<'_> {
     /// Every code, for counting by code.
-    pub const CODES: [&'static str; 10] = [
+    pub const CODES: [&'static str; 11] = [
         "missing_deployment_id",
         "invalid_deployment_id",
         "unknown_deployment",
@@ -48,12 +50,14 @@ impl Rejection<'_> {
         "internal",
         "overloaded",
         "agent_unreachable",
+        "not_allowed",
     ];
 
     /// The machine-readable name.
     #[must_use]
     pub const fn code(&self) -> &'static str {
-        let [missing, invalid, unknown, endpoint, draining, moved, not_loaded, internal, overloaded, unreachable] = Self::CODES;
+        let [missing, invalid, unknown, endpoint, draining, moved, not_loaded, internal, overloaded, unreachable, not_allowed] =
+            Self::CODES;
         match self {
             Self::MissingDeploymentId | Self::NotTheRouteApi => missing,
             Self::InvalidDeploymentId => invalid,
@@ -65,6 +69,7 @@ impl Rejection<'_> {
             Self::Internal => internal,
             Self::Overloaded => overloaded,
             Self::AgentUnreachable => unreachable,
+            Self::NotAllowed(_) => not_allowed,
         }
     }
 
@@ -73,6 +78,7 @@ impl Rejection<'_> {
     pub const fn http_status(&self) -> u16 {
         match self {
             Self::MissingDeploymentId | Self::NotTheRouteApi | Self::InvalidDeploymentId => 400,
+            Self::NotAllowed(_) => 403,
             Self::UnknownDeployment(_) | Self::UnknownEndpoint(_) => 404,
             Self::DeploymentDraining(_)
             | Self::DeploymentMoved
@@ -88,6 +94,7 @@ impl Rejection<'_> {
     pub const fn grpc_status(&self) -> GrpcStatus {
         match self {
             Self::MissingDeploymentId | Self::NotTheRouteApi | Self::InvalidDeploymentId => GrpcStatus::InvalidArgument,
+            Self::NotAllowed(_) => GrpcStatus::PermissionDenied,
             Self::UnknownDeployment(_) | Self::UnknownEndpoint(_) => GrpcStatus::NotFound,
             Self::DeploymentDraining(_)
             | Self::DeploymentMoved
@@ -114,6 +121,7 @@ impl Rejection<'_> {
             Self::RouteMapNotLoaded => "Route map not loaded".into(),
             Self::Internal => "The request could not be forwarded".into(),
             Self::AgentUnreachable => "The agent of this deployment cannot be reached".into(),
+            Self::NotAllowed(id) => format!("The token does not allow deployment {id}").into(),
             Self::Overloaded => "All connections to the agent are busy, try again later".into(),
         }
     }
@@ -132,6 +140,8 @@ pub enum GrpcStatus {
     InvalidArgument,
     /// 5
     NotFound,
+    /// 7
+    PermissionDenied,
     /// 13
     Internal,
     /// 14
@@ -145,6 +155,7 @@ impl GrpcStatus {
         match self {
             Self::InvalidArgument => "3",
             Self::NotFound => "5",
+            Self::PermissionDenied => "7",
             Self::Internal => "13",
             Self::Unavailable => "14",
         }
@@ -190,6 +201,7 @@ mod tests {
             assert_eq!(found, (code, http, grpc, message.into()));
             let title = match http {
                 400 => "Bad Request",
+                403 => "Forbidden",
                 404 => "Not Found",
                 500 => "Internal Server Error",
                 503 => "Service Unavailable",
@@ -199,7 +211,7 @@ mod tests {
             assert!(json.contains(&format!(r#""title":"{title}""#)), "{json}");
         }
         let id = DeploymentId::parse(b"a-1").expect("valid");
-        use GrpcStatus::{Internal, InvalidArgument, NotFound, Unavailable};
+        use GrpcStatus::{Internal, InvalidArgument, NotFound, PermissionDenied, Unavailable};
         let missing = "Missing x-deployment-id header";
         check(Rejection::MissingDeploymentId, "missing_deployment_id", 400, InvalidArgument, missing);
         let other_port = "Missing x-deployment-id header. This port leads to agents; the route API is on port 9901";
@@ -219,6 +231,8 @@ mod tests {
         check(Rejection::AgentUnreachable, "agent_unreachable", 503, Unavailable, unreachable);
         let internal = "The request could not be forwarded";
         check(Rejection::Internal, "internal", 500, Internal, internal);
+        let not_allowed = "The token does not allow deployment a-1";
+        check(Rejection::NotAllowed(id), "not_allowed", 403, PermissionDenied, not_allowed);
         let busy = "All connections to the agent are busy, try again later";
         check(Rejection::Overloaded, "overloaded", 503, Unavailable, busy);
     }

@@ -4,8 +4,11 @@
 //! over the shipped one, that is an error: the setting is never silently ignored.
 
 use crate::cidr::Cidr;
+use crate::client_rejections::{self, UNAUTHENTICATED};
 use crate::cors;
+use crate::jwt::Jwt;
 use crate::origin::Origin;
+use crate::rate_limit::RateLimit;
 use crate::settings::{AccessLog, Settings, Tracing};
 use crate::tls::Tls;
 use std::fmt;
@@ -101,6 +104,13 @@ pub fn edits(settings: &Settings) -> Vec<Edit> {
         edits.push(Edit { place: REQUESTS_PLACE, text: clients("http", "root_id: requests, ", most) });
     }
     edits.extend(settings.tls.iter().flat_map(Tls::edits));
+    edits.extend(settings.jwt.iter().flat_map(Jwt::edits));
+    edits.extend(settings.rate_limit.iter().map(|limit| limit.edit(settings.jwt.is_some())));
+    let rejections = settings.jwt.iter().map(|_| UNAUTHENTICATED).chain(settings.rate_limit.iter().map(RateLimit::rejection));
+    edits.extend(client_rejections::edit(&rejections.collect::<Vec<_>>()));
+    if let Some(claim) = settings.jwt.as_ref().and_then(Jwt::claim) {
+        edits.push(Edit { place: ROUTER_PLACE, text: format!("{ROUTER_PLACE}, \"deployments_claim\": \"{claim}\"") });
+    }
     if let Some(seconds) = settings.call_timeout_seconds {
         edits.push(Edit { place: CALL_TIMEOUT_PLACE, text: format!("max_stream_duration: {seconds}s") });
         let text = format!("max_stream_duration: {{ max_stream_duration: {seconds}s }}");
@@ -259,8 +269,13 @@ mod tests {
             ("PIXELL_ID_HEADERS", "x-agent"),
             ("PIXELL_TLS_CERT_FILE", "/c.pem"),
             ("PIXELL_TLS_KEY_FILE", "/k.pem"),
+            ("PIXELL_RATE_LIMIT", "100/s"),
+            ("PIXELL_JWT_ISSUER", "https://i.test"),
+            ("PIXELL_JWT_AUDIENCES", "a,b"),
+            ("PIXELL_JWKS_FILE", "/jwks.json"),
+            ("PIXELL_JWT_DEPLOYMENTS_CLAIM", "https://i.test/deployments"),
         ]));
-        assert_eq!(all.len(), 22);
+        assert_eq!(all.len(), 30);
         let rendered = render(SHIPPED, &all).unwrap();
         for expected in [
             "pixell.access_log.full: 0, pixell.access_log.brief: 100",
@@ -272,7 +287,7 @@ mod tests {
             "max_stream_duration: 60s",
             "domains: [\"a.test\", \"a.test:443\"]",
             "domains: [\"b.test:8080\"]",
-            "\"role\": \"router\", \"id_headers\": [\"x-agent\"],\n",
+            "\"role\": \"router\", \"id_headers\": [\"x-agent\"], \"deployments_claim\": \"https://i.test/deployments\",\n",
             "headers: [{ name: \"x-agent\", string_match: { exact: \"\" }, treat_missing_header_as_empty: true }]",
             "\"role\": \"admin\", \"agents_url\": \"https://a.test\"\n",
             "max_stream_duration: { max_stream_duration: 60s } }, typed_per_filter_config: { envoy.filters.http.cors: ",

@@ -7,11 +7,14 @@
 pub mod addressing;
 pub mod admin;
 pub mod cidr;
+pub mod client_rejections;
 pub mod configuration;
 pub mod cors;
 pub mod filter;
 pub mod http;
+pub mod jwt;
 pub mod origin;
+pub mod rate_limit;
 pub mod relay;
 pub mod report;
 pub mod restart;

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     for warning in warnings(&settings) {
         eprintln!("pixell-envoy: {warning}");
     }
-    let checked = settings.tls.as_ref().map_or(Ok(()), |tls| tls.check(Path::new(ENVOY)));
+    let checked = settings.check(Path::new(ENVOY));
     let config = match checked.and_then(|()| configuration(&settings)) {
         Ok(path) => path,
         Err(error) => {

@@ -4,11 +4,14 @@ use crate::addressing::{self, Addressing};
 use crate::cidr::Cidr;
 use crate::cors;
 use crate::filter::Filter;
+use crate::jwt::Jwt;
 use crate::origin::{self, Origin};
+use crate::rate_limit::{self, RateLimit};
 use crate::tls::Tls;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 /// The form of the filter.
@@ -53,13 +56,31 @@ pub const TLS_CERT_FILE: &str = "PIXELL_TLS_CERT_FILE";
 pub const TLS_KEY_FILE: &str = "PIXELL_TLS_KEY_FILE";
 /// The file with the CA certificates of clients. If it is not set, clients need no certificate.
 pub const TLS_CLIENT_CA_FILE: &str = "PIXELL_TLS_CLIENT_CA_FILE";
+/// The issuer of clients' tokens. If it is not set, clients need no token.
+pub const JWT_ISSUER: &str = "PIXELL_JWT_ISSUER";
+/// The audiences of which a token must name one.
+pub const JWT_AUDIENCES: &str = "PIXELL_JWT_AUDIENCES";
+/// The file with the keys of the issuer.
+pub const JWKS_FILE: &str = "PIXELL_JWKS_FILE";
+/// The URL of these keys, in place of a file.
+pub const JWKS_URL: &str = "PIXELL_JWKS_URL";
+/// The CAs of the server of the URL.
+pub const JWKS_CA_FILE: &str = "PIXELL_JWKS_CA_FILE";
+/// How often keys are fetched from the URL.
+pub const JWKS_CACHE_SECONDS: &str = "PIXELL_JWKS_CACHE_SECONDS";
+/// The claim with the deployments that a client may call. If it is not set, it may call every one.
+pub const JWT_DEPLOYMENTS_CLAIM: &str = "PIXELL_JWT_DEPLOYMENTS_CLAIM";
+/// Whether agents get the token.
+pub const JWT_FORWARD: &str = "PIXELL_JWT_FORWARD";
+/// How often a client may call a deployment. If it is not set, as often as it likes.
+pub const RATE_LIMIT: &str = "PIXELL_RATE_LIMIT";
 /// The bearer token of the route API; see [`crate::token`].
 pub const ADMIN_TOKEN: &str = "PIXELL_ADMIN_TOKEN";
 /// The path of a file with that token.
 pub const ADMIN_TOKEN_FILE: &str = "PIXELL_ADMIN_TOKEN_FILE";
 
 /// Every variable that is a setting of the image. Any other one with the same prefix is most likely misspelt.
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 32] = [
     FILTER,
     LOG_LEVEL,
     CONCURRENCY,
@@ -81,6 +102,15 @@ const NAMES: [&str; 23] = [
     TLS_CERT_FILE,
     TLS_KEY_FILE,
     TLS_CLIENT_CA_FILE,
+    JWT_ISSUER,
+    JWT_AUDIENCES,
+    JWKS_FILE,
+    JWKS_URL,
+    JWKS_CA_FILE,
+    JWKS_CACHE_SECONDS,
+    JWT_DEPLOYMENTS_CLAIM,
+    JWT_FORWARD,
+    RATE_LIMIT,
     ADMIN_TOKEN,
     ADMIN_TOKEN_FILE,
 ];
@@ -129,6 +159,10 @@ pub struct Settings {
     pub client_connections: Option<u32>,
     /// TLS on the data path; `None` for cleartext.
     pub tls: Option<Tls>,
+    /// Which tokens clients need; `None` for none.
+    pub jwt: Option<Jwt>,
+    /// How often a client may call a deployment; `None` for no limit.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// How many of the successful requests the access log has, in percent. Rejected and failed requests are logged in full, up to a rate.
@@ -210,6 +244,9 @@ impl Settings {
         let collector = note(&mut errors, raw(OTLP_ENDPOINT).map(parse_endpoint));
         let proxy_senders = note(&mut errors, Some(proxy_senders(raw(PROXY_PROTOCOL), raw(PROXY_CIDRS)))).flatten();
         let tls = note(&mut errors, Some(Tls::resolve(raw))).flatten();
+        let jwt = note(&mut errors, Some(Jwt::resolve(raw))).flatten();
+        let parse_rate = |text: &str| RateLimit::parse(text).ok_or_else(|| rate_limit::EXPECTED.to_owned());
+        let rate_limit = note(&mut errors, raw(RATE_LIMIT).map(|value| parse_text(RATE_LIMIT, value, parse_rate)));
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -228,7 +265,18 @@ impl Settings {
             proxy_senders,
             client_connections,
             tls,
+            jwt,
+            rate_limit,
         })
+    }
+
+    /// Checks the files that the settings name, partly by the Envoy whose binary is `envoy`.
+    ///
+    /// # Errors
+    /// A line that names the variable and the file.
+    pub fn check(&self, envoy: &Path) -> Result<(), String> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.check(envoy))?;
+        self.jwt.as_ref().map_or(Ok(()), Jwt::check)
     }
 
     /// The arguments of Envoy that these settings stand for.

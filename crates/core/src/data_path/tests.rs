@@ -15,6 +15,8 @@ struct Shown {
     bound: Option<u16>,
     age: Duration,
     was_connected: bool,
+    /// Empty for GET.
+    method: &'static str,
 }
 
 impl RequestHost for Shown {
@@ -32,7 +34,7 @@ impl RequestHost for Shown {
     }
 
     fn method(&self) -> Cow<'_, [u8]> {
-        b"GET".into()
+        if self.method.is_empty() { b"GET".into() } else { self.method.as_bytes().into() }
     }
 
     fn bound_port(&self) -> Option<u16> {
@@ -223,4 +225,65 @@ fn a_note_and_a_card_are_for_requests_by_path_or_host() {
     }
     let by_header = of(&[("deployment-id", "a")], card, "");
     assert!(by_header.note.is_none() && !by_header.is_card);
+}
+
+/// The token allows deployment `a` alone, or none. The map has another one, `b`, and neither `c` nor a malformed id.
+#[test]
+fn a_token_is_asked_before_the_map_however_the_request_is_addressed() {
+    let config = br#"{"role":"router","host_suffix":".h.test","deployments_claim":"d","fallback_port":9}"#;
+    let data_path = DataPath::new(&RouterConfig::parse(config).expect("valid"), Judges::Requests);
+    let mut map = RouteCache::default();
+    map.refresh(&map_of(&[("a", Route::active(2000)), ("b", Route::active(2001))]), &MemorySignal::default());
+    let by_header = |payload: &'static str, id, method| {
+        let headers =
+            [("x-deployment-id", id), ("x-pixell-claims", payload)].into_iter().filter(|(_, value)| !value.is_empty());
+        data_path.judge(&Shown { headers: headers.collect(), path: "/", method, ..Shown::default() }, &map)
+    };
+    let by_path =
+        |payload, path| data_path.judge(&Shown { headers: vec![("x-pixell-claims", payload)], path, ..Shown::default() }, &map);
+    let by_host = |payload, authority| {
+        let headers = vec![("x-pixell-claims", payload)];
+        data_path.judge(&Shown { headers, path: "/", authority, ..Shown::default() }, &map)
+    };
+    let code = |verdict: Verdict| match verdict {
+        Verdict::Forward { port, .. } => Ok(port),
+        Verdict::Reject(Rejected { code, .. }) => Err(code),
+        Verdict::Continue => Err("continue"),
+    };
+    // {"d":["a"]}, {"d":"*"} and {}
+    let [a, every, none] = ["eyJkIjpbImEiXX0", "eyJkIjoiKiJ9", "e30"];
+    for (verdict, expected) in [
+        (by_header(a, "a", ""), Ok(2000)),
+        (by_header(a, "a,a", ""), Ok(2000)),
+        (by_path(a, "/agents/a/x"), Ok(2000)),
+        (by_host(a, "a.h.test"), Ok(2000)),
+        (by_header(every, "b", ""), Ok(2001)),
+        // The fallback is behind the check, too.
+        (by_header(every, "c", ""), Ok(9)),
+        (by_header(a, "b", ""), Err("not_allowed")),
+        (by_header(a, "c", ""), Err("not_allowed")),
+        (by_header(a, "b,b", ""), Err("not_allowed")),
+        (by_path(a, "/agents/b/x"), Err("not_allowed")),
+        (by_path(a, "/agents/c"), Err("not_allowed")),
+        (by_host(a, "b.h.test"), Err("not_allowed")),
+        (by_header(none, "a", ""), Err("not_allowed")),
+        (by_header("", "a", ""), Err("not_allowed")),
+        (by_header("", "a", "OPTIONS"), Err("not_allowed")),
+        (by_header(every, "a,b", ""), Err("invalid_deployment_id")),
+        (by_header(a, "?", ""), Err("invalid_deployment_id")),
+        (by_path(every, "/agents/?"), Err("invalid_deployment_id")),
+        (by_path(a, "/none"), Err("missing_deployment_id")),
+    ] {
+        assert_eq!(code(verdict), expected);
+    }
+    // A preflight has no token. Only a whole one counts as such, and with a token that is what counts.
+    let preflight = |method, headers: &[(&'static str, &'static str)]| {
+        let all = [("x-deployment-id", "b"), ("origin", "https://o")].into_iter().chain(headers.iter().copied());
+        code(data_path.judge(&Shown { headers: all.collect(), path: "/", method, ..Shown::default() }, &map))
+    };
+    let asks = ("access-control-request-method", "GET");
+    assert_eq!(preflight("OPTIONS", &[asks]), Ok(2001));
+    assert_eq!(preflight("OPTIONS", &[]), Err("not_allowed"));
+    assert_eq!(preflight("GET", &[asks]), Err("not_allowed"));
+    assert_eq!(preflight("OPTIONS", &[asks, ("x-pixell-claims", a)]), Err("not_allowed"));
 }

@@ -10,6 +10,7 @@ use harness::ports::{ADMIN, LISTEN, Ports};
 use harness::shutdown::Shutdown;
 use harness::{Envoy, EnvoyBuilder};
 use launcher::settings::{self, Settings};
+use launcher::tls::Tls;
 use launcher::token;
 use workspace::say;
 
@@ -55,11 +56,13 @@ fn main() -> ExitCode {
 
 /// Checks the files that the settings name, as the image does.
 fn check(settings: &Settings) -> Result<(), String> {
-    let Some(tls) = &settings.tls else { return Ok(()) };
-    if let Some(warning) = tls.warning() {
+    if settings.tls.is_none() && settings.jwt.is_none() {
+        return Ok(());
+    }
+    if let Some(warning) = settings.tls.as_ref().and_then(Tls::warning) {
         eprintln!("{warning}");
     }
-    tls.check(&workspace::envoy::locate().map_err(|error| format!("{error:#}"))?)
+    settings.check(&workspace::envoy::locate().map_err(|error| format!("{error:#}"))?)
 }
 
 /// Runs Envoy until it ends or a signal stops it.

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow, bail};
 use launcher::configuration::{ADMIN_PLACE, HTTPS_LINKS};
 use launcher::filter::{Filter, Role, to_native};
+use launcher::jwt::SOCKET;
 use launcher::{ADMIN_SOCKET, LAUNCHER_SOCKET};
 
 use super::modules::NATIVE;
@@ -124,7 +125,8 @@ pub(super) fn render(shipped: &str, edits: &[Edit], data_path: DataPath<'_>, pla
     let text = apply(&links(&text, place.data_port), text)?;
     // Only a setting adds this module, which limits the connections of each client.
     let clients = text.matches(&format!("filename: {MODULES}/clients.wasm")).count();
-    apply(&moves(data_path, roles.len(), clients, place), text)
+    let sockets = text.matches(&format!("path: {SOCKET}")).count();
+    apply(&moves(data_path, roles.len(), clients, sockets, place), text)
 }
 
 /// Has the links of the status page lead to this port, if that is known and the settings do not lead them elsewhere.
@@ -141,8 +143,9 @@ fn links(text: &str, data_port: u16) -> Vec<Edit> {
     vec![Edit::once(ADMIN_PLACE, format!("{ADMIN_PLACE}, \"agents_url\": \"//{{host}}:{data_port}\""))]
 }
 
-/// The changes that move a file to `place`. The file has `filters` filters of ours, and `clients` that limit clients.
-fn moves(data_path: DataPath<'_>, filters: usize, clients: usize, place: &Place<'_>) -> Vec<Edit> {
+/// The changes that move a file to `place`. The file has `filters` filters of ours, `clients` that limit clients, and names the socket of the
+/// keys `sockets` times.
+fn moves(data_path: DataPath<'_>, filters: usize, clients: usize, sockets: usize, place: &Place<'_>) -> Vec<Edit> {
     let listener = |shipped_port: u16, port: u16| {
         Edit::once(
             format!("address: 0.0.0.0, port_value: {shipped_port} "),
@@ -158,6 +161,12 @@ fn moves(data_path: DataPath<'_>, filters: usize, clients: usize, place: &Place<
         module("clients.wasm", clients),
         listener(ports::LISTEN, place.data_port),
         listener(ports::ADMIN, place.api_port),
+        // Only a setting adds it; Envoy opens this one and connects to it, too.
+        Edit {
+            from: format!("path: {SOCKET}"),
+            to: format!("path: {}", quoted(place.admin_socket.with_file_name("jwks.sock").display())),
+            times: sockets,
+        },
         // Envoy opens this socket, and a cluster connects to it.
         Edit { from: format!("path: {ADMIN_SOCKET}"), to: format!("path: {}", quoted(place.admin_socket.display())), times: 2 },
         Edit::once(format!("path: {LOG_RATE}"), format!("path: {}", quoted(place.log_rate.display()))),

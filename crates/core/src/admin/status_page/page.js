@@ -7,10 +7,12 @@ const STATS = '/stats?format=json&filter=' + encodeURIComponent(
   '^cluster\\.agents_\\w+\\.upstream_cx_connect_fail$|' +
   // Without agents_websocket: every WebSocket that its agent closes ends with its connection.
   '^cluster\\.agents_http[12]\\.upstream_(cx_destroy_remote_with_active_rq|rq_rx_reset)$|' +
+  '^http\\.agents\\.jwt_authn\\.(denied|jwks_fetch_failed)$|^clients\\.http_local_rate_limit\\.rate_limited$|' +
+  '^sds\\.pixell_tls\\.key_rotation_failed$|^server\\.days_until_first_cert_expiring$|' +
   '^launcher\\.dropped_log_lines_total');
 
 const charts = { requests: new Chart('requests'), rejections: new Chart('rejections'), failures: new Chart('failures') };
-const seen = { ...charts, writes: new Tally(), dropped: new Tally(), displaced: new Tally() };
+const seen = { ...charts, writes: new Tally(), dropped: new Tally(), displaced: new Tally(), authentication: new Tally() };
 const api = { token: null, open: true, etag: null, epoch: null };
 let serverInfo = null;
 
@@ -19,7 +21,9 @@ const noteAll = (stats, now) => {
     all + (name.startsWith('cluster.agents_') && ends.some((end) => name.endsWith(end)) ? value : 0), 0);
   const below = (prefix) => new Map([...stats].filter(([name]) => name.startsWith(prefix)).map(([name, value]) => [name.slice(prefix.length), value]));
   seen.requests.note(new Map([['requests', stats.get('http.agents.downstream_rq_total') || 0]]), now);
-  seen.rejections.note(below(REJECTIONS), now);
+  const envoys = ENVOY_REJECTIONS.filter(([, counter]) => stats.has(counter)).map(([reason, counter]) => [reason, stats.get(counter)]);
+  seen.rejections.note(new Map([...below(REJECTIONS), ...envoys]), now);
+  seen.authentication.note(new Map(Object.entries(AUTHENTICATION).map(([key, { counter }]) => [key, stats.get(counter) || 0])), now);
   seen.writes.note(below(REFUSED_WRITES), now);
   seen.dropped.note(new Map([['log lines', [...below(DROPPED_LINES).values()].reduce((all, value) => all + value, 0)]]), now);
   seen.displaced.note(new Map([['displaced routes', stats.get(DISPLACED) || 0]]), now);

@@ -17,8 +17,27 @@ const REJECTION_ADVICE = {
   route_map_not_loaded: 'PAR has not pushed a map since Envoy started. Look at PAR’s log for its pushes to ENVOY_ADMIN_URL.',
   agent_unreachable: 'An agent accepts no connection. The access log names deployment_id and upstream: is that agent running, and on that port?',
   overloaded: 'All connections of an agent are busy, and requests waited five seconds for one. The map below shows what each agent has in flight: does that agent respond, and which clients hold its connections?',
+  not_allowed: 'Clients call deployments that their tokens do not allow. The access log names them (subject, caller) and the id. Is the claim right where the tokens are made?',
   internal: 'The filter could not hand the address to Envoy. This is a fault of its configuration or its code: Envoy’s log says which.',
 };
+// What Envoy's own filters reject clients for.
+const ENVOY_REJECTIONS = [['unauthenticated', 'http.agents.jwt_authn.denied'], ['rate_limited', 'clients.http_local_rate_limit.rate_limited']];
+const ENVOY_REJECTION_ADVICE = {
+  unauthenticated: 'Clients have no valid token. The access log names them (caller, user_agent) and the reason (code_details).',
+  rate_limited: 'Clients call a deployment more often than PIXELL_RATE_LIMIT allows. The access log names them (subject, caller) and the id.',
+};
+const AUTHENTICATION = {
+  keys: {
+    counter: 'http.agents.jwt_authn.jwks_fetch_failed', title: 'fetch of the keys of tokens failed',
+    advice: 'The last keys stay in use, and without any nobody is let in. Is the file of PIXELL_JWKS_FILE a key set, or does the server of PIXELL_JWKS_URL respond? Envoy’s log has the URL.',
+  },
+  certificate: {
+    counter: 'sds.pixell_tls.key_rotation_failed', title: 'new certificate not used',
+    advice: 'The one before stays in use. Envoy’s log says why (Failed to reload certificates). It is no fault if certificate and key were replaced one after the other just now.',
+  },
+};
+const EXPIRY = 'server.days_until_first_cert_expiring', EXPIRY_DAYS = 14;
+const EXPIRY_ADVICE = 'Replace the files of PIXELL_TLS_CERT_FILE and PIXELL_TLS_KEY_FILE; Envoy reads them again without a restart.';
 const WRITE_ADVICE = {
   unauthorized: 'PAR’s token and PIXELL_ADMIN_TOKEN differ.',
   precondition_failed: null, // This is how two writers are kept apart, and no fault.
@@ -80,6 +99,8 @@ const problemsOf = (ready, stats, seen, failingRoutes) => {
       add('bad', `${what} run out`, `${percent} % of the limit of ${what} is used`, 'Near the limit Envoy ends streams and rejects requests. Look in the access log for clients and agents that do not read: long duration_us, large bytes_sent.');
     }
   }
+  const days = stats.get(EXPIRY);
+  if (days < EXPIRY_DAYS) add(days < 2 ? 'bad' : 'warn', 'the certificate expires', `The certificate expires in ${counted(days, 'day', 'days')}`, EXPIRY_ADVICE);
   for (const [health, { level, title, advice }] of Object.entries(ROUTES_FAIL)) {
     const routes = failingRoutes(health);
     if (routes) add(level, `routes ${health}`, `${title} ${routes}`, advice);
@@ -96,7 +117,8 @@ const problemsOf = (ready, stats, seen, failingRoutes) => {
   recent('dropped', () => 'bad', (kind) => `${kind} dropped`, (kind, count) => `${count} × line of the log dropped`, () => DROPPED_ADVICE);
   recent('displaced', () => 'warn', (key) => key, (key, count) => `${count} × route displaced by another id`, () => DISPLACED_ADVICE);
   recent('rejections', (reason) => (reason === 'internal' ? 'bad' : 'warn'), (reason) => reason, (reason, count) => `${count} × ${reason}`,
-    (reason) => REJECTION_ADVICE[reason] || 'See docs/operations.md.');
+    (reason) => REJECTION_ADVICE[reason] || ENVOY_REJECTION_ADVICE[reason] || 'See docs/operations.md.');
+  recent('authentication', () => 'bad', (key) => AUTHENTICATION[key].title, (key, count) => `${count} × ${AUTHENTICATION[key].title}`, (key) => AUTHENTICATION[key].advice);
   return problems;
 };
 

@@ -1,0 +1,73 @@
+//! What Envoy's own filters reject a client for, in the form of the filter's rejections.
+
+use crate::configuration::Edit;
+
+/// Where they go, in the list of mappers.
+pub const PLACE: &str = "# (client rejections)";
+
+/// A kind of rejection by a filter of Envoy's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// What Envoy's details of the response are, as a CEL expression.
+    pub(crate) expression: &'static str,
+    /// The value of `x-pixell-error`.
+    pub(crate) code: &'static str,
+    /// The HTTP status and its phrase.
+    pub(crate) status: (u16, &'static str),
+    /// The gRPC status.
+    pub(crate) grpc_status: u16,
+    /// The message for clients that get a written gRPC status, and for all if Envoy has none of its own.
+    pub(crate) message: &'static str,
+    /// Whether others get Envoy's own message, which says more.
+    pub(crate) envoys_message: bool,
+    /// One more header of the response.
+    pub(crate) header: Option<(&'static str, String)>,
+}
+
+/// The change that adds the mappers for these kinds.
+pub(crate) fn edit(kinds: &[Kind]) -> Option<Edit> {
+    let mappers: Vec<_> = kinds.iter().flat_map(mappers).collect();
+    (!mappers.is_empty()).then(|| Edit { place: PLACE, text: mappers.join("\n                    ") })
+}
+
+fn mappers(kind: &Kind) -> [String; 3] {
+    let Kind { expression, code, status: (status, title), grpc_status, message, .. } = kind;
+    let condition = format!(
+        "{{ extension_filter: {{ name: envoy.access_loggers.extension_filters.cel, typed_config: {{ \
+         \"@type\": type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter, \
+         expression: \"{expression}\" }} }} }}"
+    );
+    let header = |name: &str, value: &str| {
+        format!("{{ header: {{ key: {name}, value: \"{value}\" }}, append_action: OVERWRITE_IF_EXISTS_OR_ADD }}")
+    };
+    let mut headers = vec![header("x-pixell-error", code)];
+    headers.extend(kind.header.iter().map(|(name, value)| header(name, value)));
+    let common = headers.join(", ");
+    headers.extend([header("grpc-status", &grpc_status.to_string()), header("grpc-message", message)]);
+    let written = headers.join(", ");
+    let body = if kind.envoys_message { String::new() } else { format!("body: {{ inline_string: \"{message}\" }}, ") };
+    let to = |client: &str| format!("filter: {{ and_filter: {{ filters: [{condition}, {client}] }} }}");
+    [
+        format!("- {{ {}, status_code: {status}, {body}headers_to_add: [{common}] }}", to("*grpc_client")),
+        format!(
+            "- {{ {}, status_code: 200, headers_to_add: [{written}], body_format_override: *no_body }}",
+            to("*written_client")
+        ),
+        format!(
+            "- {{ filter: {condition}, status_code: {status}, {body}headers_to_add: [{common}], body_format_override: {{ \
+             content_type: application/problem+json, json_format: {{ type: about:blank, title: {title}, status: {status}, \
+             detail: \"%LOCAL_REPLY_BODY%\", code: {code} }} }} }}"
+        ),
+    ]
+}
+
+/// A client whose token is missing or invalid. Envoy's message says why.
+pub(crate) const UNAUTHENTICATED: Kind = Kind {
+    expression: "response.code_details.startsWith('jwt_authn_access_denied')",
+    code: "unauthenticated",
+    status: (401, "Unauthorized"),
+    grpc_status: 16,
+    message: "The request has no valid token",
+    envoys_message: true,
+    header: None,
+};

@@ -1,0 +1,398 @@
+"""Tokens on the data path: who is let in, what a rejection looks like, and which agents a token allows."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import random
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from agents.protos import agent, agent_services
+from conftest import push
+from named import named
+from peer import Peer
+from served import Served, command, environment, until
+from tokens import AUDIENCE, ISSUER, Issuer, forged, part, rejected
+
+PATIENCE = 20.0
+PREFLIGHT = {"origin": "https://app.test", "access-control-request-method": "GET"}
+
+
+class Place:
+    """An Envoy that asks for tokens with the claim `deployments`, and three agents. One of them has no route."""
+
+    def __init__(self, form: str, home: Path) -> None:
+        self.issuer = Issuer()
+        self.keys = self.issuer.write(home / "jwks.json")
+        self.envoy = Served(form, settings(PIXELL_JWKS_FILE=str(self.keys), PIXELL_JWT_DEPLOYMENTS_CLAIM="deployments"))
+        self.agents = [Peer("web", "h"), Peer("grpc_agent", "g"), Peer("web", "other")]
+        for peer in self.agents:
+            push(self.envoy, peer.name, peer.port)
+        self.client = httpx.Client(base_url=self.envoy.url, timeout=PATIENCE)
+        until(lambda: self.get(self.token()).status_code == 200, "keys")
+
+    def remove(self) -> None:
+        self.client.close()
+        self.envoy.stop()
+        for peer in self.agents:
+            peer.kill()
+
+    def token(self, allowed: Any = "*", **claims: Any) -> str:
+        return self.issuer.token(deployments=allowed, **claims)
+
+    def get(self, token: str | None, deployment_id: str = "h", path: str = "/about", **headers: str) -> httpx.Response:
+        all_headers = {"x-deployment-id": deployment_id} if deployment_id else {}
+        if token is not None:
+            all_headers["authorization"] = f"Bearer {token}"
+        return self.client.get(path, headers=all_headers | {name.replace("_", "-"): it for name, it in headers.items()})
+
+
+def settings(**more: str) -> dict[str, str]:
+    return {"PIXELL_JWT_ISSUER": ISSUER, "PIXELL_JWT_AUDIENCES": f"others-too,{AUDIENCE}"} | more
+
+
+@pytest.fixture(scope="module", params=["wasm", "native"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    place = Place(request.param, tmp_path_factory.mktemp("jwt"))
+    yield place
+    place.remove()
+
+
+def check_rejection(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert (response.status_code, response.headers.get("x-pixell-error")) == (status, code), response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert (problem["status"], problem["code"]) == (status, code)
+    return problem
+
+
+def test_a_valid_token_is_let_in_and_stays_with_the_proxy(place: Place) -> None:
+    response = place.get(place.token(), x_pixell_claims="forged")
+    assert response.status_code == 200
+    received = response.json()["headers"]
+    assert "authorization" not in received and "x-pixell-claims" not in received
+    # Two fields: whichever is looked at, no token gets through.
+    twice = [("x-deployment-id", "h"), *[("authorization", f"Bearer {place.token()}")] * 2]
+    response = place.client.get("/about", headers=twice)
+    assert response.status_code == 401 or "authorization" not in response.json()["headers"]
+    line = place.envoy.logged(lambda line: line.get("deployment_id") == "h" and line["status"] == 200)
+    assert line["subject"] == "alice"
+
+
+def test_what_is_no_valid_token_is_unauthenticated(place: Place) -> None:
+    token = place.token()
+    cases = rejected(place.issuer) | forged(place.issuer)
+    for what, bad in cases.items():
+        response = place.get(bad)
+        assert "Bearer " in response.headers.get("www-authenticate", ""), what
+        assert 'error="invalid_token"' in response.headers["www-authenticate"], what
+        assert check_rejection(response, 401, "unauthenticated")["detail"], what
+    problem = check_rejection(place.get(None), 401, "unauthenticated")
+    assert problem == {
+        "type": "about:blank",
+        "title": "Unauthorized",
+        "status": 401,
+        "detail": "Jwt is missing",
+        "code": "unauthenticated",
+    }
+    for scheme in ("Basic dTpw", "bearer", "Bearer", f"Token {token}", token, f"BearerX {token}"):
+        response = place.client.get("/about", headers={"x-deployment-id": "h", "authorization": scheme})
+        check_rejection(response, 401, "unauthenticated")
+    # A token in the URL does not count: URLs end up in logs.
+    check_rejection(place.get(None, path=f"/about?access_token={token}"), 401, "unauthenticated")
+    # An id that does not exist is no matter for strangers.
+    check_rejection(place.get(None, "nobody"), 401, "unauthenticated")
+    line = place.envoy.logged(lambda line: "expired" in str(line.get("code_details")).lower())
+    assert (line["error"], line["status"], line["code_details"]) == (
+        "unauthenticated",
+        401,
+        "jwt_authn_access_denied{Jwt_is_expired}",
+    )
+
+
+def test_grpc_clients_get_their_own_status(place: Place) -> None:
+    def call(deployment_id: str, token: str | None) -> Any:
+        metadata = [("authorization", f"Bearer {token}")] if token else []
+        with grpc.insecure_channel(place.envoy.authority) as channel:
+            stub = agent_services.AgentServiceStub(named(channel, deployment_id))
+            return stub.Health(agent.Empty(), metadata=metadata, timeout=PATIENCE)
+
+    assert call("g", place.token(["g"])).message == "g"
+    for token, code, error, message in (
+        (None, grpc.StatusCode.UNAUTHENTICATED, "unauthenticated", "Jwt is missing"),
+        (place.token(aud="x"), grpc.StatusCode.UNAUTHENTICATED, "unauthenticated", "Audiences in Jwt are not allowed"),
+        (place.token(["h"]), grpc.StatusCode.PERMISSION_DENIED, "not_allowed", "The token does not allow deployment g"),
+    ):
+        with pytest.raises(grpc.RpcError) as raised:
+            call("g", token)
+        failed: Any = raised.value
+        assert (failed.code(), failed.details()) == (code, message)
+        assert ("x-pixell-error", error) in [tuple(pair) for pair in failed.trailing_metadata()]
+    # Clients that Envoy does not count as gRPC get a written status.
+    for content_type, headers in (("application/grpc;x=y", {}), ("application/grpc-web+proto", {"x-grpc-web": "1"})):
+        for token, status in ((None, "16"), (place.token(["h"]), "7")):
+            all_headers = {"content-type": content_type, "x-deployment-id": "g"} | headers
+            if token:
+                all_headers["authorization"] = f"Bearer {token}"
+            path = "/pixell.agent.AgentService/Health"
+            response = place.client.post(path, headers=all_headers, content=bytes(5))
+            said = response.headers.get("grpc-status") or response.text
+            assert response.status_code == 200 and status in said, response
+
+
+def test_a_claim_names_the_agents_that_a_token_allows(place: Place) -> None:
+    one = place.token(["h"])
+    # However the agent is addressed.
+    assert place.get(one).status_code == 200
+    for path in ("/agents/h/about", "/agents/h/-/a2a/about", "/agents/h/api/about"):
+        assert place.get(one, "", path).status_code == 200, path
+    for path in ("/agents/other/about", "/agents/other/-/a2a/about", "/agents/other", "/agents/nobody/about"):
+        check_rejection(place.get(one, "", path), 403, "not_allowed")
+    check_rejection(place.get(one, "other"), 403, "not_allowed")
+    response = place.client.get("/about", headers={"deployment-id": "other", "authorization": f"Bearer {one}"})
+    check_rejection(response, 403, "not_allowed")
+    # The id counts that the request goes to, and not another one that it names.
+    response = place.get(one, "h", "/agents/other/about")
+    assert response.status_code in (200, 404) and "x-pixell-error" not in response.headers
+    check_rejection(place.get(one, "other", "/agents/h/about"), 403, "not_allowed")
+    # It is asked before the map is, so ids that exist look like those that do not.
+    assert check_rejection(place.get(one, "nobody"), 403, "not_allowed")["title"] == "Forbidden"
+    check_rejection(place.get(place.token("*"), "nobody"), 404, "unknown_deployment")
+    check_rejection(place.get(place.token("*"), ""), 400, "missing_deployment_id")
+    for allowed in (
+        None,
+        [],
+        "",
+        "h",
+        ["*"],
+        ["h", 1],
+        ["h", "not an id"],
+        [["h"]],
+        {"h": True},
+        True,
+        1,
+        "**",
+        "h,other",
+    ):
+        check_rejection(place.get(place.token(allowed)), 403, "not_allowed")
+    line = place.envoy.logged(lambda line: line.get("rejection") == "not_allowed" and line["deployment_id"] == "nobody")
+    assert line["subject"] == "alice"
+    assert place.envoy.stat("wasmcustom.pixell_rejections_total.reason.not_allowed") >= 10
+
+
+def test_preflights_need_no_token(place: Place) -> None:
+    def options(path: str, headers: dict[str, str]) -> httpx.Response:
+        return place.client.options(path, headers=headers)
+
+    # The agent of the path responds, here that it has no such method.
+    assert "x-pixell-error" not in options("/agents/h/about", PREFLIGHT).headers
+    for missing in PREFLIGHT:
+        headers = {name: value for name, value in PREFLIGHT.items() if name != missing}
+        check_rejection(options("/agents/h/about", headers), 401, "unauthenticated")
+    check_rejection(place.get(None, **PREFLIGHT), 401, "unauthenticated")
+
+
+def test_hostile_values_crash_nothing(place: Place) -> None:
+    """20,000 values of `Authorization`, on one connection: none is let in, and all get their response."""
+    dice = random.Random(7)
+    honest = place.token()
+    head, body, signature = honest.split(".")
+    count = 20_000
+
+    def value(number: int) -> bytes:
+        match number % 8:
+            case 0:
+                raw = bytes(dice.choice([*range(33, 127), *range(128, 256)]) for _ in range(dice.randrange(1, 200)))
+                return b"Bearer " + raw
+            case 1:
+                place_of_change = dice.randrange(len(honest))
+                changed = honest[:place_of_change] + dice.choice("AZ.-_=9~") + honest[place_of_change + 1 :]
+                return f"Bearer {changed if changed != honest else head}".encode()
+            case 2:
+                return f"Bearer {honest[: dice.randrange(len(honest) - 4)]}".encode()
+            case 3:
+                return b"Bearer " + b"." * dice.randrange(1, 2000)
+            case 4:
+                return f"Bearer {head}.{'A' * dice.randrange(8000)}.{signature}".encode()
+            case 5:
+                nested = b"[" * dice.randrange(1, 2000)
+                return f"Bearer {part(nested)}.{part(nested)}.{signature}".encode()
+            case 6:
+                strange = json.dumps({"alg": dice.choice([None, 5, [], {}, "ES256", "RS1", "none"]), "kid": 1}).encode()
+                return f"Bearer {part(strange)}.{body}.{signature}".encode()
+            case _:
+                return b"Bearer Bearer " + honest.encode() + b"," + honest.encode()
+
+    seen: dict[bytes, int] = {}
+    with socket.create_connection(("127.0.0.1", place.envoy.port), timeout=PATIENCE) as connection:
+        for number in range(count):
+            head_of_all = b"HEAD /about HTTP/1.1\r\nhost: h\r\nx-deployment-id: h\r\n"
+            connection.sendall(b"%sauthorization: %s\r\n\r\n" % (head_of_all, value(number)))
+            said = b""
+            while not said.endswith(b"\r\n\r\n"):
+                more = connection.recv(1 << 16)
+                assert more, f"the connection ended at {value(number)!r}"
+                said += more
+            seen[said[9:12]] = seen.get(said[9:12], 0) + 1
+    # What changes no bit of the decoded signature or is two equal tokens may be valid.
+    assert sum(seen.values()) == count and set(seen) <= {b"401", b"200"} and seen.get(b"200", 0) < 20, seen
+    assert place.get(honest).status_code == 200
+    crashes = r"wasm\..*\.vm_reload.*" if place.envoy.form == "wasm" else r"wasmcustom\.pixell_panics_total"
+    assert sum(place.envoy.stats(crashes).values()) == 0
+
+
+def test_no_log_has_a_token(place: Place) -> None:
+    token = place.token()
+    place.get(token)
+    place.get(f"{token}x")
+    place.get(None, path=f"/about?access_token={token}")
+    place.envoy.logged(lambda line: line.get("code_details") == "jwt_authn_access_denied{Jwt_verification_fails}")
+    everything = json.dumps(place.envoy.log()) + "\n".join(place.envoy.said)
+    for text in token.split("."):
+        assert text not in everything
+
+
+def test_new_keys_in_the_file_count(place: Place) -> None:
+    old, new = place.token(), Issuer("new")
+    token = new.token(deployments="*")
+    check_rejection(place.get(token), 401, "unauthenticated")
+    new.write(place.keys.with_name("next"))
+    os.replace(place.keys.with_name("next"), place.keys)
+    until(lambda: place.get(token).status_code == 200, "the new key")
+    check_rejection(place.get(old), 401, "unauthenticated")
+    # Keys that cannot be read leave those before in use.
+    failures = "http.agents.jwt_authn.jwks_fetch_failed"
+    before = place.envoy.stat(failures)
+    place.keys.write_text("{")
+    until(lambda: place.envoy.stat(failures) > before, "failure")
+    assert place.get(token).status_code == 200
+    place.issuer.write(place.keys)
+    until(lambda: place.get(old).status_code == 200, "the old key")
+
+
+class KeyServer(http.server.ThreadingHTTPServer):
+    """A server of keys that can be slow or fail."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int = 0) -> None:
+        self.body = b""
+        self.status = 200
+        self.wait = threading.Event()
+        self.wait.set()
+        super().__init__(("127.0.0.1", port), KeyHandler)
+        self.thread = threading.Thread(target=self.serve_forever)
+        self.thread.start()
+
+    def end(self) -> None:
+        self.wait.set()
+        self.shutdown()
+        self.thread.join()
+        self.server_close()
+
+
+class KeyHandler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        server = self.server
+        assert isinstance(server, KeyServer)
+        server.wait.wait(PATIENCE)
+        self.send_response(server.status)
+        self.send_header("content-length", str(len(server.body)))
+        # Envoy may have given up.
+        with contextlib.suppress(ConnectionError):
+            self.end_headers()
+            self.wfile.write(server.body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("form", ["native"])
+def test_keys_of_a_server_that_is_down_slow_and_rotated(form: str) -> None:
+    one, two = Issuer("one"), Issuer("two")
+    server = KeyServer()
+    port = server.server_address[1]
+    server.end()
+    web = Peer("web", "h")
+    url = f"http://127.0.0.1:{port}/keys"
+    envoy = Served(form, settings(PIXELL_JWKS_URL=url, PIXELL_JWKS_CACHE_SECONDS="1", PIXELL_JWT_FORWARD="on"))
+    try:
+        push(envoy, "h", web.port)
+
+        def get(token: str | None) -> httpx.Response:
+            headers = {"x-deployment-id": "h"} | ({"authorization": f"Bearer {token}"} if token else {})
+            return httpx.get(f"{envoy.url}/about", headers=headers, timeout=PATIENCE)
+
+        # Down from the start: nobody is let in.
+        check_rejection(get(one.token()), 401, "unauthenticated")
+        server = KeyServer(port)
+        server.body = json.dumps(one.key_set()).encode()
+        until(lambda: get(one.token()).status_code == 200, "keys")
+        # Without a claim in the settings a token allows everything, and this setting gives it to the agent.
+        token = one.token()
+        assert get(token).json()["headers"]["authorization"] == f"Bearer {token}"
+        check_rejection(get(two.token()), 401, "unauthenticated")
+        # Slow: requests do not wait for it, once Envoy has fetched keys by itself.
+        successes = "http.agents.jwt_authn.jwks_fetch_success"
+        before = envoy.stat(successes)
+        until(partial(is_above, envoy, successes, before + 1), "fetches")
+        server.wait.clear()
+        time.sleep(1.5)
+        began = time.monotonic()
+        assert get(one.token()).status_code == 200
+        assert time.monotonic() - began < 1
+        server.wait.set()
+        # Rotated.
+        server.body = json.dumps({"keys": one.key_set()["keys"] + two.key_set()["keys"]}).encode()
+        until(lambda: get(two.token()).status_code == 200, "both keys")
+        assert get(one.token()).status_code == 200
+        server.body = json.dumps(two.key_set()).encode()
+        until(lambda: get(one.token()).status_code == 401, "the end of the first key")
+        # Failing, then gone: the last keys stay in use.
+        failures = "http.agents.jwt_authn.jwks_fetch_failed"
+        for status in (500, None):
+            before = envoy.stat(failures)
+            if status:
+                server.status = status
+            else:
+                server.end()
+            until(partial(is_above, envoy, failures, before), "failure")
+            assert get(two.token()).status_code == 200
+            check_rejection(get(one.token()), 401, "unauthenticated")
+    finally:
+        envoy.stop()
+        web.kill()
+
+
+def is_above(envoy: Served, name: str, before: int) -> bool:
+    return envoy.stat(name) > before
+
+
+def test_a_start_without_keys_ends(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.json"
+    ended = subprocess.run(
+        command("wasm"),
+        env=environment(settings(PIXELL_JWKS_FILE=str(gone))),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 78
+    assert ended.stderr.splitlines()[-1] == (
+        f'error: PIXELL_JWKS_FILE is "{gone}": expected a JSON Web Key Set, but the file cannot be read: '
+        "No such file or directory (os error 2)"
+    )

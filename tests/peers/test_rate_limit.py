@@ -1,0 +1,237 @@
+"""Rates: how many requests a client may send to a deployment, and what it gets beyond that."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from agents.protos import agent, agent_services
+from conftest import push
+from named import named
+from peer import Peer
+from served import Served, metrics_of, until
+from tokens import AUDIENCE, ISSUER, Issuer, QuickIssuer
+
+PATIENCE = 20.0
+RATE = 100
+
+
+class Place:
+    """An Envoy with a rate, and with tokens if an issuer is given; and two agents."""
+
+    def __init__(self, form: str, rate: str, home: Path | None = None, issuer: Issuer | None = None) -> None:
+        self.issuer = issuer or Issuer()
+        settings = {"PIXELL_RATE_LIMIT": rate}
+        if home is not None:
+            keys = str(self.issuer.write(home / "jwks.json"))
+            settings |= {"PIXELL_JWT_ISSUER": ISSUER, "PIXELL_JWT_AUDIENCES": AUDIENCE, "PIXELL_JWKS_FILE": keys}
+        self.envoy = Served(form, settings)
+        self.agents = [Peer("web", "h"), Peer("web", "i"), Peer("grpc_agent", "g")]
+        for peer in self.agents:
+            push(self.envoy, peer.name, peer.port)
+
+    def remove(self) -> None:
+        self.envoy.stop()
+        for peer in self.agents:
+            peer.kill()
+
+    def get(self, deployment_id: str, path: str = "/health", token: str | None = None) -> httpx.Response:
+        headers = {"x-deployment-id": deployment_id} if deployment_id else {}
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        return httpx.get(self.envoy.url + path, headers=headers, timeout=PATIENCE)
+
+    def burst(self, count: int, address: str = "127.0.0.1", head: bytes = b"x-deployment-id: h\r\n") -> Counter[bytes]:
+        """How the responses to `count` requests from this address begin, one after the other on one connection."""
+        seen: Counter[bytes] = Counter()
+        with socket.create_connection(
+            ("127.0.0.1", self.envoy.port), timeout=PATIENCE, source_address=(address, 0)
+        ) as connection:
+            for _ in range(count):
+                connection.sendall(b"HEAD /health HTTP/1.1\r\nhost: h\r\n" + head + b"\r\n")
+                said = b""
+                while not said.endswith(b"\r\n\r\n"):
+                    more = connection.recv(1 << 16)
+                    assert more, said
+                    said += more
+                seen[said[9:12]] += 1
+        return seen
+
+
+@pytest.fixture(scope="module", params=["wasm", "native"])
+def slow(request: pytest.FixtureRequest) -> Iterator[Place]:
+    place = Place(request.param, "6/m")
+    yield place
+    place.remove()
+
+
+def test_what_a_client_gets_beyond_its_rate(slow: Place) -> None:
+    # By path, by header and by host it is the same bucket: one request is free.
+    assert slow.get("", "/agents/h/health").status_code == 200
+    response = slow.get("h")
+    assert (response.status_code, response.headers["retry-after"]) == (429, "10")
+    assert (response.headers["x-pixell-error"], response.headers["content-type"]) == (
+        "rate_limited",
+        "application/problem+json",
+    )
+    assert response.json() == {
+        "type": "about:blank",
+        "title": "Too Many Requests",
+        "status": 429,
+        "detail": "Too many requests to this deployment, try again later",
+        "code": "rate_limited",
+    }
+    assert slow.get("", "/agents/h/-/a2a/health").status_code == 429
+    # Another deployment and another client have buckets of their own.
+    assert slow.get("i").status_code == 200
+    assert slow.burst(1, "127.0.9.1") == {b"200": 1}
+    with grpc.insecure_channel(slow.envoy.authority) as channel:
+        stub = agent_services.AgentServiceStub(named(channel, "g"))
+        assert stub.Health(agent.Empty(), timeout=PATIENCE).message == "g"
+        with pytest.raises(grpc.RpcError) as raised:
+            stub.Health(agent.Empty(), timeout=PATIENCE)
+    failed: Any = raised.value
+    assert failed.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert ("retry-after", "10") in [tuple(pair) for pair in failed.trailing_metadata()]
+    line = slow.envoy.logged(lambda line: line.get("error") == "rate_limited")
+    assert (line["status"], line["code_details"], line["deployment_id"]) == (429, "local_rate_limited", "h")
+    assert slow.envoy.stat("clients.http_local_rate_limit.rate_limited") >= 3
+
+
+def test_a_stranger_cannot_spend_the_budget_of_another(slow: Place) -> None:
+    # Whatever address it claims.
+    for number in range(10):
+        forged = b"x-deployment-id: i\r\nx-forwarded-for: 127.0.9.%d\r\nx-real-ip: 127.0.9.2\r\n" % number
+        slow.burst(1, "127.0.9.3", forged)
+    assert slow.burst(1, "127.0.9.2", b"x-deployment-id: i\r\n") == {b"200": 1}
+    assert slow.burst(1, "127.0.9.3", b"x-deployment-id: i\r\n") == {b"429": 1}
+
+
+def test_unknown_ids_take_no_memory(slow: Place) -> None:
+    """What is not forwarded meets no bucket, so that every response is that of the filter."""
+    before = slow.envoy.stat("server.memory_allocated")
+    enforced = slow.envoy.stat("clients.http_local_rate_limit.enabled")
+    seen: Counter[bytes] = Counter()
+    for number in range(2_000):
+        seen += slow.burst(1, head=b"x-deployment-id: unknown-%d\r\n" % number)
+    assert seen == {b"404": 2_000}
+    assert slow.envoy.stat("clients.http_local_rate_limit.enabled") == enforced
+    assert slow.envoy.stat("server.memory_allocated") < before + (4 << 20)
+
+
+@pytest.fixture(scope="module")
+def fast(request: pytest.FixtureRequest) -> Iterator[Place]:
+    place = Place("native", f"{RATE}/s")
+    yield place
+    place.remove()
+
+
+def test_the_rate_is_held_within_five_percent(fast: Place) -> None:
+    """Four connections of a client that sends as fast as it can, over both workers, and a quiet client beside it."""
+    seconds = 6.0
+    served = [0, 0, 0, 0]
+    over = threading.Event()
+
+    def send(number: int) -> None:
+        while not over.is_set():
+            served[number] += fast.burst(20)[b"200"]
+
+    senders = [threading.Thread(target=send, args=(number,)) for number in range(4)]
+    for sender in senders:
+        sender.start()
+    # The burst at the beginning does not belong to the rate.
+    time.sleep(1)
+    began, first = time.monotonic(), fast.envoy.stat("clients.http_local_rate_limit.ok")
+    time.sleep(seconds)
+    took, last = time.monotonic() - began, fast.envoy.stat("clients.http_local_rate_limit.ok")
+    assert fast.burst(3, "127.0.9.1") == {b"200": 3}
+    over.set()
+    for sender in senders:
+        sender.join()
+    assert abs((last - first) / took / RATE - 1) < 0.05, (first, last, took)
+    assert sum(served) >= last
+
+
+@pytest.mark.parametrize("form", ["wasm", "native"])
+def test_clients_with_tokens_have_the_buckets_of_their_subjects(form: str, tmp_path: Path) -> None:
+    place = Place(form, "6/m", tmp_path)
+    try:
+        until(lambda: place.get("nobody", token=place.issuer.token()).status_code == 404, "keys")
+
+        def one(subject: str | None, **claims: Any) -> int:
+            return place.get("h", token=place.issuer.token(sub=subject, **claims)).status_code
+
+        # Several tokens of one subject are one client, from whatever address.
+        assert [one("alice"), one("alice", jti="2"), one("bob"), one("bob"), one("alice")] == [200, 429, 200, 429, 429]
+        # Without a subject it is the address that counts.
+        assert [one(None), one(None), one(""), one("carol")] == [200, 429, 429, 200]
+        # A subject that looks like an address is none.
+        assert [one("127.0.0.1"), one("address")] == [200, 200]
+        # So it is for a preflight, which has no token.
+        preflight = {"origin": "https://a.test", "access-control-request-method": "GET", "x-deployment-id": "i"}
+        statuses = [httpx.options(place.envoy.url + "/health", headers=preflight).status_code for _ in range(2)]
+        assert statuses[0] != 429 and statuses[1] == 429
+        assert [place.get("i", token=place.issuer.token()).status_code for _ in range(2)] == [200, 429]
+        # Who has no valid token spends nobody's budget.
+        for _ in range(3):
+            assert place.get("h", token=Issuer("one").token(sub="dave")).status_code == 401
+        assert one("dave") == 200
+        line = place.envoy.logged(lambda line: line.get("error") == "rate_limited")
+        assert line["subject"] == "alice"
+        described = metrics_of("(authentication.md#tokens) and [rates](authentication.md#rates):")
+        assert len(described) == 5
+        assert place.envoy.missing_metrics(*described) == []
+    finally:
+        place.remove()
+
+
+def respond(listener: socket.socket) -> None:
+    """An agent that is quicker than any framework: one response for each piece that arrives, which is one request."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                while connection.recv(1 << 16):
+                    connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+
+def test_memory_is_bounded_with_many_clients(tmp_path: Path) -> None:
+    """More clients than there are buckets: those beyond take no more memory, and a forgotten bucket starts full."""
+    buckets, more = 20_000, 4_000
+    place = Place("native", "6/m", tmp_path, QuickIssuer())
+    agent_socket = socket.create_server(("127.0.0.1", 0))
+    try:
+        until(lambda: place.get("nobody", token=place.issuer.token()).status_code == 404, "keys")
+        threading.Thread(target=respond, args=(agent_socket,), daemon=True).start()
+        push(place.envoy, "quick", agent_socket.getsockname()[1])
+        memory = [place.envoy.stat("server.memory_allocated")]
+        assert place.get("h", token=place.issuer.token(sub="first")).status_code == 200
+        with socket.create_connection(("127.0.0.1", place.envoy.port), timeout=PATIENCE) as connection:
+            for part, count in enumerate((buckets + 500, more)):
+                for number in range(count):
+                    token = place.issuer.token(sub=f"client-{part}-{number}").encode()
+                    head = b"HEAD /health HTTP/1.1\r\nhost: h\r\nx-deployment-id: quick\r\nauthorization: Bearer "
+                    connection.sendall(head + token + b"\r\n\r\n")
+                    said = b""
+                    while not said.endswith(b"\r\n\r\n"):
+                        said += connection.recv(1 << 16)
+                    assert said.startswith(b"HTTP/1.1 204"), said
+                memory.append(place.envoy.stat("server.memory_allocated"))
+        print(f"memory: {memory}, {(memory[1] - memory[0]) / buckets:.0f} bytes a bucket")
+        assert memory[1] - memory[0] < buckets * 4096
+        assert memory[2] - memory[1] < more * 256
+        assert place.get("h", token=place.issuer.token(sub="first")).status_code == 200
+    finally:
+        agent_socket.shutdown(socket.SHUT_RDWR)
+        agent_socket.close()
+        place.remove()

@@ -1,0 +1,105 @@
+"""Tokens of PyJWT and of a malicious maker, and the keys that verify the honest ones."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+ISSUER, AUDIENCE = "https://issuer.test", "agents"
+
+
+class Issuer:
+    """Signs tokens with a key, whose public part is a key set."""
+
+    def __init__(self, kid: str = "one") -> None:
+        self.kid = kid
+        self._key = ec.generate_private_key(ec.SECP256R1())
+
+    def key_set(self) -> dict[str, Any]:
+        key = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self._key.public_key()))
+        return {"keys": [key | {"kid": self.kid, "alg": "ES256", "use": "sig"}]}
+
+    def write(self, path: Path) -> Path:
+        path.write_text(json.dumps(self.key_set()))
+        return path
+
+    def public_pem(self) -> bytes:
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return self._key.public_key().public_bytes(serialization.Encoding.PEM, form)
+
+    def token(self, **claims: Any) -> str:
+        """A token that is valid, except for these claims. One that is None is left out."""
+        return jwt.encode(payload(claims), self._key, "ES256", headers={"kid": self.kid})
+
+
+class QuickIssuer(Issuer):
+    """One with a shared secret, which signs many tokens in little time."""
+
+    _secret = bytes(range(32))
+
+    def key_set(self) -> dict[str, Any]:
+        return {"keys": [{"kty": "oct", "k": part(self._secret), "kid": self.kid, "alg": "HS256"}]}
+
+    def token(self, **claims: Any) -> str:
+        return jwt.encode(payload(claims), self._secret, "HS256", headers={"kid": self.kid})
+
+
+def payload(claims: dict[str, Any]) -> dict[str, Any]:
+    common = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": int(time.time()) + 600}
+    return {name: value for name, value in (common | claims).items() if value is not None}
+
+
+def part(value: Any) -> str:
+    """A part of a token that its maker writes by hand."""
+    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def forged(issuer: Issuer) -> dict[str, str]:
+    """Tokens of a maker without the key, by what is wrong with each."""
+    other = Issuer(issuer.kid)
+    honest = issuer.token()
+    head, body, signature = honest.split(".")
+    claims = part(payload({"sub": "mallory"}))
+    hs256 = f"{part({'alg': 'HS256', 'kid': issuer.kid, 'typ': 'JWT'})}.{claims}"
+    own = part({"alg": "ES256", "jwk": other.key_set()["keys"][0]})
+    mac = hmac.new(issuer.public_pem(), hs256.encode(), hashlib.sha256).digest()
+    return {
+        "alg none": jwt.encode(payload({}), "", "none"),
+        "alg none with a key id": f"{part({'alg': 'none', 'kid': issuer.kid})}.{claims}.",
+        "alg None": f"{part({'alg': 'None', 'kid': issuer.kid})}.{claims}.{signature}",
+        "no alg": f"{part({'kid': issuer.kid})}.{claims}.{signature}",
+        "the public key as a secret": f"{hs256}.{part(mac)}",
+        "another key": other.token(),
+        "another key and key id": Issuer("two").token(),
+        "other claims with the signature": f"{head}.{claims}.{signature}",
+        "no signature": f"{head}.{body}.",
+        "a cut signature": f"{head}.{body}.{signature[:-4]}",
+        "a signature of zeros": f"{head}.{body}.{part(bytes(64))}",
+        "a key of its own": f"{own}.{claims}.{other.token().split('.')[2]}",
+        "two parts": f"{head}.{body}",
+        "five parts": f"{honest}.{head}.{body}",
+    }
+
+
+def rejected(issuer: Issuer) -> dict[str, str]:
+    """Tokens of the issuer that are not valid here, by what is wrong with each."""
+    now = int(time.time())
+    return {
+        "expired": issuer.token(exp=now - 120),
+        "no expiry": issuer.token(exp=None),
+        "not yet valid": issuer.token(nbf=now + 600),
+        "another audience": issuer.token(aud="others"),
+        "no audience": issuer.token(aud=None),
+        "another issuer": issuer.token(iss="https://other.test"),
+        "no issuer": issuer.token(iss=None),
+    }
