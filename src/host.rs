@@ -138,9 +138,7 @@ pub(crate) fn head(name: &str) -> Option<Vec<u8>> {
         ":authority" => property("request\0host"),
         // An empty condition is an error and not a write without one, and an empty origin is a foreign one, so they are told from
         // absent ones.
-        "if-match" | "if-none-match" | "origin" => {
-            request_header(name).or_else(|| hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok().flatten())
-        }
+        "if-match" | "if-none-match" | "origin" => request_header(name).or_else(|| first_value(name)),
         _ => request_header(name),
     }
 }
@@ -156,6 +154,11 @@ pub(crate) fn request_age() -> Duration {
 /// A request header; `None` if it is absent or empty.
 pub(crate) fn request_header(name: &str) -> Option<Vec<u8>> {
     property(&Header::new(name).attribute)
+}
+
+/// The first field of a request header, perhaps an empty one. It costs Envoy less than the property does, which joins all fields.
+pub(crate) fn first_value(name: &str) -> Option<Vec<u8>> {
+    hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok().flatten()
 }
 
 /// Sets a request header, in place of all fields of that name, or removes it.

@@ -62,8 +62,7 @@ impl Context for Stream {}
 impl HttpContext for Stream {
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
         let Some(plugin) = self.plugin.get() else { return Action::Continue };
-        let headers = hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default();
-        let head = plugin.responses.head(&Shown { headers: &headers });
+        let head = plugin.responses.head(&Shown::default());
         apply(&head.changes);
         plugin.tell(head.unchanged);
         self.card = head.card;
@@ -108,21 +107,24 @@ impl Plugin {
 }
 
 /// The head of the response that Envoy has called for.
-struct Shown<'a> {
-    headers: &'a [(String, Vec<u8>)],
+#[derive(Default)]
+struct Shown {
+    /// All headers, once one is there that may have to be changed.
+    all: OnceCell<Vec<(String, Vec<u8>)>>,
 }
 
-impl ResponseHost for Shown<'_> {
+impl ResponseHost for Shown {
     fn note(&self) -> Option<Cow<'_, [u8]>> {
         host::note().map(Cow::Owned)
     }
 
-    fn is_https(&self) -> bool {
-        host::request_header("x-forwarded-proto").is_some_and(|scheme| scheme == b"https")
-    }
-
     fn response(&self, name: &str) -> Vec<Cow<'_, [u8]>> {
-        self.headers.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_slice().into()).collect()
+        // To look for one that is absent costs Envoy and this module much less than to hand over all headers.
+        if !matches!(hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name), Ok(Some(_))) {
+            return Vec::new();
+        }
+        let all = self.all.get_or_init(|| hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default());
+        all.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_slice().into()).collect()
     }
 }
 

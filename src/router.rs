@@ -128,16 +128,24 @@ impl RequestHost for CurrentRequest {
         host::property(&header.attribute).map(Cow::Owned)
     }
 
+    fn has(&self, header: &Header) -> bool {
+        host::first_value(&header.name).is_some()
+    }
+
     fn path(&self) -> Cow<'_, [u8]> {
-        host::head(":path").unwrap_or_default().into()
+        host::first_value(":path").unwrap_or_default().into()
     }
 
     fn authority(&self) -> Cow<'_, [u8]> {
-        host::head(":authority").unwrap_or_default().into()
+        host::first_value(":authority").unwrap_or_default().into()
     }
 
     fn method(&self) -> Cow<'_, [u8]> {
-        host::head(":method").unwrap_or_default().into()
+        host::first_value(":method").unwrap_or_default().into()
+    }
+
+    fn is_https(&self) -> bool {
+        host::first_value("x-forwarded-proto").is_some_and(|scheme| scheme == b"https")
     }
 
     fn bound_port(&self) -> Option<u16> {

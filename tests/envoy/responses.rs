@@ -203,6 +203,25 @@ async fn only_external_origins_lead_to_urls_with_their_authority() {
     }
 }
 
+/// The scheme that Envoy tells the agent, here that of a proxy in front whose word it takes.
+#[tokio::test]
+async fn the_client_s_scheme_decides_which_port_may_be_left_out() {
+    let trusting = Envoy::builder().edit_times(3, "use_remote_address: true", "use_remote_address: false");
+    let (envoy, _a2a, _rest) = started(trusting).await;
+    for (scheme, authority, location, expected) in [
+        ("https", "agents.test:443", "https://agents.test/y", "https://agents.test/agents/x/api/y"),
+        ("https", "agents.test", "https://agents.test:443/y", "https://agents.test:443/agents/x/api/y"),
+        ("https", "agents.test", "http://agents.test:443/y", "http://agents.test:443/y"),
+        ("http", "agents.test:443", "https://agents.test/y", "https://agents.test/y"),
+        ("http", "agents.test:443", "http://agents.test:443/y", "http://agents.test:443/agents/x/api/y"),
+        ("http", "agents.test:80", "http://agents.test/y", "http://agents.test/agents/x/api/y"),
+    ] {
+        let ask = client().get(envoy.data_url() + "/agents/x/api").header("host", authority);
+        let ask = ask.header("x-forwarded-proto", scheme).header("x-respond", format!("location={location}"));
+        assert_eq!(values(ask, "location").await, [expected], "{scheme} {authority} {location}");
+    }
+}
+
 /// However the agent is named, and whichever client asks.
 #[tokio::test]
 async fn the_images_settings_lead_to_the_same_responses() {

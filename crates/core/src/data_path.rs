@@ -37,6 +37,9 @@ pub trait RequestHost {
     /// The value of a header, all fields of that name joined by commas; `None` if it is absent or empty.
     fn header(&self, header: &Header) -> Option<Cow<'_, [u8]>>;
 
+    /// Whether there is a field of that name, perhaps an empty one. Hosts can tell this at less cost than the value.
+    fn has(&self, header: &Header) -> bool;
+
     /// `:path`, with the query.
     fn path(&self) -> Cow<'_, [u8]>;
 
@@ -45,6 +48,9 @@ pub trait RequestHost {
 
     /// `:method`.
     fn method(&self) -> Cow<'_, [u8]>;
+
+    /// Whether the client used `https`, as Envoy tells the agent in `x-forwarded-proto`.
+    fn is_https(&self) -> bool;
 
     /// The port of 127.0.0.1 that the request was given at an earlier attempt; `None` if that cannot be told.
     fn bound_port(&self) -> Option<u16>;
@@ -273,8 +279,9 @@ impl DataPath {
     }
 
     fn judge_request(&self, request: &impl RequestHost, routes: &Routes<'_>) -> Verdict {
-        let mut headers = self.id_headers.iter();
-        let named = headers.find_map(|header| Some((request.header(header)?, header.name == ID_HEADER)));
+        // Requests that no header addresses have none of them, nearly always. The first is asked for its value at once, for the others.
+        let mut headers = self.id_headers.iter().enumerate().filter(|(n, header)| *n == 0 || request.has(header));
+        let named = headers.find_map(|(_, header)| Some((request.header(header)?, header.name == ID_HEADER)));
         let Some((value, is_id_header)) = named else {
             let (path, authority) = (request.path(), request.authority());
             let named = self.addressing.find(&Parts { header: None, path: &path, authority: &authority });
@@ -295,7 +302,8 @@ impl DataPath {
                     let port = self.port(request, ports);
                     let is_card = is_card_path(&path) && *request.method() == *b"GET";
                     let route = routes.map.find(id).unwrap_or_else(|| StoredRoute::active(port));
-                    let note = Note { port, is_card, authority: &authority, path: &path, route };
+                    let is_https = request.is_https();
+                    let note = Note { port, is_card, is_https, authority: &authority, path: &path, route };
                     let changes = Changes::of(named, &note);
                     Verdict::Forward { port, id: id.to_vec(), changes: Some(Box::new(changes)) }
                 }

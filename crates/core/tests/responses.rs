@@ -86,8 +86,8 @@ proptest! {
         let stored = StoredRoute::parse(&bytes).unwrap();
         let authority = if prefix.is_empty() { "x.h.test" } else { "c.test" };
         let requested = format!("{prefix}/");
-        let note = Note { port: served, is_card: false, authority: authority.as_bytes(), path: requested.as_bytes(), route: stored };
-        let reached = Reached::of(&note, false, &addressing, &ExternalOrigins::default()).unwrap();
+        let note = Note { port: served, is_card: false, is_https: false, authority: authority.as_bytes(), path: requested.as_bytes(), route: stored };
+        let reached = Reached::of(&note, &addressing, &ExternalOrigins::default()).unwrap();
         let Some(back) = reached.back(&path, port, &addressing) else {
             // Only what no endpoint serves has no way back.
             prop_assert!(!route.ports().any(|own| own == port));

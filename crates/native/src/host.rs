@@ -73,6 +73,10 @@ impl RequestHost for Host<'_> {
         joined(self, &header.name).filter(|value| !value.is_empty())
     }
 
+    fn has(&self, header: &Header) -> bool {
+        Host::header(self, &header.name, 0).1 > 0
+    }
+
     fn path(&self) -> Cow<'_, [u8]> {
         joined(self, ":path").unwrap_or_default()
     }
@@ -83,6 +87,10 @@ impl RequestHost for Host<'_> {
 
     fn method(&self) -> Cow<'_, [u8]> {
         joined(self, ":method").unwrap_or_default()
+    }
+
+    fn is_https(&self) -> bool {
+        Host::header(self, "x-forwarded-proto", 0).0.is_some_and(|scheme| scheme == b"https")
     }
 
     fn age(&self) -> Duration {

@@ -71,10 +71,6 @@ impl ResponseHost for Host<'_> {
         self.state(host::NOTE).map(Cow::Borrowed)
     }
 
-    fn is_https(&self) -> bool {
-        self.value(Map::Request, "x-forwarded-proto", 0).0.is_some_and(|scheme| scheme == b"https")
-    }
-
     fn response(&self, name: &str) -> Vec<Cow<'_, [u8]>> {
         let (first, count) = self.value(Map::Response, name, 0);
         let others = (1..count).filter_map(|index| self.value(Map::Response, name, index).0);

@@ -104,15 +104,23 @@ impl Guest {
 
     /// A request on the data path that its path addresses: what it cost, and the note for the filter of responses.
     pub(crate) fn forward_by_path(&mut self, path: &str) -> (Cost, Vec<u8>) {
-        let cost =
-            self.stream(&[("request\0path", path), ("request\0host", "agents.example.com"), ("request\0method", "GET")], "");
+        let cost = self.stream(
+            &[
+                ("request\0path", path),
+                ("request\0host", "agents.example.com"),
+                ("request\0method", "GET"),
+                ("request\0headers\0x-forwarded-proto", "http"),
+            ],
+            "",
+        );
         (cost, std::mem::take(&mut self.store.data_mut().note))
     }
 
     /// A response with these headers, in the filter of responses: what it cost.
     pub(crate) fn respond(&mut self, note: &[u8], headers: &[(&str, &str)]) -> Cost {
         let state = self.store.data_mut();
-        state.properties = BTreeMap::from([(b"pixell.route".to_vec(), note.to_vec())]);
+        let of_response = |(name, value): &(&str, &str)| (format!("response\0headers\0{name}").into(), (*value).into());
+        state.properties = headers.iter().map(of_response).chain([(b"pixell.route".to_vec(), note.to_vec())]).collect();
         state.sent = pairs(headers);
         state.cost = Cost::default();
         self.store.set_fuel(PLENTY).unwrap();
@@ -203,7 +211,15 @@ fn dispatch(name: &str, mut caller: Caller<'_, State>, arguments: &[Val], result
             border.give(value, number(2), number(3))
         }
         "proxy_get_header_map_value" => {
-            let path = [b"request\0headers\0".to_vec(), border.read(number(1), number(2))].concat();
+            const REQUEST: i32 = 0;
+            let side: &[u8] = if number(0) == REQUEST { b"request\0" } else { b"response\0" };
+            let name = border.read(number(1), number(2));
+            let path = match name.as_slice() {
+                b":path" => [side, b"path"].concat(),
+                b":method" => [side, b"method"].concat(),
+                b":authority" => [side, b"host"].concat(),
+                name => [side, b"headers\0", name].concat(),
+            };
             let value = border.0.data().properties.get(&path).cloned();
             border.give(value, number(3), number(4))
         }

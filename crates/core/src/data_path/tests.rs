@@ -25,6 +25,14 @@ impl RequestHost for Shown {
         self.headers.iter().find(|(name, _)| *name == header.name).map(|(_, value)| value.as_bytes().into())
     }
 
+    fn has(&self, header: &Header) -> bool {
+        self.headers.iter().any(|(name, _)| *name == header.name)
+    }
+
+    fn is_https(&self) -> bool {
+        self.headers.contains(&("x-forwarded-proto", "https"))
+    }
+
     fn path(&self) -> Cow<'_, [u8]> {
         self.path.as_bytes().into()
     }
@@ -214,11 +222,11 @@ fn a_note_and_a_card_are_for_requests_by_path_or_host() {
         }
     };
     let card = "/agents/a/.well-known/agent-card.json?x";
-    let found = of(&[], card, "c.test");
+    let found = of(&[("x-forwarded-proto", "https")], card, "c.test");
     let note = found.note.expect("noted");
     let note = Note::parse(&note).expect("a note");
     assert_eq!((note.port, note.path, note.authority), (2000, card.as_bytes(), &b"c.test"[..]));
-    assert!(note.is_card && found.is_card);
+    assert!(note.is_card && note.is_https && found.is_card);
     for (path, authority) in [("/agents/a/agent.json", ""), ("/y", "a.h.test")] {
         let found = of(&[], path, authority);
         assert!(found.note.is_some() && !found.is_card, "{path}");

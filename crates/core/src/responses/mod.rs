@@ -27,9 +27,6 @@ pub trait ResponseHost {
     /// What the data path noted about the request ([`way::Note`]); `None` if a header addresses it.
     fn note(&self) -> Option<Cow<'_, [u8]>>;
 
-    /// Whether the client used `https`, as Envoy tells the agent in `x-forwarded-proto`.
-    fn is_https(&self) -> bool;
-
     /// The values of a header, one for each field.
     fn response(&self, name: &str) -> Vec<Cow<'_, [u8]>>;
 }
@@ -171,7 +168,7 @@ impl Responses {
         if !note.is_card && locations.is_empty() && cookies.is_empty() && service_worker.is_empty() {
             return head;
         }
-        let Some(reached) = Reached::of(&note, host.is_https(), &self.addressing, &self.origins) else { return head };
+        let Some(reached) = Reached::of(&note, &self.addressing, &self.origins) else { return head };
         // With several no client knows where to go.
         if let [location] = locations.as_slice()
             && let Some(new) = std::str::from_utf8(location).ok().and_then(|url| self.location(url, &reached))

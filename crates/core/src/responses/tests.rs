@@ -10,27 +10,27 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 #[derive(Clone, Debug)]
 struct Shown {
     note: Option<Vec<u8>>,
-    is_https: bool,
     response: Vec<(&'static str, String)>,
 }
 
 impl Shown {
     fn new(path: &str, authority: &str, response: &[(&'static str, &str)]) -> Self {
+        Self::over(false, path, authority, response)
+    }
+
+    /// The same, perhaps by `https`.
+    fn over(is_https: bool, path: &str, authority: &str, response: &[(&'static str, &str)]) -> Self {
         let (path, authority) = (path.as_bytes(), authority.as_bytes());
         let is_card = is_card_path(path);
-        let note = Note { port: 1001, is_card, authority, path, route: StoredRoute::active(1001) };
+        let note = Note { port: 1001, is_card, is_https, authority, path, route: StoredRoute::active(1001) };
         let response = response.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        Self { note: Some(note.to_bytes()), is_https: false, response }
+        Self { note: Some(note.to_bytes()), response }
     }
 }
 
 impl ResponseHost for Shown {
     fn note(&self) -> Option<Cow<'_, [u8]>> {
         self.note.as_deref().map(Cow::Borrowed)
-    }
-
-    fn is_https(&self) -> bool {
-        self.is_https
     }
 
     fn response(&self, name: &str) -> Vec<Cow<'_, [u8]>> {
@@ -85,7 +85,7 @@ fn a_location_of_the_agent_leads_back() {
 fn a_location_with_the_port_of_the_client_s_scheme_leads_back() {
     #[track_caller]
     fn check(is_https: bool, authority: &str, origins: &str, leads: &[&str], stays: &[&str]) {
-        let shown = Shown { is_https, ..Shown::new("/agents/x/y", authority, &[]) };
+        let shown = Shown::over(is_https, "/agents/x/y", authority, &[]);
         for origin in leads {
             location(&shown, origins, &format!("{origin}/z"), Some(&format!("{origin}/agents/x/z")));
         }
@@ -113,8 +113,9 @@ fn a_location_of_another_endpoint_leads_there() {
     let route = Route { endpoints, ..Route::active(1001) }.to_bytes();
     let shown = |path: &str, authority: &str| {
         let (path, authority) = (path.as_bytes(), authority.as_bytes());
-        let note = Note { port: 1002, is_card: false, authority, path, route: StoredRoute::parse(&route).unwrap() };
-        Shown { note: Some(note.to_bytes()), is_https: false, response: Vec::new() }
+        let note =
+            Note { port: 1002, is_card: false, is_https: false, authority, path, route: StoredRoute::parse(&route).unwrap() };
+        Shown { note: Some(note.to_bytes()), response: Vec::new() }
     };
     let by_path = shown("/agents/x/api/y", "c.test");
     for (url, expected) in [

@@ -13,6 +13,8 @@ pub struct Note<'a> {
     pub port: u16,
     /// Whether it asks for an agent card.
     pub is_card: bool,
+    /// Whether the client used `https`, as far as Envoy knows: the external origins know better.
+    pub is_https: bool,
     /// `:authority`, as the client sent it.
     pub authority: &'a [u8],
     /// `:path`, as the client sent it.
@@ -25,12 +27,12 @@ impl<'a> Note<'a> {
     /// The note as bytes:
     ///
     /// ```text
-    /// port u16 | is_card u8 | length u32, authority | length u32, path | route     (little-endian)
+    /// port u16 | is_card, is_https: a bit each, u8 | length u32, authority | length u32, path | route     (little-endian)
     /// ```
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.port.to_le_bytes().to_vec();
-        bytes.push(u8::from(self.is_card));
+        bytes.push(u8::from(self.is_card) | u8::from(self.is_https) << 1);
         for text in [self.authority, self.path] {
             bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or_default().to_le_bytes());
             bytes.extend_from_slice(text);
@@ -46,11 +48,11 @@ impl<'a> Note<'a> {
             let (length, rest) = bytes.split_first_chunk()?;
             rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
         }
-        let (&[low, high, is_card], rest) = bytes.split_first_chunk()?;
+        let (&[low, high, flags], rest) = bytes.split_first_chunk()?;
         let (authority, rest) = text(rest)?;
         let (path, rest) = text(rest)?;
-        let (port, is_card) = (u16::from_le_bytes([low, high]), is_card != 0);
-        Some(Self { port, is_card, authority, path, route: StoredRoute::parse(rest)? })
+        let (port, is_card, is_https) = (u16::from_le_bytes([low, high]), flags & 1 != 0, flags & 2 != 0);
+        Some(Self { port, is_card, is_https, authority, path, route: StoredRoute::parse(rest)? })
     }
 }
 
@@ -73,10 +75,9 @@ pub struct Reached {
 }
 
 impl Reached {
-    /// How a request reached its agent; `None` if it is not one that a path or a host addresses. `is_https` says whether the client used
-    /// `https`, as far as Envoy knows: the external origins know better.
+    /// How a request reached its agent; `None` if it is not one that a path or a host addresses.
     #[must_use]
-    pub fn of(note: &Note<'_>, is_https: bool, addressing: &Addressing, origins: &ExternalOrigins) -> Option<Self> {
+    pub fn of(note: &Note<'_>, addressing: &Addressing, origins: &ExternalOrigins) -> Option<Self> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
         let (id, prefix, path) = match addressing.find(&Parts { header: None, path: note.path, authority: note.authority }) {
             Named::ByPath { id, prefix, rest, strip: true, .. } => (id, prefix, stripped(rest)),
@@ -85,7 +86,7 @@ impl Reached {
             Named::ByHeader { .. } | Named::Nothing => return None,
         };
         let authority = text(note.authority)?;
-        let seen = if is_https { "https" } else { "http" };
+        let seen = if note.is_https { "https" } else { "http" };
         let allowed = origins.scheme_for(&authority, seen);
         Some(Self {
             prefix: text(prefix)?,
@@ -217,8 +218,8 @@ mod tests {
         let route = Route { endpoints, ..Route::active(1001) }.to_bytes();
         let route = StoredRoute::parse(&route).unwrap();
         let (path, authority) = (path.as_bytes(), authority.as_bytes());
-        let note = Note { port, is_card: false, authority, path, route };
-        Reached::of(&note, false, addressing, &ExternalOrigins::default()).unwrap()
+        let note = Note { port, is_card: false, is_https: false, authority, path, route };
+        Reached::of(&note, addressing, &ExternalOrigins::default()).unwrap()
     }
 
     #[track_caller]
@@ -293,19 +294,21 @@ mod tests {
 
     #[test]
     fn what_neither_path_nor_host_names_has_no_way_back() {
-        let note = Note { port: 1, is_card: false, authority: b"c.test", path: b"/y", route: StoredRoute::active(1) };
-        assert!(Reached::of(&note, false, &defaults(), &ExternalOrigins::default()).is_none());
+        let note =
+            Note { port: 1, is_card: false, is_https: false, authority: b"c.test", path: b"/y", route: StoredRoute::active(1) };
+        assert!(Reached::of(&note, &defaults(), &ExternalOrigins::default()).is_none());
     }
 
     #[test]
     fn a_note_is_read_as_it_was_written() {
         let route = Route { endpoints: [(EndpointName::UI, 3)].into(), ..Route::draining(1) }.to_bytes();
         let route = StoredRoute::parse(&route).unwrap();
-        for is_card in [false, true] {
-            let note = Note { port: 2, is_card, authority: b"c.test", path: b"/agents/x\xff?y", route };
+        for flags in 0..4 {
+            let (is_card, is_https) = (flags & 1 != 0, flags & 2 != 0);
+            let note = Note { port: 2, is_card, is_https, authority: b"c.test", path: b"/agents/x\xff?y", route };
             let bytes = note.to_bytes();
             let read = Note::parse(&bytes).unwrap();
-            assert_eq!((read.port, read.is_card), (2, is_card));
+            assert_eq!((read.port, read.is_card, read.is_https), (2, is_card, is_https));
             assert_eq!((read.authority, read.path, read.route), (note.authority, note.path, route));
             for cut in 0..bytes.len() {
                 let Some(read) = Note::parse(&bytes[..cut]) else { continue };
