@@ -302,7 +302,9 @@ impl DataPath {
                     let port = self.port(request, ports);
                     let is_card = is_card_path(&path) && *request.method() == *b"GET";
                     let route = routes.map.find(id).unwrap_or_else(|| StoredRoute::active(port));
-                    let is_https = request.is_https();
+                    // In a redirect the scheme only decides which port may be left out. To ask for it is a call of the host.
+                    let matters = is_card || authority.ends_with(b":443") || authority.ends_with(b":80");
+                    let is_https = matters && request.is_https();
                     let note = Note { port, is_card, is_https, authority: &authority, path: &path, route };
                     let changes = Changes::of(named, &note);
                     Verdict::Forward { port, id: id.to_vec(), changes: Some(Box::new(changes)) }

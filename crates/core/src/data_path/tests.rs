@@ -227,6 +227,12 @@ fn a_note_and_a_card_are_for_requests_by_path_or_host() {
     let note = Note::parse(&note).expect("a note");
     assert_eq!((note.port, note.path, note.authority), (2000, card.as_bytes(), &b"c.test"[..]));
     assert!(note.is_card && note.is_https && found.is_card);
+    // The scheme of others is noted if it decides what the port of the authority means.
+    for (authority, noted) in [("c.test", false), ("c.test:8443", false), ("c.test:443", true), ("c.test:80", true)] {
+        let found = of(&[("x-forwarded-proto", "https")], "/agents/a/y", authority);
+        let note = found.note.expect("noted");
+        assert_eq!(Note::parse(&note).expect("a note").is_https, noted, "{authority}");
+    }
     for (path, authority) in [("/agents/a/agent.json", ""), ("/y", "a.h.test")] {
         let found = of(&[], path, authority);
         assert!(found.note.is_some() && !found.is_card, "{path}");
