@@ -175,6 +175,56 @@ async fn a_page_calls_a_grpc_agent() {
     }
 }
 
+/// The example of docs/addressing.md in JavaScript that holds this text.
+fn example(containing: &str) -> String {
+    let text = include_str!("../../docs/addressing.md");
+    let blocks = text.split("```js\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let found: Vec<_> = blocks.filter(|block| block.contains(containing)).collect();
+    let [block] = found[..] else { panic!("{containing}: {found:?}") };
+    block.to_owned()
+}
+
+/// Runs an example in the page, and gives what it writes to the console.
+async fn run(browser: &Browser, example: &str) -> Vec<serde_json::Value> {
+    let script = format!(
+        "(async () => {{ const said = []; const console = {{ log: (...words) => said.push(words) }}; {example}; return said; }})()"
+    );
+    let said = browser.eval(&script).await.unwrap();
+    said.as_array().unwrap_or_else(|| panic!("{said}")).clone()
+}
+
+/// The very text of the document, but for the host, which is the test's own.
+#[tokio::test]
+async fn the_examples_of_the_document_run() {
+    let (page, ui, grpc) = (page::start("my-agent", 0), page::start("alpha", 0), agents::grpc::start("alpha"));
+    let (page, ui, grpc) = (page.unwrap(), ui.unwrap(), grpc.unwrap());
+    let text = include_str!("../../docs/addressing.md");
+    assert_eq!(text.matches("```js\n").count(), 2, "each example is run here");
+    let elsewhere = format!("http://127.0.0.1:{}", page.port());
+    let by_header = example("'x-deployment-id': 'my-agent'");
+    assert_eq!(by_header.matches("https://agents.example.com").count(), 1, "{by_header}");
+    for filter in FILTERS {
+        let envoy = with_settings(&[("PIXELL_CORS_ORIGINS", &elsewhere)]).filter(filter).start().await.unwrap();
+        let routes = json!({"routes": {
+            "my-agent": page.port(),
+            "alpha": {"port": grpc.port(), "endpoints": {"ui": ui.port()}},
+        }});
+        assert_eq!(envoy.routes().put_routes(&routes).await.unwrap().status, 200);
+        let browser = Browser::start(1200, 900, &[]).await.unwrap();
+        page_elsewhere(&browser, &page, "127.0.0.1").await;
+        let here = by_header.replace("https://agents.example.com", &envoy.data_url());
+        assert_eq!(run(&browser, &here).await, [json!([200, null, "my-agent says hello"])]);
+        // The same page reads why a call was rejected.
+        let nobody = here.replace("my-agent", "nobody");
+        let said = run(&browser, &nobody).await;
+        assert_eq!((&said[0][0], &said[0][1]), (&json!(404), &json!("unknown_deployment")), "{said:?}");
+        browser.open(&format!("{}/agents/alpha/ui/", envoy.data_url())).await.unwrap();
+        let said = run(&browser, &example("grpc-web+proto")).await;
+        let [message, trailers] = [1, 3].map(|n| said[0][n].as_str().unwrap().to_owned());
+        assert!(message.contains("alpha") && trailers.contains("grpc-status:0"), "{said:?}");
+    }
+}
+
 /// A person who has read the README gets from the status page to the page of an agent.
 #[tokio::test]
 async fn the_status_page_leads_to_the_pages_of_agents() {
