@@ -7,7 +7,9 @@ import os
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -17,6 +19,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1] / "clients/python/tests")]
 
 from envoy_process import EnvoyProcess  # noqa: E402
 
+from native import NativeEnvoy  # noqa: E402
 from peer import Peer  # noqa: E402
 from served import Served  # noqa: E402
 
@@ -24,14 +27,14 @@ from served import Served  # noqa: E402
 Start = Callable[..., Peer]
 
 
-@pytest.fixture(scope="session")
-def envoy() -> Iterator[EnvoyProcess]:
-    envoy = EnvoyProcess()
+@contextmanager
+def running(envoy: EnvoyProcess, failures: str) -> Iterator[EnvoyProcess]:
+    """Runs an Envoy whose statistics with these names must stay 0."""
     try:
         envoy.start()
         yield envoy
         # A VM that has trapped is counted when it is next asked, so it is asked by the tests themselves.
-        assert sum(envoy.stats(r"wasm\..*\.vm_reload.*").values()) == 0
+        assert sum(envoy.stats(failures).values()) == 0
     finally:
         # Shown by pytest where the test fails. Each call is a line of it.
         print("--- the end of Envoy's log", *envoy.log.splitlines()[-50:], sep="\n")
@@ -39,6 +42,27 @@ def envoy() -> Iterator[EnvoyProcess]:
 
 
 @pytest.fixture(scope="session")
+def wasm_envoy() -> Iterator[EnvoyProcess]:
+    with running(EnvoyProcess(), r"wasm\..*\.vm_reload.*") as envoy:
+        yield envoy
+
+
+@pytest.fixture(scope="session")
+def native_envoy() -> Iterator[EnvoyProcess]:
+    with running(NativeEnvoy(), r".*pixell_panics_total") as envoy:
+        yield envoy
+
+
+@pytest.fixture(scope="module")
+def envoy(request: pytest.FixtureRequest) -> EnvoyProcess:
+    """One Envoy for all tests. Those with `on_both_filters` have another one, too."""
+    return cast(EnvoyProcess, request.getfixturevalue(f"{getattr(request, 'param', 'wasm')}_envoy"))
+
+
+on_both_filters = pytest.mark.parametrize("envoy", ["wasm", "native"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def authority(envoy: EnvoyProcess) -> str:
     """Where callers reach every agent."""
     return f"127.0.0.1:{envoy.agents_port}"

@@ -18,7 +18,7 @@ import pytest
 from envoy_process import EnvoyProcess
 
 from agents.protos import agent, agent_services
-from conftest import Start, push
+from conftest import Start, on_both_filters, push
 from peer import Peer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,6 +136,7 @@ def run_program(containing: str, authority: str, deployment_id: str, capsys: pyt
     return capsys.readouterr().out
 
 
+@on_both_filters
 def test_mcp(start: Start, authority: str, capsys: pytest.CaptureFixture[str]) -> None:
     start("mcp_http", "addressed-mcp")
     assert run_program("streamable_http_client", authority, "addressed-mcp", capsys) == "['add']\n"
@@ -165,11 +166,13 @@ def test_grpcio_with_the_full_path_of_a_method(demo: Demo, base: str) -> None:
     assert raised.value.details() == "Deployment nobody not found or not ready"
 
 
+@on_both_filters
 def test_the_a2a_sdk_1(start: Start, authority: str, capsys: pytest.CaptureFixture[str]) -> None:
     start("a2a_http", "addressed-a2a", 0, "own")
     assert run_program("a2a.helpers", authority, "addressed-a2a", capsys) == "hello\n"
 
 
+@on_both_filters
 def test_the_a2a_sdk_0_3(envoy: EnvoyProcess, authority: str, old_python: str) -> None:
     agent = Peer("a2a_0_3.agent", "addressed-old", python=old_python)
     try:

@@ -19,28 +19,43 @@ from envoy_process import EnvoyProcess
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
-from conftest import Start, push
+from conftest import Start, on_both_filters, push
 from peer import HERE, Peer
+
+pytestmark = on_both_filters
 
 BINDINGS = ["JSONRPC", "HTTP+JSON", "GRPC"]
 LIMIT = 30.0
 
 
+# Agents import for seconds, so each of these starts once and serves both Envoys.
 @pytest.fixture(scope="module")
-def new_agent(start: Start, envoy: EnvoyProcess) -> str:
-    """An agent of the A2A SDK 1.x: HTTP on its endpoint `rest`, gRPC on `a2a`."""
-    over_http, over_grpc = start("a2a_http", "path-new", 0, "own"), start("a2a_grpc", "path-new", 0, "")
-    push(envoy, "path-new", over_grpc.port, rest=over_http.port)
+def new_ports() -> Iterator[tuple[int, int]]:
+    """An agent of the A2A SDK 1.x: gRPC on its endpoint `a2a`, HTTP on `rest`."""
+    agents = [Peer("a2a_grpc", "path-new", 0, ""), Peer("a2a_http", "path-new", 0, "own")]
+    yield agents[0].port, agents[1].port
+    for agent in agents:
+        agent.kill()
+
+
+@pytest.fixture(scope="module")
+def old_ports(old_python: str) -> Iterator[tuple[int, int]]:
+    """The same of the A2A SDK 0.3."""
+    agent = Peer("a2a_0_3.agent", "path-old", python=old_python)
+    yield agent.others[0], agent.port
+    agent.kill()
+
+
+@pytest.fixture(scope="module")
+def new_agent(new_ports: tuple[int, int], envoy: EnvoyProcess) -> str:
+    push(envoy, "path-new", new_ports[0], rest=new_ports[1])
     return "path-new"
 
 
 @pytest.fixture(scope="module")
-def old_agent(envoy: EnvoyProcess, old_python: str) -> Iterator[str]:
-    """The same of the A2A SDK 0.3."""
-    agent = Peer("a2a_0_3.agent", "path-old", python=old_python)
-    push(envoy, "path-old", agent.others[0], rest=agent.port)
-    yield "path-old"
-    agent.kill()
+def old_agent(old_ports: tuple[int, int], envoy: EnvoyProcess) -> str:
+    push(envoy, "path-old", old_ports[0], rest=old_ports[1])
+    return "path-old"
 
 
 def interfaces(card: dict[str, Any]) -> dict[str, str]:
