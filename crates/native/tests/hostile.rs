@@ -11,6 +11,8 @@ use pixell_native::abi_types::Status;
 /// As many as the tests with a real Envoy send.
 const REQUESTS: u64 = 20_000;
 
+/// Where the router notes how a request was addressed.
+const NOTE: &str = "wasm.pixell.route";
 const ADDRESS: &str = "envoy.network.transport_socket.original_dst_address";
 
 /// Pseudo-random numbers (xorshift), the same in each run.
@@ -63,7 +65,7 @@ fn filters() -> (Filter, Filter, Filter) {
 fn hostile_requests_are_forwarded_to_a_route_or_rejected() {
     let (router, retry, _admin) = filters();
     let mut dice = Dice(1);
-    let (mut forwarded, mut rejected, mut judged) = (0, 0, 0);
+    let (mut forwarded, mut rejected, mut judged, mut went_on) = (0, 0, 0, 0);
     for number in 0..REQUESTS {
         let mut head = Vec::new();
         for _ in 0..dice.roll(4) {
@@ -100,9 +102,13 @@ fn hostile_requests_are_forwarded_to_a_route_or_rejected() {
                 let known = ["127.0.0.1:2000", "127.0.0.1:2001", "127.0.0.1:2002"];
                 assert!(known.iter().any(|known| known.as_bytes() == address), "{}", address.escape_ascii());
                 assert!(["a", "b"].iter().any(|id| stream.header("x-deployment-id").unwrap() == id.as_bytes()), "{head:?}");
-                let attempt = Stream::open(&retry, number, headers(&[("x-deployment-id", &dice.bytes(9))]), dice.roll(2) == 0);
+                let id = if dice.roll(2) == 0 { dice.bytes(9) } else { dice.pick(&["a", "b"]).into() };
+                let attempt = Stream::open(&retry, number, headers(&[("x-deployment-id", &id)]), dice.roll(2) == 0);
                 attempt.set_upstream(dice.pick(&["127.0.0.1:2000", "127.0.0.1:", "10.0.0.1:2000", ""]));
-                judged += usize::from(attempt.head(true).unwrap() == Status::Stop);
+                match attempt.head(true).unwrap() {
+                    Status::Stop => judged += 1,
+                    _ => went_on += 1,
+                }
                 drop(attempt);
                 stream.response_head();
             }
@@ -116,8 +122,8 @@ fn hostile_requests_are_forwarded_to_a_route_or_rejected() {
             other => panic!("{other:?} of {head:?}"),
         }
     }
-    println!("{forwarded} forwarded, {rejected} rejected; {judged} attempts rejected");
-    assert!(forwarded > 1_000 && rejected > 1_000 && judged > 500);
+    println!("{forwarded} forwarded, {rejected} rejected; {judged} attempts rejected, {went_on} went on");
+    assert!(forwarded > 1_000 && rejected > 1_000 && judged > 500 && went_on > 100);
     assert_eq!(panics(), [""; 0]);
 }
 
@@ -165,6 +171,73 @@ fn hostile_calls_of_the_route_api_do_no_harm() {
     assert_eq!(panics(), [""; 0]);
     let (status, map) = call(&admin, "GET", "/v1/routes", "");
     assert_eq!(status, 200, "{map}");
+}
+
+#[test]
+fn hostile_responses_of_agents_do_no_harm() {
+    let (router, ..) = filters();
+    let responses = Filter::configure("responses", r#"{"role":"router","host_suffix":".h.test"}"#).unwrap();
+    let mut dice = Dice(3);
+    let (mut changed, mut cards, mut untouched) = (0, 0, 0);
+    for number in 0..REQUESTS {
+        let path =
+            dice.pick(&["/agents/a/ui/x", "/agents/a/.well-known/agent-card.json", "/agents/b/-/ui/.well-known/agent.json?x"]);
+        let authority = dice.pick(&["c.test", "a.h.test:80", "c.test:443"]);
+        let head = headers(&[(":method", b"GET"), (":path", path.as_bytes()), (":authority", authority.as_bytes())]);
+        let request = Stream::open(&router, number, head.clone(), false);
+        assert_eq!(request.head(true), Some(Status::Continue), "{path}");
+        let stream = Stream::open(&responses, number, head, false);
+        // What the router noted; or, which cannot happen, something else.
+        stream.set_state(NOTE, if dice.roll(8) == 0 { dice.bytes(60) } else { request.state(NOTE).unwrap() });
+        stream.head(true);
+        let mut head = headers(&[(":status", b"200"), ("content-type", b"application/json")]);
+        head.truncate(1 + dice.roll(2));
+        for _ in 0..dice.roll(6) {
+            let name = dice.pick(&["location", "set-cookie", "content-type", "content-encoding", "content-length", "etag"]);
+            let known = [
+                "/x",
+                "//o.test/",
+                "http://127.0.0.1:2002/y",
+                "https://c.test:443/",
+                "http://[::1/",
+                "s=1; Path=/; Domain=a.test",
+                "application/json",
+                "gzip",
+                "7",
+            ];
+            head.push((name.to_owned(), if dice.roll(3) == 0 { dice.bytes(300) } else { dice.pick(&known).into() }));
+        }
+        stream.response_head_of(head.clone());
+        let body = match dice.roll(3) {
+            0 => dice.bytes(3000),
+            1 => br#"{"url":"http://0.0.0.0:2002/z","additionalInterfaces":[{"url":"http://localhost:2000"}],"x":[1,2]}"#
+                .to_vec(),
+            _ => dice.pick(&["{", "{}", "[[[[", "{\"url\":1}", "{\"url\":\"http://127.0.0.1:2000/\\ud800\"}", ""]).into(),
+        };
+        let cut = dice.roll(body.len() + 1);
+        let has_trailers = dice.roll(3) == 0;
+        stream.response_part(&[&body[..cut / 2], &body[cut / 2..cut]], false);
+        if dice.roll(20) == 0 {
+            stream.end();
+            continue;
+        }
+        stream.response_part(&[&body[cut..]], !has_trailers);
+        if has_trailers {
+            stream.response_trailers();
+        }
+        let (headers, received) = stream.received();
+        changed += usize::from(headers != head);
+        cards += usize::from(received != body);
+        untouched += usize::from(headers == head && received == body);
+        assert!(
+            received == body || serde_json::from_slice::<serde_json::Value>(&received).is_ok(),
+            "{}",
+            received.escape_ascii()
+        );
+    }
+    println!("{changed} heads and {cards} cards changed, {untouched} responses left alone");
+    assert!(changed > 1_000 && cards > 300 && untouched > 1_000);
+    assert_eq!(panics(), [""; 0]);
 }
 
 #[test]

@@ -95,6 +95,14 @@ pub(super) const SUITES: &[Suite] = &[
         command: native,
     },
     Suite {
+        name: "asan",
+        seconds: 45,
+        about: "hostile calls of the native module under AddressSanitizer, with a stand-in for Envoy",
+        needs: &[],
+        runner: Runner::Cargo,
+        command: asan,
+    },
+    Suite {
         name: "cost",
         seconds: 70,
         about: "what the native filter costs a request, in instructions",
@@ -241,6 +249,16 @@ pub(super) const SUITES: &[Suite] = &[
 fn native() -> Result<Command> {
     let mut test = cargo(["test", "--package", "pixell-tests", "--test", "envoy", "--test", "native", "--no-fail-fast"]);
     test.args(wasm_only::skips()).env(FILTER, Filter::Native.name());
+    Ok(test)
+}
+
+fn asan() -> Result<Command> {
+    // With a target of its own, the flag does not apply to build scripts.
+    let host = read(program("rustc").args(["--print", "host-tuple"]))?;
+    let target = workspace::target().join("asan");
+    let mut test = cargo(["test", "--package", "pixell-native", "--test", "hostile", "--target", host.trim()]);
+    // The sanitizer's runtime comes with stable Rust, but its flag counts as unstable.
+    test.arg("--target-dir").arg(target).env("RUSTFLAGS", "-Zsanitizer=address").env("RUSTC_BOOTSTRAP", "1");
     Ok(test)
 }
 

@@ -25,6 +25,16 @@ fn of<'a>(stream: Ptr) -> &'a mut Envoy {
     unsafe { &mut *stream.cast::<Envoy>() }
 }
 
+/// The request's headers, or the response's.
+fn headers(stream: Ptr, kind: u32) -> &'static mut Vec<(String, Vec<u8>)> {
+    let envoy = of(stream);
+    match kind {
+        0 => &mut envoy.headers,
+        2 => &mut envoy.response_headers,
+        other => panic!("no headers of kind {other}"),
+    }
+}
+
 /// The metrics of the configuration that made a stream.
 fn metric(stream: Ptr, id: usize, labels: *mut Buffer, count: usize) -> &'static mut u64 {
     // SAFETY: configurations outlive their streams, and the module gives as many labels as it says.
@@ -62,9 +72,8 @@ callbacks! {
     }
 
     fn http_get_header(stream: Ptr, kind: u32, key: Buffer, result: *mut Buffer, index: usize, size: *mut usize) -> bool {
-        assert_eq!(kind, 0);
         let key = text(key);
-        let values: Vec<_> = of(stream).headers.iter().filter(|(name, _)| *name == key).map(|(_, value)| value).collect();
+        let values: Vec<_> = headers(stream, kind).iter().filter(|(name, _)| *name == key).map(|(_, value)| value).collect();
         // SAFETY: the module gives places for both.
         unsafe {
             *size = values.len();
@@ -73,23 +82,35 @@ callbacks! {
         values.len() > index
     }
 
-    fn http_set_header(stream: Ptr, _: u32, key: Buffer, value: Buffer) -> bool {
-        let (key, value) = (text(key), bytes(value));
+    fn http_set_header(stream: Ptr, kind: u32, key: Buffer, value: Buffer) -> bool {
+        let (key, is_removed) = (text(key), value.ptr.is_null());
+        let headers = headers(stream, kind);
+        headers.retain(|(name, _)| *name != key);
+        if !is_removed {
+            headers.push((key, bytes(value)));
+        }
+        true
+    }
+
+    fn http_add_header(stream: Ptr, kind: u32, key: Buffer, value: Buffer) -> bool {
+        headers(stream, kind).push((text(key), bytes(value)));
+        true
+    }
+
+    fn http_append_body(stream: Ptr, kind: u32, part: Buffer) -> bool {
         let envoy = of(stream);
-        envoy.headers.retain(|(name, _)| *name != key);
-        envoy.headers.push((key, value));
+        match kind {
+            2 => envoy.responded.push(bytes(part)),
+            3 => envoy.response_body.extend(bytes(part)),
+            _ => {}
+        }
         true
     }
 
-    fn http_add_header(_: Ptr, _: u32, _: Buffer, _: Buffer) -> bool {
-        true
-    }
-
-    fn http_append_body(_: Ptr, _: u32, _: Buffer) -> bool {
-        true
-    }
-
-    fn http_drain_body(_: Ptr, _: u32, _: usize) -> bool {
+    fn http_drain_body(stream: Ptr, kind: u32, _: usize) -> bool {
+        if kind == 2 {
+            of(stream).responded.clear();
+        }
         true
     }
 
@@ -137,24 +158,17 @@ callbacks! {
     }
 
     fn http_get_body_size(stream: Ptr, kind: u32) -> usize {
-        let envoy = of(stream);
-        if kind == 1 { envoy.kept.len() } else { envoy.arrived.iter().map(Vec::len).sum() }
+        of(stream).body(kind).iter().map(|part| part.len()).sum()
     }
 
     fn http_get_body_chunks_size(stream: Ptr, kind: u32) -> usize {
-        let envoy = of(stream);
-        if kind == 1 { usize::from(!envoy.kept.is_empty()) } else { envoy.arrived.len() }
+        of(stream).body(kind).len()
     }
 
     fn http_get_body_chunks(stream: Ptr, kind: u32, chunks: *mut Buffer) -> bool {
-        let envoy = of(stream);
-        let parts: Vec<_> = match kind {
-            1 => vec![buffer(&envoy.kept)],
-            _ => envoy.arrived.iter().map(|part| buffer(part)).collect(),
-        };
-        for (n, part) in parts.into_iter().enumerate() {
+        for (n, part) in of(stream).body(kind).into_iter().enumerate() {
             // SAFETY: the module gives as many places as it was told.
-            unsafe { *chunks.add(n) = part };
+            unsafe { *chunks.add(n) = buffer(part) };
         }
         true
     }

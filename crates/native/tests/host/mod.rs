@@ -87,11 +87,29 @@ struct Envoy {
     headers: Vec<(String, Vec<u8>)>,
     kept: Vec<u8>,
     arrived: Vec<Vec<u8>>,
+    response_headers: Vec<(String, Vec<u8>)>,
+    /// The part of the response's body that a hook is called for, in pieces.
+    responded: Vec<Vec<u8>>,
+    /// What the client has got of the response's body.
+    response_body: Vec<u8>,
     state: BTreeMap<String, Vec<u8>>,
     upstream: Option<Vec<u8>>,
     response: Option<Response>,
     /// Whether a response ends the stream at once, while the hook that sent it still runs.
     ends_with_response: bool,
+}
+
+impl Envoy {
+    /// The pieces of a body.
+    fn body(&self, kind: u32) -> Vec<&[u8]> {
+        match kind {
+            0 => self.arrived.iter().map(Vec::as_slice).collect(),
+            1 if self.kept.is_empty() => Vec::new(),
+            1 => vec![&self.kept],
+            2 => self.responded.iter().map(Vec::as_slice).collect(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// A stream that a test drives.
@@ -144,6 +162,39 @@ impl Stream {
 
     pub(crate) fn trailers(&self) -> Option<Status> {
         Some(abi::http_filter_request_trailers(self.0.cast(), self.module()?))
+    }
+
+    /// The head of the agent's response.
+    pub(crate) fn response_head_of(&self, headers: Vec<(String, Vec<u8>)>) -> Option<Status> {
+        self.with(|envoy| envoy.response_headers = headers);
+        self.response_head()
+    }
+
+    /// A part of the body of the agent's response, in pieces.
+    pub(crate) fn response_part(&self, pieces: &[&[u8]], ends: bool) {
+        let Some(module) = self.module() else { return };
+        self.with(|envoy| envoy.responded = pieces.iter().map(|piece| piece.to_vec()).collect());
+        abi::http_filter_response_body(self.0.cast(), module, ends);
+        self.with(|envoy| {
+            let sent = std::mem::take(&mut envoy.responded).concat();
+            envoy.response_body.extend(sent);
+        });
+    }
+
+    pub(crate) fn response_trailers(&self) {
+        if let Some(module) = self.module() {
+            abi::http_filter_response_trailers(self.0.cast(), module);
+        }
+    }
+
+    /// What the client gets of the agent's response: its headers and its body.
+    pub(crate) fn received(&self) -> (Vec<(String, Vec<u8>)>, Vec<u8>) {
+        self.with(|envoy| (envoy.response_headers.clone(), envoy.response_body.clone()))
+    }
+
+    /// Sets a filter state object, as another filter does.
+    pub(crate) fn set_state(&self, key: &str, value: Vec<u8>) {
+        self.with(|envoy| envoy.state.insert(key.to_owned(), value));
     }
 
     pub(crate) fn response_head(&self) -> Option<Status> {
