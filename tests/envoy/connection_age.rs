@@ -21,7 +21,7 @@ async fn call(http: &Client, envoy: &Envoy) -> reqwest::Response {
 #[tokio::test]
 async fn http2_connections_are_replaced_and_no_request_is_lost() {
     let envoy = with_settings(&[("PIXELL_MAX_CONNECTION_SECONDS", "1")]).start().await.unwrap();
-    let (source, agent) = crate::live_streams::event_agent();
+    let (source, agent) = crate::sse_and_websocket::event_agent();
     let echo = agents::echo::start("a").unwrap();
     envoy.routes().put_all([("events", agent.port()), ("a", echo.port())]).await.unwrap();
     let http = http2();

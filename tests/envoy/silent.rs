@@ -129,7 +129,7 @@ async fn a_connection_that_makes_no_request_ends_soon() {
 #[tokio::test]
 async fn kept_connections_and_silent_streams_live_on() {
     let envoy = quick().start().await.unwrap();
-    let (source, agent) = crate::live_streams::event_agent();
+    let (source, agent) = crate::sse_and_websocket::event_agent();
     let echo = agents::echo::start("a").unwrap();
     envoy.routes().put_all([("events", agent.port()), ("a", echo.port())]).await.unwrap();
     let (clients, readers) = ([http1(), http2()], [http1(), http2()]);
