@@ -24,6 +24,7 @@ from conftest import push
 from named import named
 from peer import Peer
 from pki import Authority
+from programs import run
 from served import Served, command, environment, metrics_of, until
 
 PATIENCE = 20.0
@@ -341,9 +342,3 @@ def s_client(place: Place, *arguments: str) -> str:
     done = subprocess.run(call, input="", capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode != 0, done
     return done.stderr
-
-
-def run(*call: str) -> str:
-    done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done
-    return done.stdout

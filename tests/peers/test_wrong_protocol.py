@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,14 +12,7 @@ import pytest
 from agents.protos import agent, agent_services
 from conftest import Start
 from named import connection, named
-
-
-def run(*command: str) -> str:
-    # grpcurl is a package of this environment.
-    path = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(command, env=path, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, f"{command}\n{done}"
-    return done.stdout
+from programs import run
 
 
 def test_curl_learns_how_to_call_a_grpc_agent(start: Start, authority: str) -> None:
