@@ -1,7 +1,9 @@
 """Checks of the path from a client to the tasks: listeners, target groups, zones, security groups."""
 
+from datetime import UTC, datetime
 from ipaddress import IPv4Network
 
+from . import form
 from .aws import Doc
 from .checks import Checks, Found, bad, note, ok, will
 from .facts import address, leads, short
@@ -54,6 +56,20 @@ class Network(Checks):
             taken = port == s.test_port and not in_place and set(names) - {f.blue.a2a, f.green.a2a}
             yield bad(taken, f"port {port} leads to {', '.join(names)}", "choose another test_port in the settings")
         yield bad(not f.routes(f.live.rest), f"no listener leads to {f.live.rest}: PAC cannot reach PAR", "check rest_target_group in the settings")
+
+    def certificate(self) -> Found:
+        f, domain = self.f, self.s.certificate_domain
+        if not domain:
+            yield ok("no certificate_domain: listeners stay as they are, and new ones speak TCP")
+            return
+        found = form.certificate(f)
+        days = (found["NotAfter"] - datetime.now(UTC)).days
+        text = f"{found['CertificateArn']} for {domain}"
+        yield bad(days < 7, f"{text} expires in {days} days", "renew it: ACM does so by itself while its DNS record is there")
+        present, wanted = form.spoken(f.listener(A2A_PORT)), form.wanted(f)
+        if present and present != wanted:
+            yield will(f"{A2A_PORT} will speak {form.shown(wanted)}: clients that connect without TLS get no response any more")
+        yield ok(f"{text}, for {days} days")
 
     def zones(self) -> Found:
         """Without cross-zone load balancing, the load balancer's DNS drops a zone if one target group has no healthy target in it. That

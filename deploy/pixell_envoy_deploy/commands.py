@@ -3,7 +3,7 @@
 import json
 from functools import partial
 
-from . import checks, state, task_definition
+from . import checks, form, state, task_definition
 from .ask import agents, line
 from .aws import Doc
 from .facts import PASSING, Facts, Slot, address, leads, short
@@ -96,6 +96,7 @@ def write_record(r: Rollout) -> str:
     known = before.get("agents", []) if ours and before["status"] == "applied" else []
     document: Doc = {"status": "applying", "in_place": in_place, "slot": slot.service, "image": r.reference}
     document |= {"agents": sorted({*known, *(f.agents or [])}), "listener": leads(f.listener(A2A_PORT))}
+    document["form"] = form.spoken(f.listener(A2A_PORT))
     document["service"] = {key: (service or {}).get(key) for key in ("taskDefinition", "loadBalancers")}
     state.write(f, document)
     return f"the way back is {short(service['taskDefinition']) if service and in_place else f.live.service}"
@@ -113,7 +114,10 @@ def verify(f: Facts, slot: Slot, ids: list[str], connections: int, endpoint: str
         found = f.targets(group)
         ill = [f"{each['Target']['Id']} is {each['TargetHealth']['State']}" for each in found if each["TargetHealth"]["State"] != "healthy"]
         errors += line(bool(found) and not ill, "targets", f"{group}: {'; '.join(ill) or f'{len(found)} healthy'}")
-    tls, endpoint = (f.listener(port) or {}).get("Protocol") == "TLS", endpoint or f"{f.load_balancer['DNSName']}:{port}"
+    tls = (f.listener(port) or {}).get("Protocol") == "TLS"
+    # The certificate is for the domain, and not for the load balancer's own name.
+    name = f.settings.certificate_domain if tls and f.settings.certificate_domain else f.load_balancer["DNSName"]
+    endpoint = endpoint or f"{name}:{port}"
     if errors := errors + agents(endpoint, tls, ids, connections):
         raise Stop(f"{errors} not as wanted (ERROR above)", "docs/deploy/troubleshooting.md; or rollback")
     say(f"Verified: {len(ids)} agents through {endpoint}, {connections} connections each.")
@@ -152,12 +156,12 @@ def shift(f: Facts, ids: list[str], connections: int, endpoint: str, yes: bool) 
     impact += [f"from then on PAC deploys to {slot.service}; no agent stops"]
     if missing := sorted(set(before["agents"]) - set(ids)):
         impact.append(f"these agents ran before and are not verified, so their clients may get NOT_FOUND: {', '.join(missing)}")
-    perform(f, impact, routes(f, [slot.a2a], other, slot), yes, "rollback", before, "shifted")
+    perform(f, impact, routes(f, [slot.a2a], other, slot, form.wanted(f)), yes, "rollback", before, "shifted")
     end = f"aws ecs update-service --region {f.name} --cluster {f.settings.cluster} --service {other.service} --desired-count 0"
     say(f"{other.service} stays as it is, and rollback leads back to it. After a day, end it and its agents:", f"  {end}")
 
 
-def routes(f: Facts, a2a: list[str], old: Slot, new: Slot) -> list[Step]:
+def routes(f: Facts, a2a: list[str], old: Slot, new: Slot, wanted: Doc | None) -> list[Step]:
     """Leads the data path's listener, and every listener and rule of PAR's REST API, from `old` to `new`. Other actions of a rule stay.
     The test listeners are led to `old`: without a listener the old task would have no health check, and ECS could not replace it. But
     if one target group is empty, a network load balancer treats all its targets as healthy. So the A2A target group of a service
@@ -174,7 +178,7 @@ def routes(f: Facts, a2a: list[str], old: Slot, new: Slot) -> list[Step]:
 
     groups = [short(each["targetGroupArn"]) for each in (f.service(old.service) or {"loadBalancers": []})["loadBalancers"]]
     tests = ("test listeners", lambda: test_listeners(f, old, new.rest, old.a2a in groups))
-    return [("listener", lambda: lead(f, f.balancer, A2A_PORT, a2a)), ("REST", rest), tests]
+    return [("listener", lambda: lead(f, f.balancer, A2A_PORT, a2a, wanted=wanted)), ("REST", rest), tests]
 
 
 def rollback(f: Facts, revision: str, yes: bool) -> None:
@@ -186,7 +190,7 @@ def rollback(f: Facts, revision: str, yes: bool) -> None:
         impact = f"replaces {tasks} of {slot.service}; their {known} stop, and PAC must redeploy them"
     elif not (f.service(other.service) or {"runningCount": 0})["runningCount"]:
         raise Stop(f"{other.service} runs no task any more: there is nothing to lead clients back to", "apply starts a task beside this one")
-    steps = back(f, before) if before["in_place"] else routes(f, before["listener"], slot, other)
+    steps = back(f, before) if before["in_place"] else routes(f, before["listener"], slot, other, before.get("form"))
     perform(f, [impact], steps, yes, "apply", None if revision else before, "rolled back")
 
 
@@ -206,6 +210,6 @@ def back(f: Facts, before: Doc) -> list[Step]:
 
     def listener() -> Changes:
         if slot.a2a in leads(f.listener(A2A_PORT)):  # if it leads elsewhere by now, somebody else has changed it
-            yield from lead(f, f.balancer, A2A_PORT, before["listener"])
+            yield from lead(f, f.balancer, A2A_PORT, before["listener"], wanted=before.get("form"))
 
     return [("service", service), *([("listener", listener)] if "listener" in before else [])]

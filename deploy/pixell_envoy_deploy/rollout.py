@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-from . import image, state, task_definition
+from . import form, image, state, task_definition
 from .aws import Doc
 from .facts import Facts, Slot, leads, short
 from .follow import follow
@@ -91,6 +91,10 @@ class Rollout:
         values["ENVOY_STOP_TIMEOUT"] = s.envoy_drain_seconds + STOP_MARGIN
         filled = task_definition.fill(DEPLOY / "task-definition.json", {name: str(value) for name, value in values.items()})
         log = filled.pop("logConfiguration")
+        if origin := form.origin(f):
+            next(each for each in filled["containerDefinitions"] if each["name"] == "envoy")["environment"].append(
+                {"name": "PIXELL_EXTERNAL_ORIGINS", "value": origin}
+            )
         for each in filled["containerDefinitions"]:
             each["logConfiguration"] = log | {"options": log["options"] | {"awslogs-stream-prefix": each["name"]}}
         return filled
@@ -163,7 +167,7 @@ class Rollout:
     def listeners(self) -> Changes:
         """The listener on 50051, or test listeners for the second service."""
         f, slot = self.facts, self.slot
-        yield from lead(f, f.balancer, A2A_PORT, [slot.a2a]) if self.in_place else test_listeners(f, slot, f.live.rest)
+        yield from lead(f, f.balancer, A2A_PORT, [slot.a2a], wanted=form.wanted(f)) if self.in_place else test_listeners(f, slot, f.live.rest)
 
     def service(self) -> Changes:
         f, slot, found = self.facts, self.slot, self.facts.service(self.slot.service)
@@ -181,28 +185,35 @@ class Rollout:
             yield from update(f, slot.service, self.revision, targets(f, slot, found), found["desiredCount"] if self.in_place else 1)
 
 
-def lead(f: Facts, balancer: str, port: int, to: list[str], like: Doc | None = None) -> Changes:
-    """Leads a port of a load balancer to the target groups `to`; if there are none, it has no listener. A new listener copies `like`."""
-    present, api, kept = f.listener(port, balancer), f.api("elbv2"), like or {"Protocol": "TCP"}
+def lead(f: Facts, balancer: str, port: int, to: list[str], like: Doc | None = None, wanted: Doc | None = None) -> Changes:
+    """Leads a port of a load balancer to the target groups `to`; if there are none, it has no listener. A new listener copies `like`. With
+    `wanted` it has that form, be it new or not."""
+    present, api, kept = f.listener(port, balancer), f.api("elbv2"), wanted or like or {"Protocol": "TCP"}
+    changed = bool(present and to and wanted and form.spoken(present) != wanted)
 
     def act() -> None:
         actions = [{"Type": "forward", "TargetGroupArn": f.group_arn(name)} for name in to]
         if present and to:
-            api.modify_listener(ListenerArn=present["ListenerArn"], DefaultActions=actions)
+            api.modify_listener(ListenerArn=present["ListenerArn"], DefaultActions=actions, **(wanted or {} if changed else {}))
         elif present:
             api.delete_listener(ListenerArn=present["ListenerArn"])
         else:
-            copied = {key: kept[key] for key in ("Protocol", "SslPolicy", "Certificates") if kept.get(key)}
+            copied = {key: kept[key] for key in ("Protocol", "SslPolicy", "Certificates", "AlpnPolicy") if kept.get(key)}
             api.create_listener(LoadBalancerArn=balancer, Port=port, DefaultActions=actions, **copied)
 
+    place, lines = f"{short(balancer)}, port {port}", []
     if leads(present) != to or bool(present) != bool(to):
         names = [", ".join(each) or "(no listener)" for each in (leads(present), to)]
-        yield [f"{short(balancer)}, port {port}: {names[0]} -> {names[1]}"], act
+        lines.append(f"{place}: {names[0]} -> {names[1]}")
+    if changed or (wanted and to and not present):
+        lines.append(f"{place}: {form.shown(form.spoken(present))} -> {form.shown(wanted)}")
+    if lines:
+        yield lines, act
 
 
 def test_listeners(f: Facts, slot: Slot, like: str, envoy: bool = True) -> Changes:
     """Leads the test listeners to the task that clients do not reach, and to its PAR on each load balancer that leads to `like`."""
-    yield from lead(f, f.balancer, f.settings.test_port, [slot.a2a]) if envoy else []
+    yield from lead(f, f.balancer, f.settings.test_port, [slot.a2a], wanted=form.wanted(f)) if envoy else []
     for balancer, route in {each["LoadBalancerArn"]: each for each in f.routes(like)}.items():
         yield from lead(f, balancer, f.settings.rest_test_port, [slot.rest], route)
 

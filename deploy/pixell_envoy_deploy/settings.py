@@ -43,6 +43,7 @@ class Settings:
     state_path: str = rule(r"(?:/[A-Za-z0-9_.-]+){1,14}")
     discovery_namespace: str = rule(r"[A-Za-z0-9][A-Za-z0-9.-]*")
     discovery_service: str = rule(NAME)
+    certificate_domain: str = rule(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)+)?")
     repository: str = rule(r"[a-z0-9][a-z0-9._/-]*")
     image_tag: str = rule(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?")
     par_image: str = rule(r"(?:[a-z0-9][A-Za-z0-9._:/@-]*)?")

@@ -86,7 +86,8 @@ class Account:
         self.calls[name] += 1
         if name in self.fail and (raised := self.fail[name](arguments)):
             raise raised
-        if name == "elbv2.ModifyListener":  # moto does not update the target group's load balancers
+        if name == "elbv2.ModifyListener":  # moto does not update the target group's load balancers, and knows no TLS here
+            self.speak(arguments)
             for action in arguments["DefaultActions"]:
                 group = elbv2_backends[ACCOUNT][REGION].target_groups[action["TargetGroupArn"]]
                 group.load_balancer_arns.append(arguments["ListenerArn"].replace(":listener/", ":loadbalancer/").rpartition("/")[0])
@@ -100,6 +101,17 @@ class Account:
             report = validator.validate(document, shape)
             assert not report.has_errors(), f"{name}: {report.generate_report()}"
         return result
+
+    def speak(self, p: Doc) -> None:
+        """Gives a listener the form that a call asks for, and takes it out of the call."""
+        backend = elbv2_backends[ACCOUNT][REGION]
+        found = next(each for lb in backend.load_balancers.values() for arn, each in lb.listeners.items() if arn == p["ListenerArn"])
+        found.protocol, found.ssl_policy = p.pop("Protocol", found.protocol), p.pop("SslPolicy", found.ssl_policy)
+        if "Certificates" in p or found.protocol == "TCP":
+            found.certificates = [each["CertificateArn"] for each in p.pop("Certificates", [])]
+            found.alpn_policy = p.pop("AlpnPolicy", [])
+        if found.protocol == "TCP":
+            found.ssl_policy = None
 
     def real(self, name: str, arguments: Doc, real: Callable[[], Doc]) -> Doc:
         """Moto's response. A read is remembered until its service is changed, which saves most of the suite's time."""
