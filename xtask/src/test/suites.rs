@@ -152,8 +152,8 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "peers",
-        seconds: 100,
-        about: "agents and clients made with other people's libraries: the A2A SDK and grpcio with health, reflection, rich errors",
+        seconds: 220,
+        about: "agents and clients made with other people's libraries: the A2A SDK and grpcio with health, reflection, rich errors; TLS, tokens and rates",
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Pytest,
         command: peers,
