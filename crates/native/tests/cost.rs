@@ -15,7 +15,8 @@ use pixell_native::abi_types::Status;
 
 /// What is done again and again, by its argument of the command line, with the most instructions that it may take: about a tenth above what
 /// was counted when the bound was set.
-const KINDS: [(&str, u64); 4] = [("forward", 5_300), ("attempt", 2_500), ("retry", 4_000), ("reject", 10_900)];
+const KINDS: [(&str, u64); 5] =
+    [("forward", 5_300), ("path", 16_200), ("attempt", 2_500), ("retry", 4_000), ("reject", 10_900)];
 /// The smallest and the largest map.
 const ROUTES: [u32; 2] = [1, 65_535];
 /// How much more a request may take in the largest map than in the smallest.
@@ -68,8 +69,10 @@ fn serve(kind: &str, routes: u32, requests: u64) {
     let admin = Filter::configure("admin", limits).unwrap();
     publish(&admin, routes);
     let attempt = |number: &'static [u8]| [("x-deployment-id", ID), ("x-envoy-attempt-count", number)];
+    let path: [(&str, &[u8]); 2] = [(":path", b"/agents/id-1/api/v1/items?page=2"), (":authority", b"agents.example.com")];
     let (filter, head, expected) = match kind {
         "forward" => (&router, [("x-deployment-id", ID)].to_vec(), Status::Continue),
+        "path" => (&router, path.to_vec(), Status::Continue),
         "attempt" => (&retry, attempt(b"1").to_vec(), Status::Continue),
         "retry" => (&retry, attempt(b"2").to_vec(), Status::Continue),
         "reject" => (&router, [("x-deployment-id", b"nobody".as_slice())].to_vec(), Status::Stop),
