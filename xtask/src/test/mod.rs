@@ -152,7 +152,10 @@ mod tests {
         let text = std::fs::read_to_string(workspace::root().join("README.md")).unwrap();
         for (command, all) in [("cargo xtask test ", false), ("cargo xtask test --all ", true)] {
             let line = text.lines().find(|line| line.starts_with(command)).unwrap();
-            assert!(line.contains(&format!("about {} minutes", minutes(all))), "{line}");
+            let (_, figure) = line.split_once("about ").unwrap();
+            let named: u32 = figure.split(' ').next().unwrap().parse().unwrap();
+            // A rough figure, so that not every change of a suite is one of the README.
+            assert!(named.abs_diff(minutes(all)) * 10 <= named, "{line}: {} minutes", minutes(all));
         }
     }
 
