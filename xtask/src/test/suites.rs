@@ -219,7 +219,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "integration",
-        seconds: 400,
+        seconds: 420,
         about: "the image with a stand-in PAR and agents, in containers: starts, redeploys, failures, stops",
         needs: &[
             Need::Debian { program: "docker", package: "docker.io" },
