@@ -1,7 +1,10 @@
 //! How a request names its agent, and what the agent receives.
 
+use harness::proto::{AgentServiceClient, Empty};
 use harness::{Envoy, agents};
 use serde_json::{Value, json};
+use tonic::Code;
+use tonic::transport::Endpoint;
 
 use crate::access_log::line_of;
 use crate::access_log_level::with_settings;
@@ -46,6 +49,33 @@ async fn a_path_names_the_agent_and_its_endpoint() {
     assert_eq!((status, &problem["code"]), (404, &"unknown_endpoint".into()));
     let (status, echo) = received(&envoy, "/agents/b/a2a", &[("x-deployment-id", "a")]).await;
     assert_eq!((status, &echo["agent"], &echo["path"]), (200, &"rest".into(), &"/agents/b/a2a".into()), "{echo}");
+}
+
+/// A client of gRPC with a base path.
+#[tokio::test]
+async fn a_path_names_the_endpoint_of_a_grpc_call() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let (grpc, rest) = (agents::grpc::start("a").unwrap(), agents::echo::start("rest").unwrap());
+    let routes = json!({"routes": {"a": {"port": grpc.port(), "endpoints": {"rest": rest.port()}}}});
+    assert_eq!(envoy.routes().patch_routes(&routes).await.unwrap().status, 200);
+    let channel = Endpoint::new(envoy.data_url()).unwrap().connect().await.unwrap();
+    let health = async |base: &str| {
+        let origin = format!("{}{base}", envoy.data_url()).parse().unwrap();
+        AgentServiceClient::with_origin(channel.clone(), origin).health(Empty {}).await
+    };
+    for base in ["/agents/a", "/agents/a/a2a", "/agents/a/-/a2a"] {
+        assert_eq!(health(base).await.unwrap().into_inner().message, "a", "{base}");
+    }
+    for (base, code, reason, message) in [
+        ("/agents/a/-/ui", Code::NotFound, "unknown_endpoint", "Deployment a has no such endpoint"),
+        ("/agents/b/a2a", Code::NotFound, "unknown_deployment", "Deployment b not found or not ready"),
+        ("/agents/%61/a2a", Code::InvalidArgument, "invalid_deployment_id", "Invalid x-deployment-id header"),
+        ("", Code::InvalidArgument, "missing_deployment_id", "Missing x-deployment-id header"),
+    ] {
+        let status = health(base).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (code, message), "{base}");
+        assert_eq!(status.metadata().get("x-pixell-error").unwrap(), reason, "{base}");
+    }
 }
 
 #[tokio::test]
