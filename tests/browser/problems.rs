@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use harness::{Envoy, agents};
+use launcher::settings::Settings;
 use reqwest::Method;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -188,4 +189,57 @@ async fn an_internal_error_of_the_filter_is_red() {
     browser.until("document.getElementById('health').innerText === 'Live'").await.unwrap();
     browser.eval("window.internalErrors = 2").await.unwrap();
     tells(&browser, "bad", "2 × internal in the last minute", "Envoy’s log says which", "internal").await;
+}
+
+/// Envoy's own rejections have their advice, and so has what they need: keys that cannot be fetched, a certificate that ends soon.
+#[tokio::test]
+async fn tokens_rates_and_certificates_have_their_advice() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("tls.crt"), path("tls.key"));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "5",
+            "-subj",
+            "/CN=localhost",
+        ])
+        .args(["-out", &certificate, "-keyout", &key])
+        .output();
+    assert!(made.unwrap().status.success());
+    let start = async |vars: &[(&str, &str)]| {
+        let get = |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        Envoy::builder().settings(&Settings::resolve(get).unwrap()).start().await.unwrap()
+    };
+    // Nobody listens at this port.
+    let tokens = [
+        ("PIXELL_JWT_ISSUER", "i"),
+        ("PIXELL_JWT_AUDIENCES", "a"),
+        ("PIXELL_JWKS_URL", "http://127.0.0.1:9/keys"),
+        ("PIXELL_TLS_CERT_FILE", &certificate),
+        ("PIXELL_TLS_KEY_FILE", &key),
+    ];
+    let envoy = start(&tokens).await;
+    envoy.routes().put_all([("a", 5000)]).await.unwrap();
+    let browser = Browser::start(1200, 900, &[]).await.unwrap();
+    browser.open(&envoy.api_url()).await.unwrap();
+    tells(&browser, "bad", "The certificate expires in 4 days", "Envoy reads them again", "the certificate expires").await;
+    tells(&browser, "bad", "fetch of the keys of tokens failed", "The last keys stay in use", "fetch of the keys").await;
+
+    let agent = agents::echo::start("a").unwrap();
+    let envoy = start(&[("PIXELL_RATE_LIMIT", "6/m")]).await;
+    envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+    browser.open(&envoy.api_url()).await.unwrap();
+    browser.until("document.getElementById('health').innerText === 'Live'").await.unwrap();
+    for _ in 0..3 {
+        ask(&envoy, Some("a")).await;
+    }
+    tells(&browser, "warn", "× rate_limited", "more often than PIXELL_RATE_LIMIT allows", "rate_limited").await;
 }
