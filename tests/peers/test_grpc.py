@@ -163,7 +163,8 @@ def test_the_deadline_reaches_the_agent(agent_stub: Any, streams_stub: Any) -> N
     with pytest.raises(grpc.RpcError) as error:
         streams_stub.Hang(streams.Chunk(number=1), timeout=2)
     assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert time.monotonic() - begun >= 2
+    # grpcio goes by the wall clock, which may be adjusted meanwhile.
+    assert time.monotonic() - begun > 1.9
     call = hanging(agent_stub, 1, lambda call: call["cancelled"])
     # gRPC rounds up what it sends.
     assert 0 < call["seconds_left"] <= 2.1

@@ -142,8 +142,9 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(if value <= LARGEST { Json::Integer(value) } else { Json::OtherNumber })
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(u64::try_from(value).ok().filter(|value| *value <= LARGEST).map_or(Json::OtherNumber, Json::Integer))
+    /// The parser gives only negative numbers so.
+    fn visit_i64<E>(self, _: i64) -> Result<Json, E> {
+        Ok(Json::OtherNumber)
     }
 
     #[expect(
@@ -216,9 +217,30 @@ mod tests {
         assert_eq!(integer("-1"), None);
         assert_eq!(integer("1.5"), None);
         assert_eq!(integer("1e300"), None);
+        assert_eq!(integer("9007199254740992"), Some(1 << 53));
         assert_eq!(integer("9007199254740993"), None);
         assert_eq!(integer("18446744073709551616"), None);
         assert_eq!(integer("\"1\""), None);
+    }
+
+    #[test]
+    fn messages_show_a_short_value_and_the_kind_of_a_long_one() {
+        #[track_caller]
+        fn check(text: &str, shown: &str, kind: &str) {
+            let value = Json::parse(text.as_bytes()).expect("valid");
+            assert_eq!((value.to_string().as_str(), value.kind()), (shown, kind));
+        }
+        check("null", "null", "null");
+        check("true", "true", "a boolean");
+        check("50054", "50054", "a number");
+        check("-1", "a negative, fractional or huge number", "a negative, fractional or huge number");
+        check("[1]", "an array", "an array");
+        check("{}", "an object", "an object");
+        let longest = format!("\"{}\"", "ä".repeat(64));
+        check(&longest, &longest, "a string");
+        check(&format!("\"{}\"", "ä".repeat(65)), "a string of 130 bytes", "a string");
+        let error = Json::parse(b"{\n]").expect_err("malformed");
+        assert_eq!(error.to_string(), "key must be a string at line 2, column 1");
     }
 
     #[test]
