@@ -22,6 +22,8 @@ pub(super) enum Need {
     OlderEnvoys,
     /// Node.js.
     Node,
+    /// The command openssl, which nearly every machine has.
+    OpenSsl,
     /// cargo-deny.
     CargoDeny,
     /// A program from a Debian package.
@@ -34,11 +36,11 @@ pub(super) enum Need {
 }
 
 impl Need {
-    /// Whether rustup, python3 and node are enough for it. If so, suites that need it run without `--all`.
+    /// Whether rustup, python3, node and openssl are enough for it. If so, suites that need it run without `--all`.
     #[must_use]
     pub(super) const fn is_common(self) -> bool {
         match self {
-            Self::Modules | Self::TrapModules | Self::Envoy | Self::Node => true,
+            Self::Modules | Self::TrapModules | Self::Envoy | Self::Node | Self::OpenSsl => true,
             // Three downloads of 40 MB, or minutes of compiling, which are rarely worth it.
             Self::OlderEnvoys | Self::CargoDeny | Self::Debian { .. } => false,
         }
@@ -51,6 +53,7 @@ impl Need {
             Self::Envoy => workspace::envoy::locate().map(drop),
             Self::OlderEnvoys => OLDER.iter().try_for_each(|version| workspace::envoy::release(version).map(drop)),
             Self::Node => tools::node(),
+            Self::OpenSsl => tools::debian("openssl", "openssl"),
             Self::CargoDeny => tools::cargo_deny().map(drop),
             Self::Debian { program, package } => tools::debian(program, package),
         }

@@ -22,7 +22,7 @@ pub(super) struct Suite {
     pub seconds: u32,
     /// What it tests, in a line.
     pub about: &'static str,
-    /// What it needs. If it needs more than rustup, python3 and node, it runs only with `--all`.
+    /// What it needs. If it needs more than rustup, python3, node and openssl, it runs only with `--all`.
     pub needs: &'static [Need],
     /// How its count is read.
     pub runner: Runner,
@@ -154,7 +154,7 @@ pub(super) const SUITES: &[Suite] = &[
         name: "peers",
         seconds: 220,
         about: "agents and clients made with other people's libraries: the A2A SDK and grpcio with health, reflection, rich errors; TLS, tokens and rates",
-        needs: &[Need::Modules, Need::Envoy],
+        needs: &[Need::Modules, Need::Envoy, Need::OpenSsl],
         runner: Runner::Pytest,
         command: peers,
     },
@@ -178,7 +178,7 @@ pub(super) const SUITES: &[Suite] = &[
         name: "browser",
         seconds: 120,
         about: "the status page, and pages that call agents, in a headless Chromium; with both forms of the filter",
-        needs: &[
+        needs: &[Need::OpenSsl, 
             Need::Modules,
             Need::TrapModules,
             Need::Envoy,
