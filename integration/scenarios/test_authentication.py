@@ -76,7 +76,7 @@ def test_everything_at_once(project: Project, form: str, tmp_path: Path) -> None
         "PIXELL_JWT_AUDIENCES": "agents",
         "PIXELL_JWKS_FILE": f"{PLACE}/jwks.json",
         "PIXELL_JWT_DEPLOYMENTS_CLAIM": "deployments",
-        "PIXELL_RATE_LIMIT": "6/m",
+        "PIXELL_RATE_LIMIT": "1/m",
         "PIXELL_CLIENT_CONNECTIONS": "10",
         "PIXELL_ADMIN_TOKEN_FILE": f"{PLACE}/token",
     }

@@ -60,7 +60,7 @@ def test_all_settings_at_once(form: str, tmp_path: Path) -> None:
         "PIXELL_JWT_AUDIENCES": AUDIENCE,
         "PIXELL_JWKS_FILE": str(issuer.write(tmp_path / "jwks.json")),
         "PIXELL_JWT_DEPLOYMENTS_CLAIM": "deployments",
-        "PIXELL_RATE_LIMIT": "6/m",
+        "PIXELL_RATE_LIMIT": "1/m",
         "PIXELL_CLIENT_CONNECTIONS": "2",
         "PIXELL_PROXY_PROTOCOL": "v2",
         "PIXELL_PROXY_CIDRS": "127.0.0.0/8",

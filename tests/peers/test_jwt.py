@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.server
 import json
@@ -205,6 +206,16 @@ def test_preflights_need_no_token(place: Place) -> None:
     check_rejection(place.get(None, **PREFLIGHT), 401, "unauthenticated")
 
 
+def is_in_effect(value: bytes, honest: str) -> bool:
+    """Whether it is the honest token, but perhaps for those bits of the last character that belong to no byte."""
+    token, signed = value.removeprefix(b"Bearer ").split(b"."), honest.encode().split(b".")
+    if token[:-1] != signed[:-1] or len(token[-1]) != len(signed[-1]):
+        return False
+    with contextlib.suppress(ValueError):
+        return base64.b64decode(token[-1] + b"==", b"-_", validate=True) == base64.urlsafe_b64decode(signed[-1] + b"==")
+    return False
+
+
 def test_hostile_values_crash_nothing(place: Place) -> None:
     """20,000 values of `Authorization`, on one connection: none is let in, and all get their response."""
     dice = random.Random(7)
@@ -236,19 +247,18 @@ def test_hostile_values_crash_nothing(place: Place) -> None:
             case _:
                 return b"Bearer Bearer " + honest.encode() + b"," + honest.encode()
 
-    seen: dict[bytes, int] = {}
     with socket.create_connection(("127.0.0.1", place.envoy.port), timeout=PATIENCE) as connection:
         for number in range(count):
             head_of_all = b"HEAD /about HTTP/1.1\r\nhost: h\r\nx-deployment-id: h\r\n"
-            connection.sendall(b"%sauthorization: %s\r\n\r\n" % (head_of_all, value(number)))
+            sent = value(number)
+            connection.sendall(b"%sauthorization: %s\r\n\r\n" % (head_of_all, sent))
             said = b""
             while not said.endswith(b"\r\n\r\n"):
                 more = connection.recv(1 << 16)
-                assert more, f"the connection ended at {value(number)!r}"
+                assert more, f"the connection ended at {sent!r}"
                 said += more
-            seen[said[9:12]] = seen.get(said[9:12], 0) + 1
-    # What changes no bit of the decoded signature or is two equal tokens may be valid.
-    assert sum(seen.values()) == count and set(seen) <= {b"401", b"200"} and seen.get(b"200", 0) < 20, seen
+            expected = {b"401", b"200"} if is_in_effect(sent, honest) else {b"401"}
+            assert said[9:12] in expected, sent
     assert place.get(honest).status_code == 200
     crashes = r"wasm\..*\.vm_reload.*" if place.envoy.form == "wasm" else r"wasmcustom\.pixell_panics_total"
     assert sum(place.envoy.stats(crashes).values()) == 0

@@ -70,7 +70,7 @@ class Place:
 
 @pytest.fixture(scope="module", params=["wasm", "native"])
 def slow(request: pytest.FixtureRequest) -> Iterator[Place]:
-    place = Place(request.param, "6/m")
+    place = Place(request.param, "1/m")
     yield place
     place.remove()
 
@@ -79,7 +79,7 @@ def test_what_a_client_gets_beyond_its_rate(slow: Place) -> None:
     # By path, by header and by host it is the same bucket: one request is free.
     assert slow.get("", "/agents/h/health").status_code == 200
     response = slow.get("h")
-    assert (response.status_code, response.headers["retry-after"]) == (429, "10")
+    assert (response.status_code, response.headers["retry-after"]) == (429, "60")
     assert (response.headers["x-pixell-error"], response.headers["content-type"]) == (
         "rate_limited",
         "application/problem+json",
@@ -102,7 +102,7 @@ def test_what_a_client_gets_beyond_its_rate(slow: Place) -> None:
             stub.Health(agent.Empty(), timeout=PATIENCE)
     failed: Any = raised.value
     assert failed.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert ("retry-after", "10") in [tuple(pair) for pair in failed.trailing_metadata()]
+    assert ("retry-after", "60") in [tuple(pair) for pair in failed.trailing_metadata()]
     line = slow.envoy.logged(lambda line: line.get("error") == "rate_limited")
     assert (line["status"], line["code_details"], line["deployment_id"]) == (429, "local_rate_limited", "h")
     assert slow.envoy.stat("clients.http_local_rate_limit.rate_limited") >= 3
@@ -129,6 +129,15 @@ def test_unknown_ids_take_no_memory(slow: Place) -> None:
     assert slow.envoy.stat("server.memory_allocated") < before + (4 << 20)
 
 
+class Reading:
+    """How many requests were let through, and the times between which that was read."""
+
+    def __init__(self, envoy: Served) -> None:
+        self.before = time.monotonic()
+        self.number = envoy.stat("clients.http_local_rate_limit.ok")
+        self.after = time.monotonic()
+
+
 @pytest.fixture(scope="module")
 def fast(request: pytest.FixtureRequest) -> Iterator[Place]:
     place = Place("native", f"{RATE}/s")
@@ -138,7 +147,7 @@ def fast(request: pytest.FixtureRequest) -> Iterator[Place]:
 
 def test_the_rate_is_held_within_five_percent(fast: Place) -> None:
     """Four connections of a client that sends as fast as it can, over both workers, and a quiet client beside it."""
-    seconds = 6.0
+    seconds = 10.0
     served = [0, 0, 0, 0]
     over = threading.Event()
 
@@ -151,20 +160,22 @@ def test_the_rate_is_held_within_five_percent(fast: Place) -> None:
         sender.start()
     # The burst at the beginning does not belong to the rate.
     time.sleep(1)
-    began, first = time.monotonic(), fast.envoy.stat("clients.http_local_rate_limit.ok")
+    first = Reading(fast.envoy)
     time.sleep(seconds)
-    took, last = time.monotonic() - began, fast.envoy.stat("clients.http_local_rate_limit.ok")
+    last = Reading(fast.envoy)
     assert fast.burst(3, "127.0.9.1") == {b"200": 3}
     over.set()
     for sender in senders:
         sender.join()
-    assert abs((last - first) / took / RATE - 1) < 0.05, (first, last, took)
-    assert sum(served) >= last
+    # Each number was read at some moment between its two times.
+    shortest, longest = last.before - first.after, last.after - first.before
+    assert 0.95 * RATE * shortest < last.number - first.number < 1.05 * RATE * longest, (vars(first), vars(last))
+    assert sum(served) >= last.number
 
 
 @pytest.mark.parametrize("form", ["wasm", "native"])
 def test_clients_with_tokens_have_the_buckets_of_their_subjects(form: str, tmp_path: Path) -> None:
-    place = Place(form, "6/m", tmp_path)
+    place = Place(form, "1/m", tmp_path)
     try:
         until(lambda: place.get("nobody", token=place.issuer.token()).status_code == 404, "keys")
 
@@ -208,17 +219,25 @@ def respond(listener: socket.socket) -> None:
 def test_memory_is_bounded_with_many_clients(tmp_path: Path) -> None:
     """More clients than there are buckets: those beyond take no more memory, and a forgotten bucket starts full."""
     buckets, more = 20_000, 4_000
-    place = Place("native", "6/m", tmp_path, QuickIssuer())
+    place = Place("native", "1/m", tmp_path, QuickIssuer())
     agent_socket = socket.create_server(("127.0.0.1", 0))
     try:
         until(lambda: place.get("nobody", token=place.issuer.token()).status_code == 404, "keys")
         threading.Thread(target=respond, args=(agent_socket,), daemon=True).start()
         push(place.envoy, "quick", agent_socket.getsockname()[1])
         memory = [place.envoy.stat("server.memory_allocated")]
-        assert place.get("h", token=place.issuer.token(sub="first")).status_code == 200
+
+        def one(subject: str) -> int:
+            return place.get("h", token=place.issuer.token(sub=subject)).status_code
+
+        # A bucket is full again after a minute. The control, which is emptied before the first and asked after it, shows that
+        # this has not passed. It is never forgotten, because it is used meanwhile.
+        assert [one("control"), one("first"), one("first")] == [200, 200, 429]
         with socket.create_connection(("127.0.0.1", place.envoy.port), timeout=PATIENCE) as connection:
             for part, count in enumerate((buckets + 500, more)):
                 for number in range(count):
+                    if number % 1000 == 0:
+                        assert one("control") == 429
                     token = place.issuer.token(sub=f"client-{part}-{number}").encode()
                     head = b"HEAD /health HTTP/1.1\r\nhost: h\r\nx-deployment-id: quick\r\nauthorization: Bearer "
                     connection.sendall(head + token + b"\r\n\r\n")
@@ -230,7 +249,7 @@ def test_memory_is_bounded_with_many_clients(tmp_path: Path) -> None:
         print(f"memory: {memory}, {(memory[1] - memory[0]) / buckets:.0f} bytes a bucket")
         assert memory[1] - memory[0] < buckets * 4096
         assert memory[2] - memory[1] < more * 256
-        assert place.get("h", token=place.issuer.token(sub="first")).status_code == 200
+        assert [one("first"), one("control")] == [200, 429]
     finally:
         agent_socket.shutdown(socket.SHUT_RDWR)
         agent_socket.close()
