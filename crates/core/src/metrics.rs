@@ -97,5 +97,7 @@ mod tests {
         for (ordinal, label) in [(1, "1"), (256, "256"), (257, "other"), (0, "other"), (u64::MAX, "other")] {
             assert_eq!(worker_label(ordinal), label);
         }
+        let codes: Vec<_> = Code::ALL.iter().map(|code| code.name()).chain([OTHER]).collect();
+        assert_eq!(REFUSAL_REASONS.as_slice(), codes);
     }
 }

@@ -178,7 +178,8 @@ pub(super) const SUITES: &[Suite] = &[
         name: "browser",
         seconds: 120,
         about: "the status page, and pages that call agents, in a headless Chromium; with both forms of the filter",
-        needs: &[Need::OpenSsl, 
+        needs: &[
+            Need::OpenSsl,
             Need::Modules,
             Need::TrapModules,
             Need::Envoy,
