@@ -224,6 +224,22 @@ async fn a_request_beyond_a_threshold_is_rejected_as_overloaded() {
     assert_eq!((&line["response_flags"], &line["error"]), (&"UO".into(), &"overloaded".into()), "{line}");
 }
 
+/// Waits until Envoy has read nothing from the agents of a cluster for a second, because their clients do not read. If it buffered
+/// what they do not read, it would go on.
+async fn until_it_stops_reading(envoy: &Envoy, cluster: &str) {
+    let (begun, stat) = (Instant::now(), format!("cluster.{cluster}.upstream_cx_rx_bytes_total"));
+    let (mut last, mut since) = (0, Instant::now());
+    while last == 0 || since.elapsed() < Duration::from_secs(1) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "Envoy still reads: {last} bytes so far");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let read = envoy.stat(&stat).await.unwrap().unwrap();
+        if read != last {
+            (last, since) = (read, Instant::now());
+        }
+    }
+    println!("{cluster}: Envoy has read {last} bytes");
+}
+
 /// A client that does not read its response does not hold up other clients of the same agent.
 #[tokio::test]
 async fn a_slow_client_starves_no_other() {
@@ -237,7 +253,7 @@ async fn a_slow_client_starves_no_other() {
         let request = harness::proto::request_to("s", large()).unwrap();
         unread.push(slow.download(request).await.unwrap().into_inner());
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    until_it_stops_reading(&envoy, "agents_http2").await;
     let mut quick = agents::streams::connect(envoy.data_addr()).await.unwrap();
     for number in 0..100 {
         let chunk = harness::proto::streams::Chunk { number, data: vec![2; 50_000] };
@@ -265,7 +281,7 @@ async fn an_unread_response_is_not_buffered() {
     for _ in 0..10 {
         responses.push(http1().get(envoy.data_url()).header("x-deployment-id", "a").send().await.unwrap());
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    until_it_stops_reading(&envoy, "agents_http1").await;
     let grown = envoy.resident_bytes().unwrap().saturating_sub(before) >> 20;
     assert!(grown < 32, "Envoy grew by {grown} MiB for ten responses that nobody reads");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
 use harness::agents::{self, http as agent};
@@ -13,6 +13,7 @@ use hyper::Response;
 use tokio::io::AsyncReadExt;
 
 use crate::clients::{http1, http2};
+use crate::waiting::{in_time, until_in_time};
 
 /// How often each request has reached an agent. Requests have different paths.
 #[derive(Clone, Default)]
@@ -135,33 +136,40 @@ async fn a_refused_stream_is_retried() {
 /// Calls that arrive while an agent restarts wait for it, however many calls wait for another agent that is gone for good.
 #[tokio::test]
 async fn a_restarting_agent_causes_no_error() {
-    let envoy = Envoy::builder().start().await.unwrap();
-    let seen = Seen::default();
-    let first = noting(0, &seen, 200).unwrap();
-    let port = first.port();
-    let gone = noting(0, &seen, 200).unwrap();
-    envoy.routes().put_all([("a", port), ("gone", gone.port())]).await.unwrap();
-    gone.kill();
-    let (one, two) = (http1(), http2());
-    let call = |number: usize| {
-        let client = if number.is_multiple_of(2) { &one } else { &two };
-        let request = client.post(format!("{}/{number}", envoy.data_url())).header(DEPLOYMENT_ID, "a").body("once");
-        async move { anyhow::Ok((number, request.send().await?.status())) }
-    };
-    assert_eq!(call(0).await.unwrap().1, 200);
-    first.stop().await.unwrap();
-    let waiting = join_all((0..50).map(|_| two.get(envoy.data_url()).header(DEPLOYMENT_ID, "gone").send()));
-    let restart = async {
-        tokio::time::sleep(Duration::from_millis(450)).await;
-        harness::wait::until("the port", Duration::from_secs(10), || async { Ok(noting(port, &seen, 200).ok()) }).await
-    };
-    let (calls, restarted, lost) = tokio::join!(try_join_all((1..=40).map(call)), restart, waiting);
-    for (number, status) in calls.unwrap() {
-        assert_eq!(status, 200, "call {number}");
-    }
-    assert!(lost.iter().all(|response| response.as_ref().unwrap().status() == 503));
-    seen.assert_once(41);
-    drop(restarted);
+    until_in_time(async || {
+        let envoy = Envoy::builder().start().await.unwrap();
+        let seen = Seen::default();
+        let first = noting(0, &seen, 200).unwrap();
+        let port = first.port();
+        let gone = noting(0, &seen, 200).unwrap();
+        envoy.routes().put_all([("a", port), ("gone", gone.port())]).await.unwrap();
+        gone.kill();
+        let (one, two) = (http1(), http2());
+        let call = |number: usize| {
+            let client = if number.is_multiple_of(2) { &one } else { &two };
+            let request = client.post(format!("{}/{number}", envoy.data_url())).header(DEPLOYMENT_ID, "a").body("once");
+            async move { anyhow::Ok((number, request.send().await?.status())) }
+        };
+        assert_eq!(call(0).await.unwrap().1, 200);
+        first.stop().await.unwrap();
+        let sent = Instant::now();
+        let waiting = join_all((0..50).map(|_| two.get(envoy.data_url()).header(DEPLOYMENT_ID, "gone").send()));
+        let restart = async {
+            tokio::time::sleep(Duration::from_millis(450)).await;
+            let started = || async { Ok(noting(port, &seen, 200).ok()) };
+            let restarted = harness::wait::until("the port", Duration::from_secs(10), started).await;
+            (restarted.unwrap(), in_time(sent))
+        };
+        let (calls, (_restarted, restarted_in_time), lost) = tokio::join!(try_join_all((1..=40).map(call)), restart, waiting);
+        restarted_in_time?;
+        for (number, status) in calls.unwrap() {
+            assert_eq!(status, 200, "call {number}");
+        }
+        assert!(lost.iter().all(|response| response.as_ref().unwrap().status() == 503));
+        seen.assert_once(41);
+        Some(())
+    })
+    .await;
 }
 
 /// gRPC clients call without a pause while their agent is restarted again and again.
