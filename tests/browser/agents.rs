@@ -1,7 +1,5 @@
 //! Agents reached from pages: by path what no page can give a header, by header from other origins, and gRPC by gRPC-Web.
 
-use std::net::Ipv4Addr;
-
 use harness::agents::{self, http as agent, page};
 use harness::{Agent, Envoy, EnvoyBuilder};
 use hyper::Response;
@@ -229,9 +227,9 @@ async fn the_examples_of_the_document_run() {
 #[tokio::test]
 async fn the_status_page_leads_to_the_pages_of_agents() {
     let (ui, rest) = (page::start("ui", 0).unwrap(), page::start("rest", 0).unwrap());
-    let free = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port();
     for filter in FILTERS {
-        let envoy = Envoy::builder().filter(filter).data_port(free).start().await.unwrap();
+        // The links contain the port.
+        let envoy = Envoy::on_free_port(|_| Envoy::builder().filter(filter)).await.unwrap();
         let routes = json!({"routes": {
             "with-rest": {"port": 5000, "endpoints": {"rest": rest.port()}},
             "with-ui": {"port": 5001, "endpoints": {"ui": ui.port(), "other": 5002}},

@@ -59,7 +59,11 @@ struct Seen {
 
 impl Setup {
     async fn start(builder: EnvoyBuilder) -> Self {
-        let envoy = builder.start().await.unwrap();
+        Self::behind(builder.start().await.unwrap()).await
+    }
+
+    /// Starts the agent behind this Envoy.
+    async fn behind(envoy: Envoy) -> Self {
         let a2a = agent("a2a", 9);
         let rest = agent("rest", a2a.port());
         let routes = json!({"routes": {"x": {"port": a2a.port(), "endpoints": {"rest": rest.port()}}}});
@@ -122,15 +126,16 @@ impl Setup {
 async fn origins_cors_and_prefixes_together() {
     let origin = |port| format!("https://agents.test:{port}");
     // The port is part of the origin, so it must be known before Envoy starts.
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let settings = [
-        ("PIXELL_EXTERNAL_ORIGINS", origin(free)),
-        ("PIXELL_CORS_ORIGINS", APP.to_owned()),
-        ("PIXELL_PATH_PREFIXES", "/a/{id}/-/{endpoint},/a/{id}/rpc a2a,/a/{id}".to_owned()),
-    ];
-    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let setup = Setup::start(with_settings(&settings).data_port(free)).await;
-    let origin = origin(free);
+    let envoy = Envoy::on_free_port(|port| {
+        with_settings(&[
+            ("PIXELL_EXTERNAL_ORIGINS", &origin(port)),
+            ("PIXELL_CORS_ORIGINS", APP),
+            ("PIXELL_PATH_PREFIXES", "/a/{id}/-/{endpoint},/a/{id}/rpc a2a,/a/{id}"),
+        ])
+    });
+    let setup = Setup::behind(envoy.await.unwrap()).await;
+    let port = setup.envoy.data_addr().port();
+    let origin = origin(port);
 
     // By path: the agent's own response to the preflight, its redirects and its card lead back with the origin's scheme.
     let preflight = [("origin", APP), ("access-control-request-method", "PUT"), ("access-control-request-headers", "x-own")];
@@ -150,7 +155,7 @@ async fn origins_cors_and_prefixes_together() {
     // `/a/x/rpc` leads to `a2a`, so the agent's own `/rpc` has the canonical form.
     assert_eq!(urls[0], format!("{origin}/a/x/-/rest/rpc"));
     assert_eq!([&urls[1], &urls[3]], [&expected[1], &expected[3]]);
-    assert_eq!(urls[2], format!("agents.test:{free}"));
+    assert_eq!(urls[2], format!("agents.test:{port}"));
 
     // By header: the proxy responds to the preflight and adds its headers, and nothing is changed.
     let preflight =

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "this is how a test fails")]
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use harness::Envoy;
 
@@ -36,10 +38,27 @@ async fn a_port_that_was_taken_is_replaced() {
     assert_eq!((starts(directory.path()), envoy.routes().status().await.unwrap().status.as_u16()), (3, 200));
 }
 
+/// Neither if the program begins to listen after Envoy has bound the port, nor if it did so before.
+#[tokio::test]
+async fn a_free_port_for_the_settings_is_replaced_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let (program, chosen) = (unlucky(directory.path(), 1), Mutex::new(Vec::new()));
+    let envoy = Envoy::on_free_port(|port| {
+        let mut chosen = chosen.lock().unwrap();
+        // The first start fails as the program says; the second one because this port is taken.
+        let taken = (chosen.len() == 1).then(|| TcpListener::bind(("127.0.0.1", port)).unwrap());
+        chosen.push((port, taken));
+        Envoy::builder().binary(&program)
+    });
+    let envoy = envoy.await.unwrap();
+    let ports: Vec<_> = chosen.into_inner().unwrap().iter().map(|(port, _)| *port).collect();
+    assert_eq!((ports.len(), starts(directory.path()), envoy.data_addr().port()), (3, 3, ports[2]));
+}
+
 #[tokio::test]
 async fn a_port_that_was_chosen_is_not() {
     let directory = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let error = Envoy::builder().binary(unlucky(directory.path(), 2)).data_port(port).start().await.unwrap_err();
     assert_eq!(starts(directory.path()), 1);
     assert!(error.to_string().contains("began to listen on a port that Envoy had bound"), "{error}");

@@ -1,6 +1,6 @@
 //! The settings of an Envoy to start.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -247,6 +247,25 @@ impl EnvoyBuilder {
         let files = self.files.iter().map(|(path, _)| config::move_file(path, &launch::beside(directory, path)));
         let edits: Vec<_> = self.edits.iter().cloned().chain(files).collect();
         config::render(&shipped, &edits, DataPath { form: self.resolve_filter()?, filter, retry }, &place)
+    }
+}
+
+impl Envoy {
+    /// Starts the Envoy that `settings` returns for a free port, with that port for its data path, and with another port if another program
+    /// takes that one. For settings that contain the port.
+    ///
+    /// # Errors
+    /// As [`EnvoyBuilder::start`].
+    pub async fn on_free_port(settings: impl Fn(u16) -> EnvoyBuilder) -> Result<Self> {
+        let mut starts = 1;
+        loop {
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+            let started = settings(port).data_port(port).start().await;
+            if starts == STARTS || !started.as_ref().is_err_and(anyhow::Error::is::<PortTaken>) {
+                return started;
+            }
+            starts += 1;
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-/// Another program listens on a port that the system gave to Envoy. Envoy stays up and serves nobody.
+/// Another program listens on a port that the system gave to Envoy. Envoy stays up and serves nobody. Or the program had begun before
+/// Envoy bound the port: then Envoy ends.
 #[derive(Debug)]
 pub(super) struct PortTaken;
 
@@ -16,7 +17,12 @@ impl fmt::Display for PortTaken {
 }
 
 impl PortTaken {
-    /// The error, if Envoy's `log` has it. 98 is EADDRINUSE.
+    /// Whether Envoy has ended, and left this `log`, because it could not bind a port.
+    pub(super) fn ended(log: &str) -> bool {
+        log.contains("Address already in use")
+    }
+
+    /// The error, if the `log` of an Envoy that is up has it. 98 is EADDRINUSE.
     pub(super) fn check(log: &str) -> Result<(), Self> {
         if log.contains("cannot listen() errno=98") { Err(Self) } else { Ok(()) }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use launcher::filter::Filter;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -269,7 +269,8 @@ impl Envoy {
         let deadline = std::time::Instant::now() + START;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                bail!("Envoy ended at its start ({status}):\n{}", self.log_end());
+                let ended = format!("Envoy ended at its start ({status}):\n{}", self.log_end());
+                return Err(if PortTaken::ended(&self.log()) { Error::new(PortTaken).context(ended) } else { anyhow!(ended) });
             }
             PortTaken::check(&self.log())?;
             // Until Envoy has opened its admin socket, this is an error.
