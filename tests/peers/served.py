@@ -23,16 +23,16 @@ PATIENCE = 20.0
 
 
 @cache
-def program() -> Path:
-    """The program behind `cargo xtask envoy`."""
-    build = ["cargo", "build", "--quiet", "--package", "harness", "--bin", "envoy"]
+def program(name: str) -> Path:
+    """The program behind `cargo xtask envoy`, or another one of that name."""
+    build = ["cargo", "build", "--quiet", "--package", "harness", "--bin", name]
     subprocess.run(build, cwd=ROOT, check=True)
-    return TARGET / "debug/envoy"
+    return TARGET / "debug" / name
 
 
 def command(form: str, *arguments: str) -> list[str]:
     ports = ["--listen-port", "0", "--admin-port", "0"]
-    return [str(program()), *ports, "--filter", form, "--verbose", *arguments]
+    return [str(program("envoy")), *ports, "--filter", form, "--verbose", *arguments]
 
 
 def environment(settings: dict[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from envoy_process import EnvoyProcess
 from agents.protos import agent, agent_services
 from conftest import Start, on_both_filters, push
 from peer import Peer
+from served import START_SECONDS, program
+from served import until as wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs/addressing.md").read_text()
@@ -38,25 +41,46 @@ class Demo:
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen[str]] = []
+        self._readers: list[threading.Thread] = []
+        self.ports: dict[str, str] = {}
+
+    def start(self) -> None:
         said = self._start("demo", "--listen-port", "0", "--admin-port", "0", until="/ready")
-        self.ports = {DATA: found(r"http://127.0.0.1:(\d+)/agents/alpha/ui/", said)}
+        self.ports[DATA] = found(r"http://127.0.0.1:(\d+)/agents/alpha/ui/", said)
         self.ports[ADMIN] = found(r"http://127.0.0.1:(\d+)/v1/routes", said)
         assert block("sh", "xtask agent") == f"cargo xtask agent {PORT} --page\n"
         self.ports[PORT] = found(r"127.0.0.1:(\d+);", self._start("agent", "0", "--page", until="in a browser"))
 
     def _start(self, name: str, *arguments: str, until: str) -> str:
-        command = ["cargo", "run", "--quiet", "--package", "harness", "--bin", name, "--", *arguments]
         process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [str(program(name)), *arguments],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         self._running.append(process)
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if until in line:
-                return said
-        raise AssertionError(f"{name} ended: {said}")
+        said: list[str] = []
+
+        def read() -> None:
+            # To the end, so that later output does not fill the pipe.
+            for line in process.stdout or ():
+                said.append(line)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        self._readers.append(reader)
+
+        def look() -> str | None:
+            ended, text = process.poll() is not None, "".join(said)
+            if until in text:
+                return text
+            assert not ended, f"{name} ended: {text}"
+            return None
+
+        told: str = wait_until(look, f"{until!r} of {name}", START_SECONDS)
+        return told
 
     def here(self, text: str) -> str:
         return re.sub(r"\b(50051|9901|50054)\b", lambda port: self.ports[port[1]], text)
@@ -71,10 +95,12 @@ class Demo:
         return done.stdout
 
     def end(self) -> None:
-        for process in self._running:
+        for process, reader in zip(self._running, self._readers, strict=True):
             process.terminate()
-            # Its output goes on to nobody, so it must not fill the pipe.
-            process.communicate(timeout=60)
+            process.wait(timeout=60)
+            reader.join()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 def found(pattern: str, text: str) -> str:
@@ -87,6 +113,7 @@ def found(pattern: str, text: str) -> str:
 def demo() -> Iterator[Demo]:
     demo = Demo()
     try:
+        demo.start()
         assert json.loads(demo.run("/v1/routes"))["added"] == 1
         yield demo
     finally:

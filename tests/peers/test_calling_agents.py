@@ -54,7 +54,7 @@ async def test_by_the_interceptor_for_par(called: str, authority: str) -> None:
     channel_to = program("DeploymentId", authority, called)["channel_to"]
     async with channel_to(authority, called) as channel:
         stub = agent_services.AgentServiceStub(channel)
-        assert (await stub.Health(agent.Empty(), timeout=2.0)).message == called
+        assert (await stub.Health(agent.Empty(), timeout=30)).message == called
         # Metadata of the call's own arrives, too.
-        received = await stub.DescribeCapabilities(agent.Empty(), metadata=[("x-mine", "1")], timeout=2.0)
+        received = await stub.DescribeCapabilities(agent.Empty(), metadata=[("x-mine", "1")], timeout=30)
         assert '"x-mine": "1"' in received.metadata["received"]
