@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import contextlib
 import http.server
 import json
@@ -29,7 +30,6 @@ from served import Served, command, environment, until
 from tokens import AUDIENCE, ISSUER, Issuer, forged, part, rejected
 
 PATIENCE = 20.0
-PREFLIGHT = {"origin": "https://app.test", "access-control-request-method": "GET"}
 
 
 class Place:
@@ -194,18 +194,6 @@ def test_a_claim_names_the_agents_that_a_token_allows(place: Place) -> None:
     assert place.envoy.stat("wasmcustom.pixell_rejections_total.reason.not_allowed") >= 10
 
 
-def test_preflights_need_no_token(place: Place) -> None:
-    def options(path: str, headers: dict[str, str]) -> httpx.Response:
-        return place.client.options(path, headers=headers)
-
-    # The agent of the path responds, here that it has no such method.
-    assert "x-pixell-error" not in options("/agents/h/about", PREFLIGHT).headers
-    for missing in PREFLIGHT:
-        headers = {name: value for name, value in PREFLIGHT.items() if name != missing}
-        check_rejection(options("/agents/h/about", headers), 401, "unauthenticated")
-    check_rejection(place.get(None, **PREFLIGHT), 401, "unauthenticated")
-
-
 def is_in_effect(value: bytes, honest: str) -> bool:
     """Whether it is the honest token, but perhaps for those bits of the last character that belong to no byte."""
     token, signed = value.removeprefix(b"Bearer ").split(b"."), honest.encode().split(b".")
@@ -301,6 +289,7 @@ class KeyServer(http.server.ThreadingHTTPServer):
     def __init__(self, port: int = 0) -> None:
         self.body = b""
         self.status = 200
+        self.requests = 0
         self.wait = threading.Event()
         self.wait.set()
         super().__init__(("127.0.0.1", port), KeyHandler)
@@ -318,6 +307,7 @@ class KeyHandler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         assert isinstance(server, KeyServer)
+        server.requests += 1
         server.wait.wait(PATIENCE)
         self.send_response(server.status)
         self.send_header("content-length", str(len(server.body)))
@@ -385,6 +375,37 @@ def test_keys_of_a_server_that_is_down_slow_and_rotated(form: str) -> None:
     finally:
         envoy.stop()
         web.kill()
+
+
+@pytest.mark.parametrize("form", ["wasm", "native"])
+def test_a_server_that_hangs_holds_few_requests(form: str) -> None:
+    """Forged tokens before there are any keys: each makes Envoy ask for them, until as many ask as may at a time."""
+    server, forger, count = KeyServer(), Issuer(), 60
+    server.wait.clear()
+    envoy = Served(form, settings(PIXELL_JWKS_URL=f"http://127.0.0.1:{server.server_address[1]}/keys"))
+    try:
+        token = forger.token()
+
+        def send(_: int) -> float:
+            began = time.monotonic()
+            headers = {"x-deployment-id": "h", "authorization": f"Bearer {token}"}
+            check_rejection(httpx.get(envoy.url, headers=headers, timeout=PATIENCE), 401, "unauthenticated")
+            return time.monotonic() - began
+
+        with concurrent.futures.ThreadPoolExecutor(count) as clients:
+            took = sorted(clients.map(send, range(count)))
+        # Those that ask are held for the 5 s of a fetch. The main thread's own fetch is among the eight.
+        assert took[count - 9] < 4 and took[-1] < 9, took
+        assert server.requests <= 10
+        # Once there are keys again, it is as if nothing had been.
+        server.body = json.dumps(forger.key_set()).encode()
+        server.wait.set()
+        headers = {"x-deployment-id": "h", "authorization": f"Bearer {token}"}
+        # There is no route map.
+        until(lambda: httpx.get(envoy.url, headers=headers, timeout=PATIENCE).status_code == 503, "keys")
+    finally:
+        envoy.stop()
+        server.end()
 
 
 def is_above(envoy: Served, name: str, before: int) -> bool:

@@ -189,8 +189,10 @@ def test_clients_with_tokens_have_the_buckets_of_their_subjects(form: str, tmp_p
         # A subject that looks like an address is none.
         assert [one("127.0.0.1"), one("address")] == [200, 200]
         # So it is for a preflight, which has no token.
-        preflight = {"origin": "https://a.test", "access-control-request-method": "GET", "x-deployment-id": "i"}
-        statuses = [httpx.options(place.envoy.url + "/health", headers=preflight).status_code for _ in range(2)]
+        preflight = {"origin": "https://a.test", "access-control-request-method": "GET"}
+        statuses = [
+            httpx.options(place.envoy.url + "/agents/i/health", headers=preflight).status_code for _ in range(2)
+        ]
         assert statuses[0] != 429 and statuses[1] == 429
         assert [place.get("i", token=place.issuer.token()).status_code for _ in range(2)] == [200, 429]
         # Who has no valid token spends nobody's budget.
@@ -230,8 +232,8 @@ def test_memory_is_bounded_with_many_clients(tmp_path: Path) -> None:
         def one(subject: str) -> int:
             return place.get("h", token=place.issuer.token(sub=subject)).status_code
 
-        # A bucket is full again after a minute. The control, which is emptied before the first and asked after it, shows that
-        # this has not passed. It is never forgotten, because it is used meanwhile.
+        # A bucket is full again after a minute. The control is emptied before the first and asked after it, so it shows
+        # that this has not passed. It is never forgotten, because it is used meanwhile.
         assert [one("control"), one("first"), one("first")] == [200, 200, 429]
         with socket.create_connection(("127.0.0.1", place.envoy.port), timeout=PATIENCE) as connection:
             for part, count in enumerate((buckets + 500, more)):

@@ -61,6 +61,14 @@ fn mappers(kind: &Kind) -> [String; 3] {
     ]
 }
 
+/// A CORS preflight with a body, perhaps one that exceeds Envoy's buffer. No browser sends one.
+pub(crate) const PREFLIGHT_BODY: Kind = Kind {
+    expression: "response.code_details in ['lua_response', 'request_payload_too_large']",
+    message: "A CORS preflight has no body, and all other requests need a token",
+    envoys_message: false,
+    ..UNAUTHENTICATED
+};
+
 /// A client whose token is missing or invalid. Envoy's message says why.
 pub(crate) const UNAUTHENTICATED: Kind = Kind {
     expression: "response.code_details.startsWith('jwt_authn_access_denied')",

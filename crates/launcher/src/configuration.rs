@@ -4,7 +4,7 @@
 //! over the shipped one, that is an error: the setting is never silently ignored.
 
 use crate::cidr::Cidr;
-use crate::client_rejections::{self, UNAUTHENTICATED};
+use crate::client_rejections::{self, PREFLIGHT_BODY, UNAUTHENTICATED};
 use crate::cors;
 use crate::jwt::Jwt;
 use crate::origin::Origin;
@@ -104,9 +104,10 @@ pub fn edits(settings: &Settings) -> Vec<Edit> {
         edits.push(Edit { place: REQUESTS_PLACE, text: clients("http", "root_id: requests, ", most) });
     }
     edits.extend(settings.tls.iter().flat_map(Tls::edits));
-    edits.extend(settings.jwt.iter().flat_map(Jwt::edits));
+    edits.extend(settings.jwt.iter().flat_map(|jwt| jwt.edits(&settings.addressing.headers())));
     edits.extend(settings.rate_limit.iter().map(|limit| limit.edit(settings.jwt.is_some())));
-    let rejections = settings.jwt.iter().map(|_| UNAUTHENTICATED).chain(settings.rate_limit.iter().map(RateLimit::rejection));
+    let tokens = settings.jwt.iter().flat_map(|_| [UNAUTHENTICATED, PREFLIGHT_BODY]);
+    let rejections = tokens.chain(settings.rate_limit.iter().map(RateLimit::rejection));
     edits.extend(client_rejections::edit(&rejections.collect::<Vec<_>>()));
     if let Some(claim) = settings.jwt.as_ref().and_then(Jwt::claim) {
         edits.push(Edit { place: ROUTER_PLACE, text: format!("{ROUTER_PLACE}, \"deployments_claim\": \"{claim}\"") });

@@ -32,6 +32,8 @@ const CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 const CACHE_SECONDS: u32 = 300;
 /// The same for those of a file.
 const FILE_SECONDS: u32 = 5;
+/// The most fetches of keys at a time. Only as long as a worker has no keys, a request makes it fetch them, and waits for them.
+const FETCHES: u32 = 8;
 /// Longest file of keys, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
 
@@ -167,24 +169,24 @@ impl Jwt {
         self.claim.as_deref()
     }
 
-    /// The changes of the configuration, except those of the data path's filter and of rejections.
-    pub(crate) fn edits(&self) -> Vec<Edit> {
+    /// The changes of the configuration, except those of the data path's filter and of rejections. `id_headers` are those that may name an agent.
+    pub(crate) fn edits(&self, id_headers: &[String]) -> Vec<Edit> {
         let (uri, seconds) = match &self.keys {
             Keys::File(_) => ("http://jwks/", FILE_SECONDS),
             Keys::Url { url, seconds, .. } => (url.text.as_str(), *seconds),
         };
         let audiences: Vec<_> = self.audiences.iter().map(|one| quoted(one)).collect();
-        let claims = if self.claim.is_some() { format!("forward_payload_header: {CLAIMS_HEADER}, ") } else { String::new() };
-        // The keys are fetched by the main thread, whatever clients send; those that it has stay in use while it gets no others. Only the
-        // header is a place for a token: URLs end up in logs.
+        // The keys are fetched by the main thread; those that it has stay in use while it gets no others. Only the header is a place for a token:
+        // URLs end up in logs. The first rule that matches counts, and an empty prefix matches an empty path, too.
         let filter = format!(
             "- {{ name: envoy.filters.http.jwt_authn, typed_config: {{ \
              \"@type\": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication, \
-             bypass_cors_preflight: true, rules: [{{ match: {{ prefix: / }}, requires: {{ provider_name: {METADATA} }} }}], \
+             rules: [{{ match: {} }}, {{ match: {{ prefix: \"\" }}, requires: {{ provider_name: {METADATA} }} }}], \
              providers: {{ {METADATA}: {{ issuer: {}, audiences: [{}], require_expiration: true, forward: {}, \
-             payload_in_metadata: {METADATA}, {claims}from_headers: [{{ name: authorization, value_prefix: \"Bearer \" }}], \
+             payload_in_metadata: {METADATA}, forward_payload_header: {CLAIMS_HEADER}, from_headers: [{{ name: authorization, value_prefix: \"Bearer \" }}], \
              remote_jwks: {{ http_uri: {{ uri: {}, cluster: jwks, timeout: 5s }}, cache_duration: {seconds}s, \
-             async_fetch: {{ fast_listener: true }} }} }} }} }} }}",
+             async_fetch: {{ fast_listener: true }} }} }} }} }} }}\n                  {PREFLIGHT_BODY}",
+            preflight(id_headers),
             quoted(&self.issuer),
             audiences.join(", "),
             self.forward,
@@ -195,10 +197,8 @@ impl Jwt {
             Edit { place: PLACE, text: filter },
             Edit { place: SUBJECT_PLACE, text: subject },
             Edit { place: CLUSTER_PLACE, text: self.cluster() },
+            Edit { place: CLAIMS_PLACE, text: format!("request_headers_to_remove: [{CLAIMS_HEADER}]") },
         ];
-        if self.claim.is_some() {
-            edits.push(Edit { place: CLAIMS_PLACE, text: format!("request_headers_to_remove: [{CLAIMS_HEADER}]") });
-        }
         if let Keys::File(path) = &self.keys {
             edits.push(Edit { place: LISTENER_PLACE, text: listener(path) });
         }
@@ -214,7 +214,8 @@ impl Jwt {
             }
         };
         format!(
-            "- {{ name: jwks, type: {kind}, connect_timeout: 2s, {socket}load_assignment: {{ cluster_name: jwks, \
+            "- {{ name: jwks, type: {kind}, connect_timeout: 2s, {socket}\
+             circuit_breakers: {{ thresholds: [{{ max_requests: {FETCHES}, max_pending_requests: {FETCHES} }}] }}, load_assignment: {{ cluster_name: jwks, \
              endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ {address} }} }} }}] }}] }} }}"
         )
     }
@@ -226,7 +227,8 @@ impl Jwt {
     pub fn check(&self) -> Result<(), String> {
         match &self.keys {
             Keys::File(path) => {
-                let error = |reason: String| format!("{JWKS_FILE} is {path:?}: expected a JSON Web Key Set, but {reason}");
+                let error =
+                    |reason: String| format!("{JWKS_FILE} is {path:?}: expected a JSON Web Key Set, but {reason}");
                 let bytes = std::fs::read(path).map_err(|reason| error(format!("the file cannot be read: {reason}")))?;
                 if bytes.len() > MAX_BYTES {
                     return Err(error("the file is larger than 1 MiB".to_owned()));
@@ -264,6 +266,35 @@ fn text<T>(
 /// Whether a text can stand in a configuration: 1 to 256 visible ASCII characters.
 fn is_plain(text: &str) -> bool {
     (1..=256).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic())
+}
+
+/// Only a preflight gets here without the claims of a token. A body without a length shows in no header, so this filter waits for it and rejects it.
+const PREFLIGHT_BODY: &str = "- { name: pixell.preflight_body, typed_config: { \
+    \"@type\": type.googleapis.com/envoy.extensions.common.matching.v3.ExtensionWithMatcher, \
+    extension_config: { name: envoy.filters.http.lua, typed_config: { \
+    \"@type\": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua, default_source_code: { inline_string: \
+    \"function envoy_on_request(handle) if handle:body() then handle:respond({[':status'] = '401'}, '') end end\" } } }, \
+    xds_matcher: { matcher_list: { matchers: [{ predicate: { single_predicate: { input: { name: claims, typed_config: { \
+    \"@type\": type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput, header_name: x-pixell-claims } }, \
+    value_match: { safe_regex: { google_re2: {}, regex: \".+\" } } } }, on_match: { action: { name: skip, typed_config: { \
+    \"@type\": type.googleapis.com/envoy.extensions.filters.common.matcher.action.v3.SkipFilter } } } }] } } } }";
+
+/// What a CORS preflight is (Fetch standard, 4.8), as a match of Envoy's. Browsers send one without a token, without a body, and without a header
+/// that names an agent. Nothing else may pass for one.
+fn preflight(id_headers: &[String]) -> String {
+    let absent = ["authorization", "content-type", "upgrade"].into_iter();
+    let absent = absent.chain(id_headers.iter().map(String::as_str)).map(|name| (name, false));
+    let present = ["origin", "access-control-request-method"].map(|name| (name, true));
+    let headers: Vec<_> = present
+        .into_iter()
+        .chain(absent)
+        .map(|(name, is_present)| format!("{{ name: \"{name}\", present_match: {is_present} }}"))
+        .collect();
+    format!(
+        "{{ prefix: /, headers: [{{ name: \":method\", string_match: {{ exact: OPTIONS }} }}, {{ name: content-length, \
+         string_match: {{ safe_regex: {{ regex: '0?' }} }}, treat_missing_header_as_empty: true }}, {}] }}",
+        headers.join(", ")
+    )
 }
 
 /// TLS towards the server of the keys, which must have a certificate for its host.
