@@ -5,6 +5,7 @@ use crate::settings::{
     JWKS_CA_FILE, JWKS_CACHE_SECONDS, JWKS_FILE, JWKS_URL, JWT_AUDIENCES, JWT_DEPLOYMENTS_CLAIM, JWT_FORWARD, JWT_ISSUER,
     SettingError,
 };
+use crate::shown;
 use crate::tls::{is_path, quoted, watch, watched};
 use pixell_core::claim::CLAIMS_HEADER;
 use pixell_core::json::Json;
@@ -228,7 +229,7 @@ impl Jwt {
         match &self.keys {
             Keys::File(path) => {
                 let error =
-                    |reason: String| format!("{JWKS_FILE} is {path:?}: expected a JSON Web Key Set, but {reason}");
+                    |reason: String| format!("{JWKS_FILE} is {}: expected a JSON Web Key Set, but {reason}", shown::path(path));
                 let bytes = std::fs::read(path).map_err(|reason| error(format!("the file cannot be read: {reason}")))?;
                 if bytes.len() > MAX_BYTES {
                     return Err(error("the file is larger than 1 MiB".to_owned()));
@@ -239,7 +240,8 @@ impl Jwt {
             Keys::Url { url: Url { is_https: true, .. }, ca_file, .. } => match std::fs::read(ca_file) {
                 Ok(_) => Ok(()),
                 Err(reason) => Err(format!(
-                    "{JWKS_CA_FILE} is {ca_file:?}: expected a file with CA certificates for {JWKS_URL}, but it cannot be read: {reason}"
+                    "{JWKS_CA_FILE} is {}: expected a file with CA certificates for {JWKS_URL}, but it cannot be read: {reason}",
+                    shown::path(ca_file)
                 )),
             },
             Keys::Url { .. } => Ok(()),

@@ -19,6 +19,7 @@ pub mod relay;
 pub mod report;
 pub mod restart;
 pub mod settings;
+pub mod shown;
 pub mod supervisor;
 pub mod tls;
 pub mod token;

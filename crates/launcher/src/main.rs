@@ -33,7 +33,12 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    for name in settings::unknown_names(std::env::vars_os().map(|(name, _)| name)) {
+    let unknown = settings::unknown_names(std::env::vars_os().map(|(name, _)| name));
+    if let Some(name) = unknown.iter().find(|name| settings::is_grave(name)) {
+        eprintln!("pixell-envoy: {name} is not a setting; the settings are {}", settings::known_names());
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    for name in unknown {
         eprintln!(
             "pixell-envoy: warning: {name} is not a setting and is ignored; the settings are {}",
             settings::known_names()

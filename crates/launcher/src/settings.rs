@@ -7,6 +7,7 @@ use crate::filter::Filter;
 use crate::jwt::Jwt;
 use crate::origin::{self, Origin};
 use crate::rate_limit::{self, RateLimit};
+use crate::shown;
 use crate::tls::Tls;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -117,6 +118,8 @@ const NAMES: [&str; 32] = [
 const PREFIX: &str = "PIXELL_";
 
 const LOG_LEVELS: [&str; 8] = ["trace", "debug", "info", "warning", "warn", "error", "critical", "off"];
+/// Those at which Envoy logs the headers of requests.
+const TELLING_LEVELS: [&str; 2] = ["trace", "debug"];
 /// Each worker has its own VM for each module, so thousands of workers are a mistake.
 const CONCURRENCY_RANGE: RangeInclusive<u32> = 1..=256;
 const DRAIN_RANGE: RangeInclusive<u32> = 0..=3600;
@@ -207,7 +210,13 @@ impl SettingError {
 
 impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {:?}: expected {}", self.name, self.value, self.expected)
+        let value = self.value.to_string_lossy();
+        let value = match self.name {
+            TLS_CERT_FILE | TLS_KEY_FILE | TLS_CLIENT_CA_FILE | JWKS_FILE | JWKS_CA_FILE => shown::path(&value),
+            JWKS_URL => shown::url(&value),
+            _ => shown::text(&value),
+        };
+        write!(f, "{} is {value}: expected {}", self.name, self.expected)
     }
 }
 
@@ -246,6 +255,18 @@ impl Settings {
         let tls = note(&mut errors, Some(Tls::resolve(raw))).flatten();
         let jwt = note(&mut errors, Some(Jwt::resolve(raw))).flatten();
         let parse_rate = |text: &str| RateLimit::parse(text).ok_or_else(|| rate_limit::EXPECTED.to_owned());
+        if raw(JWT_ISSUER).is_some() {
+            // Empty, it would not restrict clients at all.
+            if get(JWT_DEPLOYMENTS_CLAIM).is_some_and(|value| value.is_empty()) {
+                let expected = "the name of a claim, or the variable not set at all: then every token allows every deployment";
+                errors.push(SettingError::new(JWT_DEPLOYMENTS_CLAIM, OsString::new(), expected));
+            }
+            if let Some(level) = log_level.as_ref().filter(|level| TELLING_LEVELS.contains(&level.as_str())) {
+                let levels: Vec<_> = LOG_LEVELS.into_iter().filter(|level| !TELLING_LEVELS.contains(level)).collect();
+                let expected = format!("one of {}, because {JWT_ISSUER} is set, and Envoy would log tokens", levels.join(", "));
+                errors.push(SettingError::new(LOG_LEVEL, level.into(), &expected));
+            }
+        }
         let rate_limit = note(&mut errors, raw(RATE_LIMIT).map(|value| parse_text(RATE_LIMIT, value, parse_rate)));
         if !errors.is_empty() {
             return Err(errors);
@@ -288,6 +309,12 @@ impl Settings {
         }
         args
     }
+}
+
+/// Whether a name that is no setting ends the start: whoever set it may believe that it keeps clients out.
+#[must_use]
+pub fn is_grave(name: &str) -> bool {
+    ["PIXELL_JWT_", "PIXELL_JWKS_", "PIXELL_TLS_", "PIXELL_RATE"].iter().any(|start| name.starts_with(start))
 }
 
 /// The names that begin like a setting of the image but are none.

@@ -2,6 +2,7 @@
 
 use crate::configuration::Edit;
 use crate::settings::{SettingError, TLS_CERT_FILE, TLS_CLIENT_CA_FILE, TLS_KEY_FILE};
+use crate::shown;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -109,7 +110,7 @@ impl Tls {
     /// A line that names the variable and the file. It holds nothing of what is in a file.
     pub fn check(&self, envoy: &Path) -> Result<(), String> {
         for (name, path) in self.files() {
-            let error = |reason: String| format!("{name} is {path:?}: expected a file in PEM, but {reason}");
+            let error = |reason: String| format!("{name} is {}: expected a file in PEM, but {reason}", shown::path(path));
             let text = read(Path::new(path)).map_err(|error_| error(format!("it cannot be read: {error_}")))?;
             if !text.contains("-----BEGIN ") {
                 return Err(error("it holds no PEM block".to_owned()));
@@ -152,7 +153,7 @@ impl Tls {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        let files: Vec<_> = self.files().map(|(name, path)| format!("{name} is {path:?}")).collect();
+        let files: Vec<_> = self.files().map(|(name, path)| format!("{name} is {}", shown::path(path))).collect();
         Err(format!("{}: {}", files.join(", "), reason(&said)))
     }
 }

@@ -33,13 +33,15 @@ impl fmt::Display for TokenError {
             Self::Unreadable(path, error) => {
                 write!(
                     f,
-                    "{ADMIN_TOKEN_FILE} is {path:?}: expected a file with the route API's token, but it cannot be read: {error}"
+                    "{ADMIN_TOKEN_FILE} is {}: expected a file with the route API's token, but it cannot be read: {error}",
+                    shown(path)
                 )
             }
             Self::File(path) => write!(
                 f,
-                "{ADMIN_TOKEN_FILE} is {path:?}: expected a file with the route API's token, at most {MAX_BYTES} bytes of \
-                 A-Z a-z 0-9 - . _ ~ + / with = only at the end, optionally followed by one newline"
+                "{ADMIN_TOKEN_FILE} is {}: expected a file with the route API's token, at most {MAX_BYTES} bytes of \
+                 A-Z a-z 0-9 - . _ ~ + / with = only at the end, optionally followed by one newline",
+                shown(path)
             ),
         }
     }
@@ -75,8 +77,13 @@ fn read(path: &Path) -> Result<String, TokenError> {
 #[must_use]
 pub fn exposed(name: &str, path: &Path) -> Option<String> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode();
-    (mode & 0o004 != 0)
-        .then(|| format!("warning: {name} is {path:?}: every user can read this file, agents too; expected mode 0600 or 0640"))
+    (mode & 0o004 != 0).then(|| {
+        format!("warning: {name} is {}: every user can read this file, agents too; expected mode 0600 or 0640", shown(path))
+    })
+}
+
+fn shown(path: &Path) -> String {
+    crate::shown::path(&path.to_string_lossy())
 }
 
 fn is_token(text: &str) -> bool {

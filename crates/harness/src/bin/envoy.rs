@@ -35,6 +35,11 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let unknown = settings::unknown_names(std::env::vars_os().map(|(name, _)| name));
+    if let Some(name) = unknown.iter().find(|name| settings::is_grave(name)) {
+        eprintln!("error: {name} is not a setting; the settings are {}", settings::known_names());
+        return ExitCode::from(launcher::EXIT_CONFIG);
+    }
     let settings = Settings::resolve(|name| std::env::var_os(name));
     let token = token::resolve(|name| std::env::var_os(name));
     match (settings, token) {

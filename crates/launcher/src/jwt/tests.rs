@@ -40,7 +40,7 @@ fn issuer_audience_and_keys_are_needed() {
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    let such = "PIXELL_JWKS_URL is \"{}\": expected the URL of a key set, https://host/path, perhaps with a port; http only to 127.0.0.1 or localhost";
+    let such = "PIXELL_JWKS_URL is {}: expected the URL of a key set, https://host/path, perhaps with a port; http only to 127.0.0.1 or localhost";
     for url in [
         "keys",
         "ftp://i.test/k",
@@ -52,7 +52,7 @@ fn issuer_audience_and_keys_are_needed() {
         "https://i.test/a b",
         "https://[::1]/k",
     ] {
-        assert_eq!(resolve(&with(&[(JWKS_URL, url)])), Err(such.replace("{}", url)));
+        assert_eq!(resolve(&with(&[(JWKS_URL, url)])), Err(such.replace("{}", &shown::url(url))));
     }
     for (vars, expected) in [
         (

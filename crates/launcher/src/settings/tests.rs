@@ -162,6 +162,28 @@ fn pages_of_other_origins_may_call_only_if_these_are_set() {
 }
 
 #[test]
+fn tokens_are_neither_logged_nor_unrestricted_by_mistake() {
+    let jwt = [(JWT_ISSUER, "https://i.test"), (JWT_AUDIENCES, "a"), (JWKS_FILE, "/k")];
+    let with = |name, value| jwt.into_iter().chain([(name, value)]).collect::<Vec<_>>();
+    for level in ["trace", "debug"] {
+        let expected = format!(
+            "PIXELL_LOG_LEVEL is \"{level}\": expected one of info, warning, warn, error, critical, off, because PIXELL_JWT_ISSUER is set, and \
+             Envoy would log tokens"
+        );
+        check_errors(&with(LOG_LEVEL, level), &[&expected]);
+    }
+    assert!(resolve(&with(LOG_LEVEL, "info")).is_ok());
+    check_errors(
+        &with(JWT_DEPLOYMENTS_CLAIM, ""),
+        &[
+            "PIXELL_JWT_DEPLOYMENTS_CLAIM is \"\": expected the name of a claim, or the variable not set at all: then every token allows \
+           every deployment",
+        ],
+    );
+    assert!(resolve(&[(JWT_DEPLOYMENTS_CLAIM, "")]).is_ok());
+}
+
+#[test]
 fn every_error_is_reported() {
     check_errors(
         &[(LOG_LEVEL, "loud"), (CONCURRENCY, "257"), (DRAIN_SECONDS, "3601")],
@@ -177,4 +199,8 @@ fn every_error_is_reported() {
 fn misspelt_names_are_found() {
     let names = ["PATH", "PIXELL_LOGLEVEL", LOG_LEVEL, ADMIN_TOKEN, "PIXELL_DRAIN"].map(OsString::from);
     assert_eq!(unknown_names(names.into_iter()), ["PIXELL_DRAIN", "PIXELL_LOGLEVEL"]);
+    for name in ["PIXELL_JWT_CLAIM", "PIXELL_JWKS_URI", "PIXELL_TLS_CA_FILE", "PIXELL_RATELIMIT"] {
+        assert!(is_grave(name), "{name}");
+    }
+    assert!(!is_grave("PIXELL_LOGLEVEL"));
 }
