@@ -234,7 +234,7 @@ async fn tokens_rates_and_certificates_have_their_advice() {
     tells(&browser, "bad", "fetch of the keys of tokens failed", "The last keys stay in use", "fetch of the keys").await;
 
     let agent = agents::echo::start("a").unwrap();
-    let envoy = start(&[("PIXELL_RATE_LIMIT", "6/m")]).await;
+    let envoy = start(&[("PIXELL_RATE_LIMIT", "1/m")]).await;
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
     browser.open(&envoy.api_url()).await.unwrap();
     browser.until("document.getElementById('health').innerText === 'Live'").await.unwrap();
