@@ -175,35 +175,41 @@ async fn a_restarting_agent_causes_no_error() {
 /// gRPC clients call without a pause while their agent is restarted again and again.
 #[tokio::test]
 async fn graceful_restarts_under_load_cause_no_error() {
-    let envoy = Envoy::builder().start().await.unwrap();
-    let mut agent = agents::grpc::start("a").unwrap();
-    let port = agent.port();
-    envoy.routes().put_all([("a", port)]).await.unwrap();
-    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let clients: Vec<_> = (0..4)
-        .map(|_| {
-            let (done, address) = (done.clone(), envoy.data_addr());
-            tokio::spawn(async move {
-                let mut client = proto::connect(address).await.unwrap();
-                let mut calls = 0_u32;
-                while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                    let response = client.health(proto::request_to("a", Empty {}).unwrap()).await;
-                    response.unwrap_or_else(|status| panic!("call {calls}: {status:?}"));
-                    calls += 1;
-                }
-                calls
+    until_in_time(async || {
+        let envoy = Envoy::builder().start().await.unwrap();
+        let mut agent = agents::grpc::start("a").unwrap();
+        let port = agent.port();
+        envoy.routes().put_all([("a", port)]).await.unwrap();
+        let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let (done, address) = (done.clone(), envoy.data_addr());
+                tokio::spawn(async move {
+                    let mut client = proto::connect(address).await.unwrap();
+                    let mut calls = 0_u32;
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let response = client.health(proto::request_to("a", Empty {}).unwrap()).await;
+                        response.unwrap_or_else(|status| panic!("call {calls}: {status:?}"));
+                        calls += 1;
+                    }
+                    calls
+                })
             })
-        })
-        .collect();
-    for _ in 0..5 {
+            .collect();
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let stopped = Instant::now();
+            agent.stop().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            agent = agents::grpc::start_on("a", port).unwrap();
+            in_time(stopped)?;
+        }
         tokio::time::sleep(Duration::from_millis(200)).await;
-        agent.stop().await.unwrap();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        agent = agents::grpc::start_on("a", port).unwrap();
-    }
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    done.store(true, std::sync::atomic::Ordering::Relaxed);
-    for client in clients {
-        assert!(client.await.unwrap() > 0);
-    }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        for client in clients {
+            assert!(client.await.unwrap() > 0);
+        }
+        Some(())
+    })
+    .await;
 }
