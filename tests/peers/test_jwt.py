@@ -109,7 +109,7 @@ def test_what_is_no_valid_token_is_unauthenticated(place: Place) -> None:
         "detail": "Jwt is missing",
         "code": "unauthenticated",
     }
-    for scheme in ("Basic dTpw", "bearer", "Bearer", f"Token {token}", token, f"BearerX {token}"):
+    for scheme in ("Basic dTpw", f"bearer {token}", "Bearer", f"Token {token}", token, f"BearerX {token}"):
         response = place.client.get("/about", headers={"x-deployment-id": "h", "authorization": scheme})
         check_rejection(response, 401, "unauthenticated")
     # A token in the URL does not count: URLs end up in logs.
