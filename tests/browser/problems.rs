@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{Envoy, agents};
+use harness::{Envoy, agents, certificate};
 use launcher::settings::Settings;
 use reqwest::Method;
 use serde_json::json;
@@ -195,25 +195,7 @@ async fn an_internal_error_of_the_filter_is_red() {
 #[tokio::test]
 async fn tokens_rates_and_certificates_have_their_advice() {
     let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    let (certificate, key) = (path("tls.crt"), path("tls.key"));
-    let made = std::process::Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "5",
-            "-subj",
-            "/CN=localhost",
-        ])
-        .args(["-out", &certificate, "-keyout", &key])
-        .output();
-    assert!(made.unwrap().status.success());
+    let (certificate, key) = certificate::self_signed(directory.path(), 5).unwrap();
     let start = async |vars: &[(&str, &str)]| {
         let get = |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
         Envoy::builder().settings(&Settings::resolve(get).unwrap()).start().await.unwrap()
@@ -223,8 +205,8 @@ async fn tokens_rates_and_certificates_have_their_advice() {
         ("PIXELL_JWT_ISSUER", "i"),
         ("PIXELL_JWT_AUDIENCES", "a"),
         ("PIXELL_JWKS_URL", "http://127.0.0.1:9/keys"),
-        ("PIXELL_TLS_CERT_FILE", &certificate),
-        ("PIXELL_TLS_KEY_FILE", &key),
+        ("PIXELL_TLS_CERT_FILE", certificate.to_str().unwrap()),
+        ("PIXELL_TLS_KEY_FILE", key.to_str().unwrap()),
     ];
     let envoy = start(&tokens).await;
     envoy.routes().put_all([("a", 5000)]).await.unwrap();

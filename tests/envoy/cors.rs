@@ -70,6 +70,31 @@ fn added_for(origin: &str) -> [(&'static str, &str); 2] {
     [("allow-origin", origin), ("expose-headers", "*")]
 }
 
+/// A cache must not give the response to one page, or of one agent, to another.
+#[tokio::test]
+async fn responses_vary_with_the_page_and_the_agent() {
+    let agent = agent::start("a", 0, agent::Version::Http1, |_| async {
+        let mut response = Response::new(agent::whole(""));
+        response.headers_mut().insert("vary", "accept".parse().unwrap());
+        response
+    });
+    let agent = agent.unwrap();
+    let settings = [("PIXELL_CORS_ORIGINS", ORIGINS), ("PIXELL_EXTERNAL_ORIGINS", "http://agents.test")];
+    let names = "accept,origin, x-deployment-id, deployment-id, deployment_id";
+    for (settings, expected) in [(&settings[..], names), (&settings[1..], "accept")] {
+        let envoy = with_settings(settings).start().await.unwrap();
+        envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+        for host in ["any.test", "agents.test"] {
+            let call = http1().get(envoy.data_url()).header("host", host).header(DEPLOYMENT_ID, "a");
+            for call in [call.try_clone().unwrap(), call.header("origin", APP)] {
+                let response = call.send().await.unwrap();
+                let vary: Vec<_> = response.headers().get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
+                assert_eq!(vary.join(","), expected, "{host}");
+            }
+        }
+    }
+}
+
 /// An agent with its own CORS headers.
 fn own() -> Agent {
     let own = agent::start("own", 0, agent::Version::Http1, |request| async move {

@@ -1,16 +1,17 @@
 //! The counters behind the alerts and the dashboard move when what they count happens. Envoy also has counters that never move.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use harness::agents::{self, streams};
 use harness::envoy::is_native;
 use harness::proto::{DEPLOYMENT_ID, Empty, request_to};
-use harness::{Envoy, proto, wait};
+use harness::{Envoy, certificate, proto, wait};
 use tokio::net::TcpStream;
 
 use crate::access_log_failures;
+use crate::access_log_level::with_settings;
 use crate::clients::http1;
 use crate::observability::{dashboard_expressions, metrics_of, rules};
 
@@ -87,16 +88,71 @@ async fn what_alerts_and_dashboard_watch_moves() {
     named.extend(dashboard_expressions().iter().flat_map(|expression| metrics_of(expression)));
     assert!(unseen().iter().all(|name| named.contains(*name)), "remove the exceptions that nothing watches any more");
     // The entry point's own counters have a test of their own.
-    named.retain(|name| !unseen().contains(&name.as_str()) && !name.starts_with("envoy_launcher_"));
+    named.retain(|name| !unseen().contains(&name.as_str()) && !name.starts_with("envoy_launcher_") && !is_of_a_setting(name));
+    all_move(&[&envoy], &named).await;
+    hanging.abort();
+}
+
+/// Waits until each of these counters has moved in one of the Envoys.
+async fn all_move(envoys: &[&Envoy], named: &BTreeSet<String>) {
     let still = RefCell::default();
     let all_moved = || async {
-        let found = scrape(&envoy).await;
-        let is_still = |name: &&String| found.get(*name).is_none_or(|value| *value == 0.0);
+        let mut found = Vec::new();
+        for envoy in envoys {
+            found.push(scrape(envoy).await);
+        }
+        let is_still = |name: &&String| found.iter().all(|found| found.get(*name).is_none_or(|value| *value == 0.0));
         still.replace(named.iter().filter(is_still).collect::<Vec<_>>());
         Ok(still.borrow().is_empty().then_some(()))
     };
     // Envoy updates histograms every five seconds, and pressures four times a second.
     let moved = wait::until("every counter to move", Duration::from_secs(20), all_moved).await;
-    hanging.abort();
     moved.unwrap_or_else(|error| panic!("{error}: {:?}", still.borrow()));
+}
+
+/// Whether Envoy has this metric only with TLS, tokens or rates.
+pub(crate) fn is_of_a_setting(name: &str) -> bool {
+    let starts =
+        ["envoy_http_jwt_authn_", "envoy_http_local_rate_limit_", "envoy_listener_server_ssl_socket_factory_", "envoy_sds_"];
+    starts.iter().any(|start| name.starts_with(start))
+}
+
+#[tokio::test]
+async fn what_watches_tokens_rates_and_certificates_moves() {
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key) = certificate::self_signed(directory.path(), 5).unwrap();
+    let files = [("PIXELL_TLS_CERT_FILE", certificate.to_str().unwrap()), ("PIXELL_TLS_KEY_FILE", key.to_str().unwrap())];
+    let secret = with_settings(&files).start().await.unwrap();
+    // A key that is none, and then a new pair.
+    let replace = |file: &std::path::Path, text: &[u8]| {
+        let next = file.with_extension("next");
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(next, file).unwrap();
+    };
+    replace(&key, b"no key");
+    let failed = || async {
+        let found = scrape(&secret).await;
+        Ok(found.get("envoy_sds_key_rotation_failed").filter(|count| **count > 0.0).map(drop))
+    };
+    wait::until("the key to be refused", Duration::from_secs(20), failed).await.unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let (new_certificate, new_key) = certificate::self_signed(other.path(), 5).unwrap();
+    replace(&certificate, &std::fs::read(new_certificate).unwrap());
+    replace(&key, &std::fs::read(new_key).unwrap());
+
+    // Nobody listens at this port.
+    let tokens = [("PIXELL_JWT_ISSUER", "i"), ("PIXELL_JWT_AUDIENCES", "a"), ("PIXELL_JWKS_URL", "http://127.0.0.1:9/keys")];
+    let closed = with_settings(&tokens).start().await.unwrap();
+    let rated = with_settings(&[("PIXELL_RATE_LIMIT", "1/m")]).start().await.unwrap();
+    let agent = agents::echo::start("a").unwrap();
+    rated.routes().put_all([("a", agent.port())]).await.unwrap();
+    let get =
+        async |envoy: &Envoy| http1().get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap().status().as_u16();
+    assert_eq!([get(&closed).await, get(&rated).await, get(&rated).await], [401, 200, 429]);
+
+    let mut named = metrics_of(&rules());
+    named.extend(dashboard_expressions().iter().flat_map(|expression| metrics_of(expression)));
+    named.retain(|name| is_of_a_setting(name));
+    assert!(named.len() >= 5, "{named:?}");
+    all_move(&[&secret, &closed, &rated], &named).await;
 }

@@ -15,8 +15,14 @@ use crate::access_log_level::with_settings;
 /// An agent that responds with the headers that say how its client reached it.
 fn echo_of_origin() -> Agent {
     let agent = agent::start("a", 0, agent::Version::Http1, |request| async move {
-        let header = |name| request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        let names = ["host", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-prefix", "x-pixell-anything"];
+        // To an agent of WSGI an underscore is a hyphen, and fields of one name are one.
+        let header = |name: &str| {
+            let same = request.headers().iter().filter(|(own, _)| own.as_str().replace('_', "-") == name);
+            let values: Vec<_> = same.map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+            (!values.is_empty()).then(|| values.join(","))
+        };
+        let names =
+            ["host", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-prefix", "x-pixell-anything", "x-deployment-id"];
         let seen: serde_json::Map<_, _> = names.into_iter().map(|name| (name.to_owned(), json!(header(name)))).collect();
         Response::new(agent::whole(Value::Object(seen).to_string()))
     });
@@ -30,6 +36,18 @@ async fn ask(envoy: &Envoy, authority: &str) -> Value {
         ("x-forwarded-host", "evil.test"),
         ("x-forwarded-prefix", "/evil"),
         ("x-pixell-anything", "evil"),
+        ("x_pixell_anything", "evil"),
+        ("x_pixell-anything", "evil"),
+        ("x-pixell_anything", "evil"),
+        ("x_forwarded_host", "evil.test"),
+        ("x-forwarded_host", "evil.test"),
+        ("x_forwarded-host", "evil.test"),
+        ("x_forwarded_prefix", "/evil"),
+        ("x-forwarded_prefix", "/evil"),
+        ("x_forwarded-prefix", "/evil"),
+        ("x_deployment_id", "evil"),
+        ("x-deployment_id", "evil"),
+        ("x_deployment-id", "evil"),
     ];
     let request = |target: &str| {
         let request = lies.into_iter().fold(http::Request::get(target), |request, (name, value)| request.header(name, value));
@@ -69,7 +87,7 @@ async fn agents_learn_the_origin_that_their_client_used() {
     ] {
         let expected = json!({
             "host": host, "x-forwarded-proto": proto, "x-forwarded-host": forwarded_host, "x-forwarded-prefix": null,
-            "x-pixell-anything": null,
+            "x-pixell-anything": null, "x-deployment-id": "a",
         });
         assert_eq!(ask(&envoy, host).await, expected, "{host}");
     }
@@ -82,7 +100,7 @@ async fn without_origins_agents_learn_what_envoy_knows() {
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
     let expected = json!({
         "host": "agents.test", "x-forwarded-proto": "http", "x-forwarded-host": null, "x-forwarded-prefix": null,
-        "x-pixell-anything": null,
+        "x-pixell-anything": null, "x-deployment-id": "a",
     });
     assert_eq!(ask(&envoy, "agents.test").await, expected);
 }

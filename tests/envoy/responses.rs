@@ -123,6 +123,14 @@ async fn cookies_and_service_workers_keep_to_their_agent() {
         let expected = ["a=1; HttpOnly; Path=/agents/x/api", "b=2; Path=/agents/x/api/e", "c=3; Path=/agents/x/api/d"];
         assert_eq!(values(ask(), "set-cookie").await, expected);
         assert_eq!(values(ask(), "service-worker-allowed").await, [""; 0]);
+        // The directory of this path is that of all agents.
+        for (path, scope) in [("/agents/x", "/agents/x/"), ("/agents/x?sw.js", "/agents/x/"), ("/agents/x/ui", "/agents/x/ui/")]
+        {
+            for wanted in ["service-worker-allowed=/", "x-other=1"] {
+                let ask = client.get(envoy.data_url() + path).header("x-respond", wanted);
+                assert_eq!(values(ask, "service-worker-allowed").await, [scope], "{path} {wanted}");
+            }
+        }
     }
 }
 

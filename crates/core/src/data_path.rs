@@ -303,7 +303,8 @@ impl DataPath {
                     // In a redirect the scheme only decides which port may be left out. To ask for it is a call of the host.
                     let matters = is_card || authority.ends_with(b":443") || authority.ends_with(b":80");
                     let is_https = matters && request.is_https();
-                    let note = Note { port, is_card, is_https, authority: &authority, path: &path, route };
+                    let is_prefix_alone = matches!(named, Named::ByPath { rest, .. } if !rest.starts_with(b"/"));
+                    let note = Note { port, is_card, is_https, is_prefix_alone, authority: &authority, path: &path, route };
                     let changes = Changes::of(named, &note);
                     Verdict::Forward { port, id: id.to_vec(), changes: Some(Box::new(changes)) }
                 }

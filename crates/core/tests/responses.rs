@@ -86,7 +86,7 @@ proptest! {
         let stored = StoredRoute::parse(&bytes).unwrap();
         let authority = if prefix.is_empty() { "x.h.test" } else { "c.test" };
         let requested = format!("{prefix}/");
-        let note = Note { port: served, is_card: false, is_https: false, authority: authority.as_bytes(), path: requested.as_bytes(), route: stored };
+        let note = Note { port: served, is_card: false, is_https: false, is_prefix_alone: false, authority: authority.as_bytes(), path: requested.as_bytes(), route: stored };
         let reached = Reached::of(&note, &addressing, &ExternalOrigins::default()).unwrap();
         let Some(back) = reached.back(&path, port, &addressing) else {
             // Only what no endpoint serves has no way back.

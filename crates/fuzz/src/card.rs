@@ -16,7 +16,8 @@ pub fn check(bytes: &[u8]) {
     let addressing = Addressing { prefixes: PathPrefix::defaults(), host_suffix: None };
     let route = Route { endpoints: [(EndpointName::REST, 1002)].into(), ..Route::active(1001) }.to_bytes();
     let (route, path) = (StoredRoute::parse(&route).unwrap(), b"/agents/x/.well-known/agent-card.json");
-    let note = Note { port: 1002, is_card: true, is_https: true, authority: b"c.test:8443", path, route };
+    let note =
+        Note { port: 1002, is_card: true, is_https: true, is_prefix_alone: false, authority: b"c.test:8443", path, route };
     let reached = Reached::of(&note, &addressing, &ExternalOrigins::default()).unwrap();
     let Ok(Some(new)) = rewritten(bytes, &reached, &addressing) else { return };
     // What leads back is not changed once more.

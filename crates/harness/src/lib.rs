@@ -13,6 +13,7 @@
 
 pub mod agents;
 pub mod capacity;
+pub mod certificate;
 pub mod endurance;
 pub mod envoy;
 pub mod form;

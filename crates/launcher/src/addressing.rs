@@ -150,7 +150,9 @@ fn list(items: impl Iterator<Item = String>) -> String {
 #[must_use]
 pub fn parse_headers(text: &str) -> Option<Vec<String>> {
     let names = if text == NONE { Vec::new() } else { text.split(',').map(|name| name.trim().to_owned()).collect() };
-    let is_plain = |name: &String| !name.contains(['"', '\\']) && name != NONE;
+    // In other spellings than its own, Envoy removes the name that only this proxy may use towards agents.
+    let is_removed = |name: &str| name.replace('_', "-") == "x-deployment-id" && name != "x-deployment-id";
+    let is_plain = |name: &String| !name.contains(['"', '\\']) && name != NONE && !is_removed(name);
     // Without headers something else must name the agent; the default prefixes do here, and the settings together are checked later.
     let addressing = Addressing { id_headers: Some(names), ..Addressing::default() };
     let names = addressing.id_headers.iter().flatten();
@@ -187,7 +189,21 @@ mod tests {
         let parse = |text| parse_headers(text).map(|names| names.join(" "));
         assert_eq!(parse("x-deployment-id, x-agent"), Some("x-deployment-id x-agent".to_owned()));
         assert_eq!(parse("none"), Some(String::new()));
-        for text in ["", ",", "X-Agent", "a b", ":path", "a,", "a,a", "none,a", "a\"b", "a\\", "ä"] {
+        for text in [
+            "",
+            ",",
+            "X-Agent",
+            "a b",
+            ":path",
+            "a,",
+            "a,a",
+            "none,a",
+            "x_deployment_id",
+            "x-deployment_id",
+            "a\"b",
+            "a\\",
+            "ä",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -3,6 +3,7 @@
 //! The shipped file has a place for each, found by its exact text. If a place is missing, for instance because another file was mounted
 //! over the shipped one, that is an error: the setting is never silently ignored.
 
+use crate::addressing::Addressing;
 use crate::cidr::Cidr;
 use crate::client_rejections::{self, PREFLIGHT_BODY, UNAUTHENTICATED};
 use crate::cors;
@@ -49,6 +50,8 @@ pub const NO_ID_LIST_PLACE: &str = "headers: [*no_id, *no_alias, *no_other]";
 pub const ORIGIN_LIST_PLACE: &str = "\"external_origins\": []";
 /// Where the links of the status page lead if the data path has TLS.
 pub const HTTPS_LINKS: &str = "https://{host}:50051";
+/// How a rejection tells to call a gRPC agent without TLS.
+pub const GRPCURL: &str = "grpcurl -plaintext -H";
 /// Where tracing goes in the data path's listener.
 pub const TRACING_PLACE: &str = "# (tracing)";
 /// Where the cluster of the trace collector goes.
@@ -104,6 +107,9 @@ pub fn edits(settings: &Settings) -> Vec<Edit> {
         edits.push(Edit { place: REQUESTS_PLACE, text: clients("http", "root_id: requests, ", most) });
     }
     edits.extend(settings.tls.iter().flat_map(Tls::edits));
+    if settings.tls.is_some() {
+        edits.push(Edit { place: GRPCURL, text: "grpcurl -H".to_owned() });
+    }
     edits.extend(settings.jwt.iter().flat_map(|jwt| jwt.edits(&settings.addressing.headers())));
     edits.extend(settings.rate_limit.iter().map(|limit| limit.edit(settings.jwt.is_some())));
     let tokens = settings.jwt.iter().flat_map(|_| [UNAUTHENTICATED, PREFLIGHT_BODY]);
@@ -119,7 +125,8 @@ pub fn edits(settings: &Settings) -> Vec<Edit> {
     }
     if !settings.external_origins.is_empty() {
         let cors = settings.cors_origins.as_slice();
-        let hosts: Vec<_> = settings.external_origins.iter().map(|origin| virtual_host(origin, cors)).collect();
+        let hosts: Vec<_> =
+            settings.external_origins.iter().map(|origin| virtual_host(origin, cors, &settings.addressing)).collect();
         edits.push(Edit { place: ORIGINS_PLACE, text: hosts.join("\n                    ") });
         let list: Vec<_> = settings.external_origins.iter().map(|origin| format!("\"{origin}\"")).collect();
         edits.push(Edit { place: ORIGIN_LIST_PLACE, text: format!("\"external_origins\": [{}]", list.join(", ")) });
@@ -202,11 +209,11 @@ fn agents_url(settings: &Settings) -> Option<String> {
 }
 
 /// The virtual host of one external origin: it has the same routes as the default one, and tells agents the origin.
-fn virtual_host(origin: &Origin, cors: &[Origin]) -> String {
+fn virtual_host(origin: &Origin, cors: &[Origin], addressing: &Addressing) -> String {
     let domains: Vec<_> = origin.domains().iter().map(|domain| format!("\"{domain}\"")).collect();
     let header =
         |name, value| format!("{{ header: {{ key: {name}, value: \"{value}\" }}, append_action: OVERWRITE_IF_EXISTS_OR_ADD }}");
-    let cors = if cors.is_empty() { String::new() } else { format!("typed_per_filter_config: {}, ", cors::policy(cors)) };
+    let cors = if cors.is_empty() { String::new() } else { format!("{}, ", cors::policy(cors, addressing).join(", ")) };
     format!(
         "- {{ name: \"{origin}\", domains: [{}], request_headers_to_add: [{}, {}], {cors}include_request_attempt_count: true, \
          retry_policy: *agent_retries, routes: *agent_routes }}",
@@ -276,7 +283,7 @@ mod tests {
             ("PIXELL_JWKS_FILE", "/jwks.json"),
             ("PIXELL_JWT_DEPLOYMENTS_CLAIM", "https://i.test/deployments"),
         ]));
-        assert_eq!(all.len(), 30);
+        assert_eq!(all.len(), 31);
         let rendered = render(SHIPPED, &all).unwrap();
         for expected in [
             "pixell.access_log.full: 0, pixell.access_log.brief: 100",

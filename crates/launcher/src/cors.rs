@@ -30,21 +30,29 @@ pub fn edits(settings: &Settings) -> Vec<Edit> {
     let filter = format!("- {{ name: envoy.filters.http.cors, typed_config: {{ {TYPE}.Cors }} }}");
     vec![
         Edit { place: FILTER_PLACE, text: filter },
-        Edit { place: POLICY_PLACE, text: format!("typed_per_filter_config: {}", policy(origins)) },
+        Edit { place: POLICY_PLACE, text: policy(origins, addressing).join(&format!("\n{}", " ".repeat(22))) },
         Edit { place: ROUTES_PLACE, text: agents_own(addressing, *call_timeout_seconds) },
     ]
 }
 
-/// The policy of a virtual host. Requests with cookies are not allowed: a page that names an agent by a header can send a token by one, too. So a
-/// star can stand for everything but `authorization` (Fetch standard, "CORS-preflight fetch").
+/// The members of a virtual host: the policy, and what tells caches that the response to one page, or of one agent, is not that to another.
+///
+/// Requests with cookies are not allowed: a page that names an agent by a header can send a token by one, too. So a star can stand for
+/// everything but `authorization` (Fetch standard, "CORS-preflight fetch").
 #[must_use]
-pub fn policy(origins: &[Origin]) -> String {
+pub fn policy(origins: &[Origin], addressing: &Addressing) -> [String; 2] {
     let origins: Vec<_> = origins.iter().map(matcher).collect();
-    format!(
-        "{{ envoy.filters.http.cors: {{ {TYPE}.CorsPolicy, allow_origin_string_match: [{}], allow_methods: \"*\", \
-         allow_headers: \"*, authorization\", expose_headers: \"*\", max_age: \"600\" }} }}",
-        origins.join(", ")
-    )
+    let names = addressing.headers().into_iter().fold("origin".to_owned(), |names, name| format!("{names}, {name}"));
+    [
+        format!(
+            "typed_per_filter_config: {{ envoy.filters.http.cors: {{ {TYPE}.CorsPolicy, allow_origin_string_match: [{}], \
+             allow_methods: \"*\", allow_headers: \"*, authorization\", expose_headers: \"*\", max_age: \"600\" }} }}",
+            origins.join(", ")
+        ),
+        format!(
+            "response_headers_to_add: [{{ header: {{ key: vary, value: \"{names}\" }}, append_action: APPEND_IF_EXISTS_OR_ADD }}]"
+        ),
+    ]
 }
 
 fn matcher(origin: &Origin) -> String {

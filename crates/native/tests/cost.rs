@@ -16,7 +16,7 @@ use pixell_native::abi_types::Status;
 /// What is done again and again, by its argument of the command line, with the most instructions that it may take: about a tenth above what
 /// was counted when the bound was set.
 const KINDS: [(&str, u64); 5] =
-    [("forward", 5_300), ("path", 16_200), ("attempt", 2_500), ("retry", 4_000), ("reject", 10_900)];
+    [("forward", 5_700), ("path", 16_200), ("attempt", 2_600), ("retry", 5_300), ("reject", 10_900)];
 /// The smallest and the largest map.
 const ROUTES: [u32; 2] = [1, 65_535];
 /// How much more a request may take in the largest map than in the smallest.
@@ -82,6 +82,10 @@ fn serve(kind: &str, routes: u32, requests: u64) {
         let head = head.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
         let stream = Stream::open(filter, number, head, false);
         stream.set_upstream("127.0.0.1:1");
+        // A retry is judged by the age of its request, too: this one has just arrived, however long the run takes.
+        if kind == "retry" {
+            stream.set_state("pixell.arrived", u64::MAX.to_le_bytes().to_vec());
+        }
         assert_eq!(stream.head(true), Some(expected));
     }
 }

@@ -13,6 +13,9 @@ const REQUESTS: u64 = 20_000;
 
 /// Where the router notes how a request was addressed.
 const NOTE: &str = "wasm.pixell.route";
+/// Where it notes when the request arrived, and a time that is never past.
+const ARRIVED: &str = "pixell.arrived";
+const JUST_NOW: u64 = u64::MAX;
 const ADDRESS: &str = "envoy.network.transport_socket.original_dst_address";
 
 /// Pseudo-random numbers (xorshift), the same in each run.
@@ -105,6 +108,9 @@ fn hostile_requests_are_forwarded_to_a_route_or_rejected() {
                 let id = if dice.roll(2) == 0 { dice.bytes(9) } else { dice.pick(&["a", "b"]).into() };
                 let attempt = Stream::open(&retry, number, headers(&[("x-deployment-id", &id)]), dice.roll(2) == 0);
                 attempt.set_upstream(dice.pick(&["127.0.0.1:2000", "127.0.0.1:", "10.0.0.1:2000", ""]));
+                if dice.roll(2) == 0 {
+                    attempt.set_state(ARRIVED, JUST_NOW.to_le_bytes().to_vec());
+                }
                 match attempt.head(true).unwrap() {
                     Status::Stop => judged += 1,
                     _ => went_on += 1,

@@ -137,9 +137,10 @@ impl PathPrefix {
     }
 }
 
-/// Unreserved characters, sub-delimiters, `:` and `@` (RFC 3986, 3.3): what a segment holds without being encoded.
+/// Unreserved characters, sub-delimiters, `:` and `@` (RFC 3986, 3.3): what a segment holds without being encoded. But no `;`, which would end
+/// the path of a cookie.
 fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte)
 }
 
 impl fmt::Display for PathPrefix {
@@ -178,7 +179,7 @@ mod tests {
 
     #[test]
     fn takes_literals_an_id_and_an_endpoint() {
-        for text in ["/{id}", "/agents/{id}", "/v1/agents/{id}/-/{endpoint}", "/{endpoint}/{id}", "/a;b/{id}/c:@"] {
+        for text in ["/{id}", "/agents/{id}", "/v1/agents/{id}/-/{endpoint}", "/{endpoint}/{id}", "/a,b/{id}/c:@"] {
             let prefix = PathPrefix::parse(text, &[], true).expect(text);
             assert_eq!(prefix.to_string(), text);
         }
@@ -200,6 +201,7 @@ mod tests {
             ("/a b/{id}", InvalidPrefix::Byte),
             ("/{id}?x", InvalidPrefix::Byte),
             ("/{id}/#", InvalidPrefix::Byte),
+            ("/a;b/{id}", InvalidPrefix::Byte),
         ] {
             assert_eq!(PathPrefix::parse(text, &[], true), Err(error), "{text}");
         }

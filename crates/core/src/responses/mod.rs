@@ -165,7 +165,7 @@ impl Responses {
         let Some(note) = Note::parse(&note) else { return head };
         let (locations, cookies) = (host.response("location"), host.response("set-cookie"));
         let service_worker = host.response("service-worker-allowed");
-        if !note.is_card && locations.is_empty() && cookies.is_empty() && service_worker.is_empty() {
+        if !note.is_card && !note.is_prefix_alone && locations.is_empty() && cookies.is_empty() && service_worker.is_empty() {
             return head;
         }
         let Some(reached) = Reached::of(&note, &self.addressing, &self.origins) else { return head };
@@ -179,7 +179,11 @@ impl Responses {
             let scoped = cookie::scoped(cookie, &reached.prefix, &reached.path);
             head.changes.push(if number == 0 { Change::Set("set-cookie", scoped) } else { Change::Add("set-cookie", scoped) });
         }
-        if !service_worker.is_empty() {
+        // Without this header, a service worker may have the directory of its script (Service Workers, "Update"), which is here that of all
+        // agents.
+        if note.is_prefix_alone {
+            head.changes.push(Change::Set("service-worker-allowed", format!("{}/", reached.prefix).into()));
+        } else if !service_worker.is_empty() {
             head.changes.push(Change::Remove("service-worker-allowed"));
         }
         if note.is_card {

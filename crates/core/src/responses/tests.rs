@@ -22,7 +22,8 @@ impl Shown {
     fn over(is_https: bool, path: &str, authority: &str, response: &[(&'static str, &str)]) -> Self {
         let (path, authority) = (path.as_bytes(), authority.as_bytes());
         let is_card = is_card_path(path);
-        let note = Note { port: 1001, is_card, is_https, authority, path, route: StoredRoute::active(1001) };
+        let note =
+            Note { port: 1001, is_card, is_https, is_prefix_alone: false, authority, path, route: StoredRoute::active(1001) };
         let response = response.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         Self { note: Some(note.to_bytes()), response }
     }
@@ -113,8 +114,15 @@ fn a_location_of_another_endpoint_leads_there() {
     let route = Route { endpoints, ..Route::active(1001) }.to_bytes();
     let shown = |path: &str, authority: &str| {
         let (path, authority) = (path.as_bytes(), authority.as_bytes());
-        let note =
-            Note { port: 1002, is_card: false, is_https: false, authority, path, route: StoredRoute::parse(&route).unwrap() };
+        let note = Note {
+            port: 1002,
+            is_card: false,
+            is_https: false,
+            is_prefix_alone: false,
+            authority,
+            path,
+            route: StoredRoute::parse(&route).unwrap(),
+        };
         Shown { note: Some(note.to_bytes()), response: Vec::new() }
     };
     let by_path = shown("/agents/x/api/y", "c.test");

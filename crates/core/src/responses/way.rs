@@ -15,6 +15,8 @@ pub struct Note<'a> {
     pub is_card: bool,
     /// Whether the client used `https`, as far as Envoy knows: the external origins know better.
     pub is_https: bool,
+    /// Whether nothing but the prefix was in the path. Then the path's own directory is that of all agents.
+    pub is_prefix_alone: bool,
     /// `:authority`, as the client sent it.
     pub authority: &'a [u8],
     /// `:path`, as the client sent it.
@@ -27,12 +29,12 @@ impl<'a> Note<'a> {
     /// The note as bytes:
     ///
     /// ```text
-    /// port u16 | is_card, is_https: a bit each, u8 | length u32, authority | length u32, path | route     (little-endian)
+    /// port u16 | is_card, is_https, is_prefix_alone: a bit each, u8 | length u32, authority | length u32, path | route     (little-endian)
     /// ```
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.port.to_le_bytes().to_vec();
-        bytes.push(u8::from(self.is_card) | u8::from(self.is_https) << 1);
+        bytes.push(u8::from(self.is_card) | u8::from(self.is_https) << 1 | u8::from(self.is_prefix_alone) << 2);
         for text in [self.authority, self.path] {
             bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or_default().to_le_bytes());
             bytes.extend_from_slice(text);
@@ -51,8 +53,9 @@ impl<'a> Note<'a> {
         let (&[low, high, flags], rest) = bytes.split_first_chunk()?;
         let (authority, rest) = text(rest)?;
         let (path, rest) = text(rest)?;
-        let (port, is_card, is_https) = (u16::from_le_bytes([low, high]), flags & 1 != 0, flags & 2 != 0);
-        Some(Self { port, is_card, is_https, authority, path, route: StoredRoute::parse(rest)? })
+        let (is_card, is_https, is_prefix_alone) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+        let (port, route) = (u16::from_le_bytes([low, high]), StoredRoute::parse(rest)?);
+        Some(Self { port, is_card, is_https, is_prefix_alone, authority, path, route })
     }
 }
 
@@ -218,7 +221,7 @@ mod tests {
         let route = Route { endpoints, ..Route::active(1001) }.to_bytes();
         let route = StoredRoute::parse(&route).unwrap();
         let (path, authority) = (path.as_bytes(), authority.as_bytes());
-        let note = Note { port, is_card: false, is_https: false, authority, path, route };
+        let note = Note { port, is_card: false, is_https: false, is_prefix_alone: false, authority, path, route };
         Reached::of(&note, addressing, &ExternalOrigins::default()).unwrap()
     }
 
@@ -294,8 +297,15 @@ mod tests {
 
     #[test]
     fn what_neither_path_nor_host_names_has_no_way_back() {
-        let note =
-            Note { port: 1, is_card: false, is_https: false, authority: b"c.test", path: b"/y", route: StoredRoute::active(1) };
+        let note = Note {
+            port: 1,
+            is_card: false,
+            is_https: false,
+            is_prefix_alone: false,
+            authority: b"c.test",
+            path: b"/y",
+            route: StoredRoute::active(1),
+        };
         assert!(Reached::of(&note, &defaults(), &ExternalOrigins::default()).is_none());
     }
 
@@ -303,12 +313,13 @@ mod tests {
     fn a_note_is_read_as_it_was_written() {
         let route = Route { endpoints: [(EndpointName::UI, 3)].into(), ..Route::draining(1) }.to_bytes();
         let route = StoredRoute::parse(&route).unwrap();
-        for flags in 0..4 {
-            let (is_card, is_https) = (flags & 1 != 0, flags & 2 != 0);
-            let note = Note { port: 2, is_card, is_https, authority: b"c.test", path: b"/agents/x\xff?y", route };
+        for flags in 0..8 {
+            let (is_card, is_https, is_prefix_alone) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+            let note =
+                Note { port: 2, is_card, is_https, is_prefix_alone, authority: b"c.test", path: b"/agents/x\xff?y", route };
             let bytes = note.to_bytes();
             let read = Note::parse(&bytes).unwrap();
-            assert_eq!((read.port, read.is_card, read.is_https), (2, is_card, is_https));
+            assert_eq!((read.port, read.is_card, read.is_https, read.is_prefix_alone), (2, is_card, is_https, is_prefix_alone));
             assert_eq!((read.authority, read.path, read.route), (note.authority, note.path, route));
             for cut in 0..bytes.len() {
                 let Some(read) = Note::parse(&bytes[..cut]) else { continue };

@@ -13,7 +13,8 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 fn reached(addressing: &Addressing, origins: &ExternalOrigins) -> Reached {
     let route = Route { endpoints: [(EndpointName::REST, 1002)].into(), ..Route::active(1001) }.to_bytes();
     let (route, path) = (StoredRoute::parse(&route).unwrap(), b"/agents/x/.well-known/agent-card.json");
-    let note = Note { port: 1002, is_card: true, is_https: true, authority: b"c.test:8443", path, route };
+    let note =
+        Note { port: 1002, is_card: true, is_https: true, is_prefix_alone: false, authority: b"c.test:8443", path, route };
     Reached::of(&note, addressing, origins).unwrap()
 }
 
