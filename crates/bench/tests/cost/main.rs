@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 /// Most instructions of a forwarded request, from the stream's creation to its end. Like all bounds on instructions and bytes here, it is
 /// about a tenth above the count at the time when it was set.
-const REQUEST_FUEL: u64 = 7_250;
+const REQUEST_FUEL: u64 = 7_800;
 /// Most instructions of a rejected request.
 const REJECTION_FUEL: u64 = 84_000;
 /// Most instructions of a forwarded request that its path addresses.

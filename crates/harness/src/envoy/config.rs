@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn another_filter_replaces_the_router() {
         let text = render(&shipped(), &[], DataPath { filter: Some("- name: other"), retry: false, ..OURS }, &place()).unwrap();
-        assert!(text.contains("GrpcWeb\n                  - name: other\n"));
+        assert!(text.contains("# (tokens)\n                  - name: other\n"));
         assert!(!text.contains("/router.wasm"));
         let text = render(&shipped(), &[], DataPath { filter: Some(""), retry: false, ..OURS }, &place()).unwrap();
         assert!(!text.contains(ROUTER_FILTER));
