@@ -15,17 +15,9 @@ use serde_json::{Value, json};
 /// How long the page may take to show something: it polls every 2 s, and the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A browser with one window. It ends when this is dropped.
-pub(crate) struct Browser {
-    driver: Child,
-    http: reqwest::Client,
-    session: String,
-    _profile: tempfile::TempDir,
-}
-
-impl Browser {
-    /// Starts a browser with a window of this size, and with these `arguments` for Chromium.
-    pub(crate) async fn start(width: u32, height: u32, arguments: &[&str]) -> Result<Self> {
+/// Starts chromedriver on a free port. It takes one that is free for IPv6 and gives up if that is taken for IPv4, so it is started again.
+fn chromedriver() -> Result<(Child, u16)> {
+    for _ in 0..20 {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -37,7 +29,26 @@ impl Browser {
             let (_, port) = line.split_once("started successfully on port ")?;
             port.trim_end_matches('.').parse::<u16>().ok()
         });
-        let port = started.context("chromedriver does not say its port")?;
+        if let Some(port) = started {
+            return Ok((driver, port));
+        }
+        driver.wait()?;
+    }
+    bail!("chromedriver found no free port in 20 starts")
+}
+
+/// A browser with one window. It ends when this is dropped.
+pub(crate) struct Browser {
+    driver: Child,
+    http: reqwest::Client,
+    session: String,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// Starts a browser with a window of this size, and with these `arguments` for Chromium.
+    pub(crate) async fn start(width: u32, height: u32, arguments: &[&str]) -> Result<Self> {
+        let (driver, port) = chromedriver()?;
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
         let profile = tempfile::tempdir()?;
         let mut own = vec![
