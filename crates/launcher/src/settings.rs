@@ -1,5 +1,7 @@
 //! The settings of the image: environment variables, checked and resolved to Envoy's command line.
 
+mod error;
+
 use crate::addressing::{self, Addressing};
 use crate::cidr::Cidr;
 use crate::cors;
@@ -7,13 +9,13 @@ use crate::filter::Filter;
 use crate::jwt::Jwt;
 use crate::origin::{self, Origin};
 use crate::rate_limit::{self, RateLimit};
-use crate::shown;
 use crate::tls::Tls;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
+
+pub use error::SettingError;
 
 /// The form of the filter.
 pub const FILTER: &str = "PIXELL_FILTER";
@@ -193,34 +195,6 @@ pub struct Tracing {
     /// Most requests that are traced, in percent.
     pub percent: u32,
 }
-
-/// The value of a variable is not allowed.
-#[derive(Debug, PartialEq, Eq)]
-pub struct SettingError {
-    name: &'static str,
-    value: OsString,
-    expected: String,
-}
-
-impl SettingError {
-    pub(crate) fn new(name: &'static str, value: OsString, expected: &str) -> Self {
-        Self { name, value, expected: expected.to_owned() }
-    }
-}
-
-impl fmt::Display for SettingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.value.to_string_lossy();
-        let value = match self.name {
-            TLS_CERT_FILE | TLS_KEY_FILE | TLS_CLIENT_CA_FILE | JWKS_FILE | JWKS_CA_FILE => shown::path(&value),
-            JWKS_URL => shown::url(&value),
-            _ => shown::text(&value),
-        };
-        write!(f, "{} is {value}: expected {}", self.name, self.expected)
-    }
-}
-
-impl std::error::Error for SettingError {}
 
 impl Settings {
     /// Resolves the settings from the variables that `get` returns. An empty variable counts as not set, because compose files
