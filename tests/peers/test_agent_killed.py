@@ -1,4 +1,4 @@
-"""An agent is killed while calls to it are under way: what its callers see, and that nobody else sees anything."""
+"""An agent is killed while calls to it are in flight: what its clients see, and that no other client sees anything."""
 
 from __future__ import annotations
 

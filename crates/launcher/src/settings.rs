@@ -285,7 +285,7 @@ impl Settings {
     }
 }
 
-/// Whether a name that is no setting ends the start: whoever set it may believe that it keeps clients out.
+/// Whether an unknown name ends the start, because the operator may believe that it restricts clients.
 #[must_use]
 pub fn is_grave(name: &str) -> bool {
     ["PIXELL_JWT_", "PIXELL_JWKS_", "PIXELL_TLS_", "PIXELL_RATE"].iter().any(|start| name.starts_with(start))
