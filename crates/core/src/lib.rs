@@ -9,6 +9,8 @@
 //! | [`table`] | byte strings by id, searched in place |
 //! | [`store`] | publishing and reading maps through shared data |
 //! | [`routes`] | the route map, what a write does to it, its form as JSON |
+//! | [`fleet`] | the fleet map: which other tasks serve which ids, and what a write does to it |
+//! | [`cidr`] | a network in CIDR notation |
 //! | [`decision`] | header and map to forward or reject |
 //! | [`claim`] | which deployments a client's token allows it to call |
 //! | [`upstream`] | how the chosen port is handed to Envoy |
@@ -26,6 +28,7 @@
 
 pub mod addressing;
 pub mod admin;
+pub mod cidr;
 pub mod claim;
 pub mod clients;
 pub mod config;
@@ -34,6 +37,7 @@ pub mod decision;
 pub mod deployment_id;
 pub mod endpoint;
 pub mod fields;
+pub mod fleet;
 pub mod json;
 pub mod metrics;
 pub mod problem;

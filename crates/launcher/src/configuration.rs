@@ -4,7 +4,6 @@
 //! over the shipped one, that is an error: the setting is never silently ignored.
 
 use crate::addressing::Addressing;
-use crate::cidr::Cidr;
 use crate::client_rejections::{self, PREFLIGHT_BODY, UNAUTHENTICATED};
 use crate::cors;
 use crate::jwt::Jwt;
@@ -12,6 +11,7 @@ use crate::origin::Origin;
 use crate::rate_limit::RateLimit;
 use crate::settings::{AccessLog, Settings, Tracing};
 use crate::tls::Tls;
+use pixell_core::cidr::Cidr;
 use std::fmt;
 
 /// The runtime layer of the image's settings, which is empty as shipped.

@@ -6,7 +6,6 @@
 
 pub mod addressing;
 pub mod admin;
-pub mod cidr;
 pub mod client_rejections;
 pub mod configuration;
 pub mod cors;

@@ -3,13 +3,13 @@
 mod error;
 
 use crate::addressing::{self, Addressing};
-use crate::cidr::Cidr;
 use crate::cors;
 use crate::filter::Filter;
 use crate::jwt::Jwt;
 use crate::origin::{self, Origin};
 use crate::rate_limit::{self, RateLimit};
 use crate::tls::Tls;
+use pixell_core::cidr::Cidr;
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
 use std::path::Path;

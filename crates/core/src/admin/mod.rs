@@ -23,8 +23,8 @@ use crate::config::AdminConfig;
 use crate::json::Json;
 use crate::problem::{FieldErrors, Problem};
 use crate::routes::change::{Applied, Change, Edit, Invalid};
-use crate::routes::{LAYOUT, NoEdition, RouteMap, edition};
-use crate::store::{Backend, ChangeSignal, Moved, PublishError, SharedData, Stop, Stored, Update, Version, publish};
+use crate::routes::{LAYOUT, RouteMap, edition};
+use crate::store::{Backend, ChangeSignal, Moved, NoEdition, PublishError, SharedData, Stop, Stored, Update, Version, publish};
 
 /// Whether a path belongs to the route API (whatever version): the rest of the listener is Envoy's own admin interface.
 #[must_use]

@@ -1,11 +1,11 @@
 //! The routes of the configuration, which a new Envoy starts with.
 
 use super::change::{Applied, Change, Edit, Invalid};
-use super::{LAYOUT, NoEdition, RouteMap, edition};
+use super::{LAYOUT, RouteMap, edition};
 use crate::deployment_id::OwnedDeploymentId;
 use crate::problem::FieldErrors;
 use crate::route::Route;
-use crate::store::{Backend, ChangeSignal, PublishError, SharedData, Stop, Update, publish};
+use crate::store::{Backend, ChangeSignal, NoEdition, PublishError, SharedData, Stop, Update, publish};
 
 /// Stores the routes if no map has been stored yet, and says whether it did: every worker gets here, also after a crash of its VM.
 ///

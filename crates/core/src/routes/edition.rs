@@ -1,34 +1,13 @@
 //! The shards of the next route map, made from the present one and what changes.
 
+use super::RouteMap;
 use super::change::Applied;
 use super::ports::{self, PortTable};
-use super::{Moved, RouteMap};
 use crate::deployment_id::DeploymentId;
 use crate::route::Route;
-use crate::store::{Edition, ID_SHARDS, SharedData, TAG_LEN, id_shard};
+use crate::store::{Edition, ID_SHARDS, NoEdition, SharedData, TAG_LEN, id_shard};
 use crate::table::{TooLarge, edit, hash};
 use std::collections::BTreeMap;
-
-/// Why there is no next edition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoEdition {
-    /// The map moved on meanwhile.
-    Moved,
-    /// It would not fit into the store.
-    TooLarge,
-}
-
-impl From<Moved> for NoEdition {
-    fn from(_: Moved) -> Self {
-        Self::Moved
-    }
-}
-
-impl From<TooLarge> for NoEdition {
-    fn from(_: TooLarge) -> Self {
-        Self::TooLarge
-    }
-}
 
 /// The shards that change if `applied`, which was decided on `map`, is carried out.
 ///
@@ -50,7 +29,7 @@ pub fn edition<D: SharedData>(map: &RouteMap<'_, D>, applied: &Applied) -> Resul
         }
         let values: Vec<_> = changes.iter().map(|(_, id, route)| (*id, route.map(Route::to_bytes))).collect();
         let values = values.iter().map(|(id, value)| (*id, value.as_deref()));
-        edition.shards.push((number, edit(map.table(number)?, &[0; TAG_LEN], values)?));
+        edition.shards.push((number, edit(map.tables.get(number)?, &[0; TAG_LEN], values)?));
     }
     for (number, changes) in owners.by_port_table() {
         let mut table = map.ports(number)?;

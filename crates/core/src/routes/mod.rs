@@ -7,10 +7,9 @@
 
 use crate::deployment_id::DeploymentId;
 use crate::route::{Route, StoredRoute};
-use crate::store::{self, Cache, ID_SHARDS, Layout, Moved, SharedData, Stored, TAG_LEN, Version, id_shard};
+use crate::store::{self, Cache, ID_SHARDS, Layout, Moved, SharedData, Stored, Tables, Version, id_shard};
 use crate::table::{Table, hash};
 use ports::PortTable;
-use std::cell::OnceCell;
 
 pub mod bootstrap;
 pub mod change;
@@ -19,7 +18,7 @@ pub mod form;
 pub mod limits;
 mod ports;
 
-pub use edition::{NoEdition, edition};
+pub use edition::edition;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -29,33 +28,32 @@ pub static LAYOUT: Layout = Layout { prefix: *b"pixell.routes.3.", tables: ID_SH
 
 /// The route map of one moment, fetched shard by shard as it is asked for.
 pub struct RouteMap<'a, D> {
-    stored: &'a Stored<'a, D>,
-    tables: Vec<OnceCell<Option<Table<Vec<u8>>>>>,
+    tables: Tables<'a, D>,
 }
 
 impl<'a, D: SharedData> RouteMap<'a, D> {
     /// A view of what is stored under [`LAYOUT`].
     #[must_use]
     pub fn new(stored: &'a Stored<'a, D>) -> Self {
-        Self { stored, tables: std::iter::repeat_with(OnceCell::new).take(ID_SHARDS).collect() }
+        Self { tables: Tables::of(stored) }
     }
 
     /// Whether a map has been stored since Envoy started.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
-        self.stored.is_loaded()
+        self.tables.stored().is_loaded()
     }
 
     /// The version of the map.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.stored.version()
+        self.tables.stored().version()
     }
 
     /// Number of routes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.stored.len()
+        self.tables.stored().len()
     }
 
     /// Whether there are no routes.
@@ -69,7 +67,7 @@ impl<'a, D: SharedData> RouteMap<'a, D> {
     /// # Errors
     /// [`Moved`]
     pub fn find(&self, id: DeploymentId<'_>) -> Result<Option<Route>, Moved> {
-        let table = self.table(id_shard(hash(id.as_str().as_bytes())))?;
+        let table = self.tables.get(id_shard(hash(id.as_str().as_bytes())))?;
         Ok(table.and_then(|table| StoredRoute::parse(table.find(id)?)).map(|route| route.to_route()))
     }
 
@@ -80,7 +78,7 @@ impl<'a, D: SharedData> RouteMap<'a, D> {
     pub fn owner(&self, port: u16) -> Result<Option<DeploymentId<'_>>, Moved> {
         let Some(table) = self.ports(ports::table_of(port))?.owner(port) else { return Ok(None) };
         let owns = |value: &[u8]| StoredRoute::parse(value).is_some_and(|route| route.ports().any(|found| found == port));
-        Ok(self.table(table)?.and_then(|table| table.find_value(owns)))
+        Ok(self.tables.get(table)?.and_then(|table| table.find_value(owns)))
     }
 
     /// All routes, in no particular order.
@@ -91,26 +89,15 @@ impl<'a, D: SharedData> RouteMap<'a, D> {
         // No capacity from the stored number: it may claim anything, and too much of it would be a trap.
         let mut routes = Vec::new();
         for number in 0..ID_SHARDS {
-            let entries = self.table(number)?.into_iter().flat_map(Table::iter);
+            let entries = self.tables.get(number)?.into_iter().flat_map(Table::iter);
             routes.extend(entries.filter_map(|(id, value)| Some((id, StoredRoute::parse(value)?.to_route()))));
         }
         Ok(routes)
     }
 
-    /// A table of routes; `None` if it is empty.
-    fn table(&self, number: usize) -> Result<Option<&Table<Vec<u8>>>, Moved> {
-        let Some(cell) = self.tables.get(number) else { return Ok(None) };
-        if cell.get().is_none() {
-            let bytes = self.stored.shard(number)?;
-            // Bytes that are not a table would be a defect of the writer; the map moves on with the next write.
-            let _ = cell.set(bytes.and_then(|bytes| Table::parse(bytes, TAG_LEN).ok()));
-        }
-        Ok(cell.get().and_then(Option::as_ref))
-    }
-
     /// The owners of 1,024 ports.
     fn ports(&self, number: usize) -> Result<PortTable, Moved> {
-        Ok(self.stored.shard(ID_SHARDS + number)?.and_then(PortTable::parse).unwrap_or_default())
+        Ok(self.tables.stored().shard(ID_SHARDS + number)?.and_then(PortTable::parse).unwrap_or_default())
     }
 }
 

@@ -3,7 +3,7 @@
 use super::change::{Change, Edit, Invalid};
 use super::*;
 use crate::store::memory::{MemoryData, MemorySignal};
-use crate::store::{Backend, PublishError, Published, Stop, Update, prepare, publish};
+use crate::store::{Backend, NoEdition, PublishError, Published, Stop, Update, prepare, publish};
 use std::collections::BTreeMap;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;

@@ -30,14 +30,16 @@ mod head;
 pub mod memory;
 mod publish;
 mod stored;
+mod tables;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use cache::Cache;
 pub use head::{ID_SHARDS, Layout, TAG_LEN, Version, id_shard};
-pub use publish::{Backend, Edition, PublishError, Published, Stop, Update, publish};
+pub use publish::{Backend, Edition, NoEdition, PublishError, Published, Stop, Update, publish};
 pub use stored::{Moved, Stored};
+pub use tables::Tables;
 
 /// Envoy's shared data: one process-wide map of byte strings with compare-and-swap.
 pub trait SharedData {

@@ -3,6 +3,7 @@
 use super::head::{Head, Reference, SLOTS};
 use super::stored::{Moved, Stored, tag};
 use super::{ChangeSignal, Layout, SharedData, TAG_LEN, Version};
+use crate::table::TooLarge;
 
 /// How often a writer that keeps losing the race may write a whole map. A writer of few shards may try [`SMALL`] times as often: it
 /// is quick, and the other workers may be as quick.
@@ -38,6 +39,27 @@ pub struct Edition {
     pub shards: Vec<(usize, Option<Vec<u8>>)>,
     /// How many entries the map has.
     pub len: u32,
+}
+
+/// Why there is no next edition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoEdition {
+    /// The map moved on meanwhile.
+    Moved,
+    /// It would not fit into the store.
+    TooLarge,
+}
+
+impl From<Moved> for NoEdition {
+    fn from(_: Moved) -> Self {
+        Self::Moved
+    }
+}
+
+impl From<TooLarge> for NoEdition {
+    fn from(_: TooLarge) -> Self {
+        Self::TooLarge
+    }
 }
 
 /// Why an update was not decided.

@@ -25,6 +25,10 @@ impl<'a, D: SharedData> Stored<'a, D> {
         Self { data, layout, head: Head::parse(layout, bytes), number }
     }
 
+    pub(super) const fn layout(&self) -> &'static Layout {
+        self.layout
+    }
+
     /// Whether a map has been stored since Envoy started.
     #[must_use]
     pub fn is_loaded(&self) -> bool {

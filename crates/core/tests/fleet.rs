@@ -1,0 +1,140 @@
+//! A property of the fleet map: it behaves as two plain maps do.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
+
+use pixell_core::deployment_id::DeploymentId;
+use pixell_core::fleet::change::{Change, Most, PeerEdit, RouteEdit};
+use pixell_core::fleet::{FleetCache, FleetMap, LAYOUT, Peer, PeerState, edition};
+use pixell_core::store::memory::{MemoryData, MemorySignal};
+use pixell_core::store::{Backend, PublishError, Stop, Stored, Update, prepare, publish};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const MOST: Most = Most { peers: 5, routes: 12 };
+
+/// Peers by name, and the names of each route's peers.
+type Model = (BTreeMap<String, Peer>, BTreeMap<String, Vec<String>>);
+/// A change of it: what a route gets, or that it goes.
+type Edits = (bool, BTreeMap<String, PeerEdit>, BTreeMap<String, Option<Vec<String>>>);
+
+fn id(text: &str) -> DeploymentId<'_> {
+    DeploymentId::parse(text.as_bytes()).unwrap()
+}
+
+fn names() -> impl Strategy<Value = String> {
+    "[p-v]"
+}
+
+/// Changes of few peers and ids, so that they meet.
+fn edits() -> impl Strategy<Value = Edits> {
+    let host = (any::<bool>(), 1_u8..4).prop_map(|(old, last)| match old {
+        true => [10, 0, 0, last].into(),
+        false => [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)].into(),
+    });
+    let states = || prop_oneof![Just(PeerState::Active), Just(PeerState::Draining)];
+    let peer = prop_oneof![
+        4 => (host.clone(), states()).prop_map(|(host, state)| PeerEdit::Set(Peer { host, state })),
+        1 => (prop::option::of(host), prop::option::of(states())).prop_map(|(host, state)| PeerEdit::Merge { host, state }),
+        1 => Just(PeerEdit::Remove),
+    ];
+    let route = prop_oneof![6 => vec(names(), 1..3).prop_map(Some), 2 => Just(None)];
+    (prop::bool::weighted(0.2), btree_map(names(), peer, 0..6), btree_map("[a-d][0-3]", route, 0..6))
+}
+
+/// What the change makes of plain maps; `None` if it may not.
+fn changed((peers, routes): &Model, (replace, peer_edits, route_edits): &Edits) -> Option<Model> {
+    let (mut after, mut served) = if *replace { (BTreeMap::new(), BTreeMap::new()) } else { (peers.clone(), routes.clone()) };
+    for (name, edit) in peer_edits {
+        after.remove(name);
+        let before = peers.get(name);
+        match edit {
+            PeerEdit::Remove => continue,
+            PeerEdit::Set(peer) => after.insert(name.clone(), *peer),
+            PeerEdit::Merge { host, state } => {
+                let peer = Peer {
+                    host: host.or(before.map(|peer| peer.host))?,
+                    state: state.or(before.map(|peer| peer.state)).unwrap_or(PeerState::Active),
+                };
+                after.insert(name.clone(), peer)
+            }
+        };
+    }
+    for (id, names) in route_edits {
+        served.remove(id);
+        served.extend(names.clone().map(|names| (id.clone(), names)));
+    }
+    let valid = |names: &Vec<String>| {
+        names.iter().all(|name| after.contains_key(name) && names.iter().filter(|other| *other == name).count() == 1)
+    };
+    (served.values().all(valid) && after.len() <= MOST.peers && served.len() <= MOST.routes).then_some((after, served))
+}
+
+fn change_of<'a>((replace, peers, routes): &'a Edits) -> Change<'a> {
+    let route = |names: &'a Option<Vec<String>>| match names {
+        Some(names) => RouteEdit::Set(names.iter().map(|name| id(name)).collect()),
+        None => RouteEdit::Remove,
+    };
+    Change {
+        replace: *replace,
+        peers: peers.iter().map(|(name, edit)| (id(name), *edit)).collect(),
+        routes: routes.iter().map(|(text, names)| (id(text), route(names))).collect(),
+    }
+}
+
+fn stored(data: &MemoryData) -> Model {
+    let stored = Stored::now(data, &LAYOUT);
+    let map = FleetMap::new(&stored);
+    let (peers, routes) = (map.peers().unwrap(), map.routes().unwrap());
+    assert_eq!((map.len(), map.peer_count().unwrap()), (routes.len(), peers.len()));
+    let names = |route| peers.names_of(route).map(|name| name.as_str().to_owned()).collect();
+    (
+        peers.iter().map(|(name, peer)| (name.as_str().to_owned(), peer)).collect(),
+        routes.iter().map(|(id, route)| (id.as_str().to_owned(), names(route))).collect(),
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_stored_fleet_is_two_plain_maps(changes in vec(edits(), 1..12)) {
+        let (data, signal) = (MemoryData::default(), MemorySignal::default());
+        prepare(&data, &LAYOUT);
+        let backend = Backend { data: &data, signal: &signal, new_epoch: || 5 };
+        let mut model = Model::default();
+        let mut cache = FleetCache::default();
+        for edits in &changes {
+            let change = change_of(edits);
+            let published = publish(&backend, &LAYOUT, |stored| {
+                let map = FleetMap::new(stored);
+                let applied = change.apply(&map, MOST)?;
+                if applied.is_empty() {
+                    return Ok(Update::Keep(applied.counts));
+                }
+                Ok::<_, Stop<_>>(Update::Store(edition(&map, &applied).unwrap(), applied.counts))
+            });
+            match (published, changed(&model, edits)) {
+                (Ok(published), Some(after)) => {
+                    let counts = published.outcome;
+                    let kept = |(id, _): &(&String, &Vec<String>)| model.1.contains_key(*id);
+                    prop_assert_eq!(counts.added, after.1.iter().filter(|route| !kept(route)).count());
+                    prop_assert_eq!(counts.changed, after.1.iter().filter(|route| kept(route) && model.1[route.0] != *route.1).count());
+                    prop_assert_eq!(counts.removed, model.1.keys().filter(|id| !after.1.contains_key(*id)).count());
+                    prop_assert_eq!(published.stored, model != after);
+                    model = after;
+                }
+                (Err(PublishError::Rejected(errors)), None) => prop_assert!(!errors.is_empty()),
+                (published, model) => prop_assert!(false, "{published:?} but {model:?}"),
+            }
+            prop_assert_eq!(&stored(&data), &model);
+            cache.refresh(&data, &signal);
+            for (text, names) in &model.1 {
+                let found: Vec<_> = cache.find(text.as_bytes()).unwrap().peers().collect();
+                let expected: Vec<_> = names.iter().map(|name| (name.as_bytes(), model.0[name])).collect();
+                let found: Vec<_> = found.iter().map(|found| (found.name, Peer { host: found.host, state: found.state })).collect();
+                prop_assert_eq!(found, expected);
+            }
+            prop_assert!(cache.find(b"z9").is_none());
+        }
+    }
+}
