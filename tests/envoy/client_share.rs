@@ -15,7 +15,6 @@ use crate::wire::{self, connect_from};
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 7, 1);
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 8, 1);
 const REFUSED: &str = "wasmcustom.pixell_client_connections_refused_total";
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\nx-deployment-id: a\r\n\r\n";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn with_cap(most: u32) -> (Envoy, Agent) {
@@ -23,11 +22,6 @@ async fn with_cap(most: u32) -> (Envoy, Agent) {
     let agent = agents::echo::start("a").unwrap();
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
     (envoy, agent)
-}
-
-/// Whether a request on this connection gets its response; false if Envoy has closed it.
-async fn serves(stream: &mut TcpStream) -> bool {
-    stream.write_all(REQUEST).await.is_ok() && wire::head(stream).await.is_ok_and(|head| head.starts_with("HTTP/1.1 200"))
 }
 
 /// Reads the rest of the response, until nothing more comes for a moment.
@@ -42,20 +36,20 @@ async fn the_limit_of_an_address_is_over_all_workers() {
     let mut held = Vec::new();
     for number in 0..MOST {
         let mut stream = connect_from(&envoy, CLIENT).await;
-        assert!(serves(&mut stream).await, "{number}");
+        assert!(wire::serves(&mut stream, "a").await, "{number}");
         rest(&mut stream).await;
         held.push(stream);
     }
     let workers = envoy.stats().await.unwrap().worker_connections("agents").unwrap();
     assert!(workers.values().all(|count| *count > 2), "both workers have connections: {workers:?}");
     for _ in 0..5 {
-        assert!(!serves(&mut connect_from(&envoy, CLIENT).await).await, "a connection beyond the limit is served");
+        assert!(!wire::serves(&mut connect_from(&envoy, CLIENT).await, "a").await, "a connection beyond the limit is served");
         // Other addresses are served, and the open connections stay.
-        assert!(serves(&mut connect_from(&envoy, OTHER).await).await);
+        assert!(wire::serves(&mut connect_from(&envoy, OTHER).await, "a").await);
     }
     assert_eq!(envoy.stat(REFUSED).await.unwrap(), Some(5));
     for stream in &mut held {
-        assert!(serves(stream).await);
+        assert!(wire::serves(stream, "a").await);
         rest(stream).await;
     }
     // A closed connection makes room for a new one, each time.
@@ -63,7 +57,7 @@ async fn the_limit_of_an_address_is_over_all_workers() {
         held.pop();
         let again = || async {
             let mut stream = connect_from(&envoy, CLIENT).await;
-            Ok(serves(&mut stream).await.then_some(stream))
+            Ok(wire::serves(&mut stream, "a").await.then_some(stream))
         };
         held.push(wait::until("room for one more", PATIENCE, again).await.unwrap());
     }
@@ -83,7 +77,7 @@ async fn clients_behind_a_load_balancer_have_their_own_limits() {
         let client: SocketAddr = client.parse().unwrap();
         let mut stream = connect_from(&envoy, CLIENT).await;
         stream.write_all(&crate::proxy_protocol::about(client)).await.unwrap();
-        assert_eq!(serves(&mut stream).await, expected, "{client}");
+        assert_eq!(wire::serves(&mut stream, "a").await, expected, "{client}");
         held.push(stream);
     }
 }
@@ -112,7 +106,7 @@ async fn silent_connections_count_and_end() {
         let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut all)).await;
         assert!(ended.is_ok(), "still open after {:?}", started.elapsed());
     }
-    assert!(serves(&mut connect_from(&envoy, CLIENT).await).await);
+    assert!(wire::serves(&mut connect_from(&envoy, CLIENT).await, "a").await);
 }
 
 /// An agent that accepts requests and never responds.
@@ -162,7 +156,7 @@ async fn check_share(cluster: &str, request: &[u8]) {
     assert_eq!(rejected.len(), 300 - 256);
     assert_eq!(rejected[0]["status"], 503);
     // The same client still reaches another agent, and another client reaches this one.
-    assert!(serves(&mut connect_from(&envoy, CLIENT).await).await);
+    assert!(wire::serves(&mut connect_from(&envoy, CLIENT).await, "a").await);
     let others = half_open(OTHER, 5).await;
     let more = || async { Ok((active().await? == SHARE + 5).then_some(())) };
     wait::until("the others to be served", PATIENCE, more).await.unwrap();

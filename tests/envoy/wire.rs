@@ -23,6 +23,12 @@ pub(crate) async fn connect_from(envoy: &Envoy, from: Ipv4Addr) -> TcpStream {
     socket.connect(envoy.data_addr()).await.unwrap()
 }
 
+/// Whether a request to `id` on this connection gets its response; false if Envoy has closed it.
+pub(crate) async fn serves(stream: &mut TcpStream, id: &str) -> bool {
+    let request = format!("GET / HTTP/1.1\r\nhost: h\r\nx-deployment-id: {id}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.is_ok() && head(stream).await.is_ok_and(|head| head.starts_with("HTTP/1.1 200"))
+}
+
 /// All that comes until the other side closes the connection, or until nothing more comes for `patience`.
 pub(crate) async fn drain(stream: &mut TcpStream, patience: Duration) -> Vec<u8> {
     let mut all = Vec::new();
