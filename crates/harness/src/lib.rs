@@ -16,6 +16,7 @@ pub mod capacity;
 pub mod certificate;
 pub mod endurance;
 pub mod envoy;
+pub mod fabric;
 pub mod form;
 pub mod ports;
 pub mod proto;

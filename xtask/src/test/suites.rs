@@ -113,10 +113,12 @@ pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "netns",
         seconds: 50,
-        about: "clients outside the task, in their own network namespaces: who may do what, and at what distance",
+        about: "network namespaces: clients outside the task, near and far, and several tasks",
         needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "ip", package: "iproute2" }],
         runner: Runner::Cargo,
-        command: || Ok(cargo(["test", "--package", "pixell-tests", "--test", "netns", "--test", "slow_readers"])),
+        command: || {
+            Ok(cargo(["test", "--package", "pixell-tests", "--test", "netns", "--test", "fleet", "--test", "slow_readers"]))
+        },
     },
     Suite {
         name: "versions",

@@ -1,0 +1,6 @@
+//! Several tasks, each a real Envoy in a network namespace of its own, that forward requests to each other.
+//!
+//! Needs root and iproute2, so it is not part of a plain `cargo test`: `cargo xtask test netns`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
+
+mod fabric;
