@@ -14,6 +14,7 @@ from .errors import (
     BadRequest,
     ClientClosed,
     FaultyRequest,
+    FleetDisabled,
     Forbidden,
     InvalidArgument,
     InvalidRoutes,
@@ -29,6 +30,7 @@ from .errors import (
     UnexpectedAnswer,
     Unreachable,
 )
+from .fleet_map import FleetMap, FleetStatus, Peer
 from .manager import EnvoyManager
 from .models import MapVersion, Route, RouteLike, RouteMap, RoutePatch, RouteState, Status, WriteResult
 from .problem import Fault, Problem
@@ -45,12 +47,16 @@ __all__ = [
     "EnvoyManager",
     "Fault",
     "FaultyRequest",
+    "FleetDisabled",
+    "FleetMap",
+    "FleetStatus",
     "Forbidden",
     "InvalidArgument",
     "InvalidRoutes",
     "MapVersion",
     "OutcomeUnknown",
     "PayloadTooLarge",
+    "Peer",
     "PortInUse",
     "PreconditionFailed",
     "Problem",

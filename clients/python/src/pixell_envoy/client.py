@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Callable, Optional, Union
@@ -15,6 +15,7 @@ from . import responses, update
 from .admin_token import find_token
 from .connection import Call, Connection
 from .errors import InvalidArgument, RouteNotFound
+from .fleet_map import FleetMap, Peer, peer_to_json, peers_to_json
 from .models import (
     MapVersion,
     Route,
@@ -146,8 +147,41 @@ class RouteApiClient:
         """
         return await update.update(self, change, idempotent, attempts, self._retry.sleep)
 
+    async def get_fleet(self) -> FleetMap:
+        """The whole fleet map. Raises FleetDisabled if Envoy has none, as do the other calls for the fleet."""
+        success = await self._connection.send(Call("GET", "/v1/fleet"))
+        return responses.read(success.response, responses.read_fleet)
+
+    async def get_fleet_if_changed(self, since: MapVersion) -> Optional[FleetMap]:
+        """The whole fleet map, or None if it still has the version `since`."""
+        call = Call("GET", "/v1/fleet", accept=(200, 304), headers={"If-None-Match": since.etag})
+        response = (await self._connection.send(call)).response
+        return None if response.status_code == 304 else responses.read(response, responses.read_fleet)
+
+    async def replace_fleet(
+        self,
+        peers: Mapping[str, Peer],
+        routes: Mapping[str, Sequence[str]],
+        *,
+        if_match: Optional[MapVersion] = None,
+        dry_run: bool = False,
+    ) -> WriteResult:
+        """Makes these the whole fleet map, in one step: peers by name, and the names of each id's peers in order."""
+        return await self._write(_write_call("PUT", "/v1/fleet", _fleet_to_json(peers, routes), if_match, dry_run))
+
+    async def patch_fleet(
+        self,
+        peers: Mapping[str, Optional[Peer]],
+        routes: Mapping[str, Optional[Sequence[str]]],
+        *,
+        if_match: Optional[MapVersion] = None,
+        dry_run: bool = False,
+    ) -> WriteResult:
+        """Adds and changes peers and routes of the fleet map, removes those given as None: all or nothing."""
+        return await self._write(_write_call("PATCH", "/v1/fleet", _fleet_to_json(peers, routes), if_match, dry_run))
+
     async def status(self) -> Status:
-        """The version and size of the map, and the filter's version."""
+        """The versions and sizes of both maps, and the filter's version."""
         success = await self._connection.send(Call("GET", "/v1/status"))
         return responses.read(success.response, responses.read_status)
 
@@ -209,9 +243,18 @@ def _fits_path(deployment_id: str) -> bool:
 def _checked(deployment_id: str) -> str:
     # json.dumps would silently turn a number or None into a string.
     if not isinstance(deployment_id, str):
-        raise InvalidArgument(f"a deployment id is a string, not {deployment_id!r}")
+        raise InvalidArgument(f"a deployment id or a peer's name is a string, not {deployment_id!r}")
     return deployment_id
 
 
 def _map_to_json(routes: Mapping[str, Optional[Union[RouteLike, RoutePatch]]]) -> dict[str, Any]:
     return {"routes": {_checked(key): None if route is None else to_json(route) for key, route in routes.items()}}
+
+
+def _fleet_to_json(
+    peers: Mapping[str, Optional[Peer]], routes: Mapping[str, Optional[Sequence[str]]]
+) -> dict[str, Any]:
+    return {
+        "peers": {_checked(name): None if peer is None else peer_to_json(peer) for name, peer in peers.items()},
+        "routes": {_checked(key): None if names is None else peers_to_json(names) for key, names in routes.items()},
+    }

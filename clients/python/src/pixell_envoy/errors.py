@@ -73,6 +73,10 @@ class PortInUse(FaultyRequest):
     """409: the body gives one port to several ids."""
 
 
+class FleetDisabled(Refused):
+    """409 `fleet_disabled`: Envoy was started without PIXELL_FLEET_CIDRS, so it has no fleet map."""
+
+
 class PreconditionFailed(Refused):
     """412: the map has changed since the version that If-Match names."""
 
@@ -107,3 +111,6 @@ REFUSED_BY_STATUS: dict[int, type[Refused]] = {
     422: InvalidRoutes,
 }
 """The error for each status. 503 is not here: its error needs the Retry-After header."""
+
+REFUSED_BY_CODE: dict[str, type[Refused]] = {"fleet_disabled": FleetDisabled}
+"""The errors that share their status with another one."""

@@ -10,7 +10,7 @@ from .client import DEFAULT_ADMIN_URL, RouteApiClient
 from .displacement import Displacement
 from .errors import ClientClosed, FaultyRequest, InvalidArgument, RouteApiError, Unreachable
 from .log import logger_of
-from .models import Route, RouteLike, as_route
+from .models import Route, RouteLike, RoutePatch, as_route
 from .reconciler import Reconciler
 from .registry import Registry, shared_ports
 
@@ -54,7 +54,8 @@ class EnvoyManager:
         self._timeout = timeout
         self._reconcile = reconcile
         self._on_displaced = on_displaced
-        self._registry = Registry(self._report_displaced)
+        self._registry = Registry(self._report_displaced, self._tell_changed)
+        self._listeners: list[Callable[[], None]] = []
         self._client: Optional[RouteApiClient] = None
         self._reconciler: Optional[Reconciler] = None
         self._closed = False
@@ -82,12 +83,36 @@ class EnvoyManager:
         """Removes the route of `deployment_id`. Also True if there was none. Requests that its agent has go on."""
         return await self._attempt(f"deregister {deployment_id!r}", self._deregister(deployment_id)) is not None
 
+    async def drain_agent(self, deployment_id: str) -> bool:
+        """Lets no new request reach `deployment_id`; its agent keeps the requests that it has. True if this is so.
+
+        New requests go to another task of the fleet that has the agent, and are else rejected with
+        `deployment_draining`. `register_agent` ends the draining, `deregister_agent` removes the route.
+        """
+        return await self._attempt(f"drain {deployment_id!r}", self._drain(deployment_id)) is not None
+
     async def replace_agents(self, agents: Mapping[str, RouteLike]) -> bool:
         """Makes these agents (a port or Route by deployment id) the only ones, in one step. For the start of PAR.
 
         Agents that `agents` does not name count as deregistered.
         """
         return await self._attempt("replace all routes", self._replace(agents)) is not None
+
+    def agents(self) -> dict[str, Route]:
+        """The agents that this manager was asked for, with their states. Calls in flight do not count yet."""
+        return self._registry.wanted()
+
+    def on_change(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Calls `listener` after each change of `agents`, in the event loop. Returns a function that ends this."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def client(self) -> RouteApiClient:
+        """The manager's own client of the route API, which `close` closes.
+
+        Raises ClientClosed after `close`, and InvalidArgument if the admin URL or the token is none.
+        """
+        return self._open(reconcile=False)
 
     async def check_health(self) -> bool:
         """Whether Envoy is ready."""
@@ -130,6 +155,18 @@ class EnvoyManager:
                 # Without the background task nobody retries the removal, so it need not be remembered.
                 self._registry.forget([deployment_id])
         logger.info("deregistered %r, the map is now %s", deployment_id, version.etag)
+        return True
+
+    async def _drain(self, deployment_id: str) -> bool:
+        client = self._open(reconcile=self._reconcile)
+        async with self._registry.draining(deployment_id) as route:
+            if route is None:
+                # Not an agent of this manager, but of an earlier PAR. Its ports stay as they are.
+                await client.get_route(deployment_id)
+                result = await client.patch_routes({deployment_id: RoutePatch(state="draining")})
+            else:
+                result = await client.put_route(deployment_id, route)
+        logger.info("draining %r, the map is now %s", deployment_id, result.version.etag)
         return True
 
     async def _replace(self, agents: Mapping[str, RouteLike]) -> bool:
@@ -192,6 +229,10 @@ class EnvoyManager:
         """The ports of `displaced` that `route` has now; all ports of `route` if the displaced route was never read."""
         seen = None if self._reconciler is None else self._reconciler.last_read
         return shared_ports(route, None if seen is None else seen.routes.get(displaced)) or route.ports
+
+    def _tell_changed(self) -> None:
+        for listener in list(self._listeners):
+            listener()
 
     def _report_displaced(self, displacement: Displacement) -> None:
         logger.error("%s", displacement)

@@ -6,10 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Optional, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 from .errors import InvalidArgument
 from .frozen import FrozenDict
+
+if TYPE_CHECKING:
+    from .fleet_map import FleetStatus
 
 RouteState = Literal["active", "draining"]
 
@@ -87,7 +90,7 @@ def to_json(route: Union[RouteLike, RoutePatch]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class MapVersion:
-    """Which state of the route map is meant.
+    """Which state of the route map, or of the fleet map, is meant.
 
     `epoch` is drawn when an Envoy process stores its first map ("0" before), so it tells a restarted Envoy from a
     running one. `generation` grows by one at each effective change and is 0 as long as no map has been stored.
@@ -128,7 +131,7 @@ class RouteMap:
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What a write did. Counts are routes.
+    """What a write did. Counts are routes, of the fleet map as well.
 
     `displaced` names the ids that lost their port to another id and have no route any more. `repeated` is True if the
     write was retried because an earlier response was lost: the write is in effect, but the counts and `displaced` are
@@ -146,9 +149,13 @@ class WriteResult:
 
 @dataclass(frozen=True)
 class Status:
-    """What `GET /v1/status` says. `routes` is a count; `loaded` tells whether a map has been stored yet."""
+    """What `GET /v1/status` says. `routes` is a count; `loaded` tells whether a map has been stored yet.
+
+    `fleet` is None if Envoy's filter is too old to know fleets.
+    """
 
     version: MapVersion
     routes: int
     loaded: bool
     filter_version: str
+    fleet: Optional[FleetStatus] = None

@@ -16,8 +16,16 @@ class Fault:
     @property
     def deployment_id(self) -> Optional[str]:
         """The id whose route is wrong; None if the pointer does not lead to a route."""
+        return self._member_of("routes")
+
+    @property
+    def peer(self) -> Optional[str]:
+        """The name of the peer of the fleet map that is wrong; None if the pointer does not lead to a peer."""
+        return self._member_of("peers")
+
+    def _member_of(self, what: str) -> Optional[str]:
         tokens = self.pointer.split("/")
-        if len(tokens) < 3 or tokens[:2] != ["", "routes"]:
+        if len(tokens) < 3 or tokens[:2] != ["", what]:
             return None
         return tokens[2].replace("~1", "/").replace("~0", "~")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Callable, Optional
 from weakref import WeakValueDictionary
 
@@ -22,18 +23,28 @@ class Registry:
     None stands for an id that was deregistered. It is kept until Envoy's map has been read without the id, so that a
     removal that did not reach Envoy is retried.
 
-    `on_displaced` is called once for each route that another id displaces, unless it was deregistered.
+    `on_displaced` is called once for each route that another id displaces, unless it was deregistered. `on_changed` is
+    called after each change of what is asked for.
     """
 
-    def __init__(self, on_displaced: Callable[[Displacement], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        on_displaced: Callable[[Displacement], None] = lambda _: None,
+        on_changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._routes: dict[str, Optional[Route]] = {}
         self._in_flight: list[tuple[str, Optional[Route]]] = []
         self._on_displaced = on_displaced
+        self._on_changed = on_changed
         # Displaced ids that have been reported already, and that Envoy's response may name as well.
         self._reported: set[str] = set()
         self._replacing = 0
         self._push_ended: Optional[asyncio.Event] = None
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def wanted(self) -> dict[str, Route]:
+        """All routes that are asked for, except those of calls in flight."""
+        return {key: route for key, route in self._routes.items() if route is not None}
 
     def settled(self) -> dict[str, Optional[Route]]:
         """All routes except those that a call in flight may change: its own id's, and those with one of its ports."""
@@ -53,23 +64,27 @@ class Registry:
         """
         async with self._locks.setdefault(deployment_id, asyncio.Lock()):
             await self._no_push()
-            entry = (deployment_id, route)
-            wrong = False
-            self._in_flight.append(entry)
-            try:
+            with self._in_flight_until_noted(deployment_id, route):
                 yield
-            except WRONG:
-                wrong = True
-                raise
-            finally:
-                self._in_flight.remove(entry)
-                if not wrong:
-                    self._note(deployment_id, route)
+
+    @asynccontextmanager
+    async def draining(self, deployment_id: str) -> AsyncIterator[Optional[Route]]:
+        """Like `asking` for the id's own route, draining. It is None, and nothing is noted, if the id has no route."""
+        async with self._locks.setdefault(deployment_id, asyncio.Lock()):
+            await self._no_push()
+            known = self._routes.get(deployment_id)
+            if known is None:
+                yield None
+                return
+            route = replace(known, state="draining")
+            with self._in_flight_until_noted(deployment_id, route):
+                yield route
 
     def forget(self, deployment_ids: Iterable[str]) -> None:
         """Drops ids that Envoy does not accept."""
-        for deployment_id in deployment_ids:
-            self._routes.pop(deployment_id, None)
+        dropped = [self._routes.pop(deployment_id, None) for deployment_id in deployment_ids]
+        if any(route is not None for route in dropped):
+            self._on_changed()
 
     def drop_confirmed_removals(self) -> None:
         """Call it when Envoy's map has just been read and agrees with `settled`."""
@@ -118,6 +133,22 @@ class Registry:
             if not wrong:
                 self._replace(before, routes)
 
+    @contextmanager
+    def _in_flight_until_noted(self, deployment_id: str, route: Optional[Route]) -> Iterator[None]:
+        entry = (deployment_id, route)
+        wrong = False
+        self._in_flight.append(entry)
+        try:
+            yield
+        except WRONG:
+            wrong = True
+            raise
+        finally:
+            self._in_flight.remove(entry)
+            if not wrong:
+                self._note(deployment_id, route)
+                self._on_changed()
+
     async def _no_push(self) -> None:
         while self._push_ended is not None:
             await self._push_ended.wait()
@@ -139,6 +170,7 @@ class Registry:
         self._routes = {**dict.fromkeys(before), **routes}
         for deployment_id, route in newer.items():
             self._note(deployment_id, route)
+        self._on_changed()
 
 
 def _ports(route: Optional[Route]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional, TypeVar, cast
 import httpx
 
 from .errors import (
+    REFUSED_BY_CODE,
     REFUSED_BY_STATUS,
     InvalidArgument,
     OutcomeUnknown,
@@ -15,6 +16,7 @@ from .errors import (
     RouteApiError,
     UnexpectedAnswer,
 )
+from .fleet_map import FleetMap, FleetStatus, Peer
 from .models import MapVersion, Route, RouteMap, RouteState, Status, WriteResult
 from .problem import Fault, Problem
 
@@ -46,12 +48,22 @@ def read_map(body: Mapping[str, Any]) -> RouteMap:
 
 
 def read_route(body: Mapping[str, Any]) -> Route:
-    state = body["state"]
-    if state not in ("active", "draining"):
-        raise ValueError(f"unknown state {state!r}")
     # An older API knows no endpoints.
     endpoints = {name: _typed(port, int) for name, port in _object(body.get("endpoints", {})).items()}
-    return Route(_typed(body["port"], int), cast(RouteState, state), endpoints)
+    return Route(_typed(body["port"], int), _state(body), endpoints)
+
+
+def read_fleet(body: Mapping[str, Any]) -> FleetMap:
+    peers = {name: read_peer(_object(peer)) for name, peer in _object(body["peers"]).items()}
+    routes = {
+        deployment_id: tuple(_typed(name, str) for name in _typed(names, list))
+        for deployment_id, names in _object(body["routes"]).items()
+    }
+    return FleetMap(_version(body), peers, routes)
+
+
+def read_peer(body: Mapping[str, Any]) -> Peer:
+    return Peer(_typed(body["host"], str), _state(body))
 
 
 def read_write(body: Mapping[str, Any]) -> WriteResult:
@@ -60,7 +72,8 @@ def read_write(body: Mapping[str, Any]) -> WriteResult:
         added=_typed(body["added"], int),
         changed=_typed(body["changed"], int),
         removed=_typed(body["removed"], int),
-        displaced=tuple(_typed(deployment_id, str) for deployment_id in _typed(body["displaced"], list)),
+        # A write of the fleet map displaces nothing.
+        displaced=tuple(_typed(deployment_id, str) for deployment_id in _typed(body.get("displaced", []), list)),
         # Only if there are displaced routes, and an older API never has it.
         warning=_typed(body["warning"], str) if "warning" in body else None,
     )
@@ -72,6 +85,8 @@ def read_status(body: Mapping[str, Any]) -> Status:
         routes=_typed(body["routes"], int),
         loaded=_typed(body["loaded"], bool),
         filter_version=_typed(body["version"], str),
+        # An older API knows no fleet.
+        fleet=_fleet_status(_object(body["fleet"])) if "fleet" in body else None,
     )
 
 
@@ -86,10 +101,10 @@ def error_for(response: httpx.Response) -> RouteApiError:
     if problem is None and response.status_code == 413:
         # Envoy rejects a body that is larger than its own buffer before the API sees it.
         problem = Problem(413, "payload_too_large", "Payload Too Large", "the body is larger than Envoy's buffer")
-    kind = REFUSED_BY_STATUS.get(response.status_code)
-    if problem is None or kind is None:
+    if problem is None:
         return UnexpectedAnswer(_describe(response))
-    return kind(problem)
+    kind = REFUSED_BY_CODE.get(problem.code) or REFUSED_BY_STATUS.get(response.status_code)
+    return UnexpectedAnswer(_describe(response)) if kind is None else kind(problem)
 
 
 def _problem(response: httpx.Response) -> Optional[Problem]:
@@ -122,6 +137,23 @@ def _retry_after(response: httpx.Response) -> Optional[float]:
 
 def _version(body: Mapping[str, Any]) -> MapVersion:
     return MapVersion(_typed(body["epoch"], str), _typed(body["generation"], int))
+
+
+def _fleet_status(body: Mapping[str, Any]) -> FleetStatus:
+    return FleetStatus(
+        enabled=_typed(body["enabled"], bool),
+        version=_version(body),
+        peers=_typed(body["peers"], int),
+        routes=_typed(body["routes"], int),
+        loaded=_typed(body["loaded"], bool),
+    )
+
+
+def _state(body: Mapping[str, Any]) -> RouteState:
+    state = body["state"]
+    if state not in ("active", "draining"):
+        raise ValueError(f"unknown state {state!r}")
+    return cast(RouteState, state)
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""The calls for the fleet map."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from stand_in_api import StandInApi
+
+from pixell_envoy import (
+    FleetDisabled,
+    FleetMap,
+    FleetStatus,
+    InvalidArgument,
+    InvalidRoutes,
+    MapVersion,
+    Peer,
+    PreconditionFailed,
+    RouteApiClient,
+    UnexpectedAnswer,
+)
+
+B, C = Peer("10.0.1.7"), Peer("10.0.1.8", "draining")
+
+
+@pytest.fixture
+async def fleet_client() -> AsyncIterator[RouteApiClient]:
+    async with RouteApiClient(transport=StandInApi()) as client:
+        yield client
+
+
+async def test_replaces_patches_and_reads_the_fleet(fleet_client: RouteApiClient) -> None:
+    status = (await fleet_client.status()).fleet
+    assert status == FleetStatus(enabled=True, version=MapVersion("0", 0), peers=0, routes=0, loaded=False)
+    first = await fleet_client.replace_fleet({"b": B, "c": C}, {"x": ["b", "c"], "y": ("c",)})
+    assert (first.added, first.changed, first.removed, first.displaced) == (2, 0, 0, ())
+    assert await fleet_client.get_fleet() == FleetMap(first.version, {"b": B, "c": C}, {"x": ("b", "c"), "y": ("c",)})
+    assert await fleet_client.get_fleet_if_changed(first.version) is None
+    second = await fleet_client.patch_fleet({"c": None}, {"x": ["b"], "y": None, "z": ["b"]})
+    assert (second.added, second.changed, second.removed) == (1, 1, 1)
+    now = await fleet_client.get_fleet_if_changed(first.version)
+    assert now == FleetMap(second.version, {"b": B}, {"x": ("b",), "z": ("b",)})
+
+
+async def test_conditions_and_dry_runs(fleet_client: RouteApiClient) -> None:
+    first = (await fleet_client.replace_fleet({"b": B}, {"x": ["b"]})).version
+    assert (await fleet_client.replace_fleet({}, {}, if_match=first, dry_run=True)).removed == 1
+    assert (await fleet_client.get_fleet()).version == first
+    await fleet_client.patch_fleet({}, {"x": None}, if_match=first)
+    for write in (
+        fleet_client.replace_fleet({"b": B}, {}, if_match=first),
+        fleet_client.patch_fleet({"b": None}, {}, if_match=first),
+    ):
+        with pytest.raises(PreconditionFailed):
+            await write
+    assert (await fleet_client.get_fleet()).peers == {"b": B}
+
+
+async def test_an_error_names_its_peer(fleet_client: RouteApiClient) -> None:
+    with pytest.raises(InvalidRoutes) as raised:
+        await fleet_client.replace_fleet({"b": B, "far": Peer("192.0.2.1")}, {})
+    assert [(fault.peer, fault.deployment_id) for fault in raised.value.faults] == [("far", None)]
+
+
+async def test_without_a_fleet_there_is_an_error_of_its_own() -> None:
+    async with RouteApiClient(transport=StandInApi(enabled=False)) as client:
+        status = (await client.status()).fleet
+        assert status is not None and not status.enabled
+        for call in (client.get_fleet(), client.replace_fleet({}, {}), client.patch_fleet({}, {})):
+            with pytest.raises(FleetDisabled):
+                await call
+
+
+@pytest.mark.parametrize(
+    ("peers", "routes"),
+    [
+        ({"b": "10.0.1.7"}, {}),
+        ({"b": Peer(7)}, {}),  # type: ignore[arg-type]
+        ({1: B}, {}),
+        ({"b": B}, {"x": "b"}),
+        ({"b": B}, {"x": [b"b"]}),
+        ({"b": B}, {1: ["b"]}),
+    ],
+)
+async def test_what_cannot_be_sent_is_an_error(fleet_client: RouteApiClient, peers: Any, routes: Any) -> None:
+    with pytest.raises(InvalidArgument):
+        await fleet_client.replace_fleet(peers, routes)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"epoch": "a", "generation": 1, "peers": {"b": {"host": 7, "state": "active"}}, "routes": {}},
+        {"epoch": "a", "generation": 1, "peers": {"b": {"host": "10.0.1.7", "state": "asleep"}}, "routes": {}},
+        {"epoch": "a", "generation": 1, "peers": {}, "routes": {"x": "b"}},
+        {"epoch": "a", "generation": 1, "peers": {}, "routes": {"x": [1]}},
+        {"epoch": "a", "generation": 1, "peers": []},
+    ],
+)
+async def test_another_servers_fleet_is_not_believed(body: object) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=json.dumps(body)))
+    async with RouteApiClient(transport=transport) as client:
+        with pytest.raises(UnexpectedAnswer):
+            await client.get_fleet()
+
+
+async def test_a_filter_without_fleets_has_no_status_of_one() -> None:
+    body = {"epoch": "a", "generation": 1, "loaded": True, "routes": 0, "version": "0.1.0"}
+    async with RouteApiClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=body))) as client:
+        assert (await client.status()).fleet is None
+
+
+def test_a_fleet_map_is_read_only() -> None:
+    fleet = FleetMap(MapVersion("a", 1), {"b": B}, {"x": ["b"]})  # type: ignore[dict-item]
+    assert fleet.routes == {"x": ("b",)}
+    with pytest.raises(TypeError):
+        fleet.routes["y"] = ()  # type: ignore[index]
