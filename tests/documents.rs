@@ -69,12 +69,13 @@ fn every_setting_has_a_row() {
         "path_prefixes",
         "role"
     ]));
-    let AdminConfig { limits, max_body_bytes: _, bootstrap_routes: _, agents_url: _ } = admin([]);
+    let AdminConfig { limits, max_body_bytes: _, fleet: _, bootstrap_routes: _, agents_url: _ } = admin([]);
     let Limits { min_port: _, max_port: _, denied_ports: _, max_routes: _, max_id_bytes: _ } = limits;
     let keys = [
         "agents_url",
         "bootstrap_routes",
         "denied_ports",
+        "fleet",
         "max_body_bytes",
         "max_id_bytes",
         "max_routes",

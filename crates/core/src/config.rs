@@ -9,6 +9,7 @@ use crate::claim::DeploymentsClaim;
 use crate::deployment_id::{DeploymentId, OwnedDeploymentId};
 use crate::endpoint::EndpointName;
 use crate::fields::Fields;
+use crate::fleet::limits::{self as fleet_limits, FleetLimits};
 use crate::json::{Json, pointer};
 use crate::problem::{FieldError, FieldErrors};
 use crate::responses::origins::ExternalOrigins;
@@ -54,11 +55,22 @@ pub struct AdminConfig {
     pub limits: Limits,
     /// Largest request body in bytes; 1 to 32,000,000. Default: enough for `max_routes` routes.
     pub max_body_bytes: usize,
+    /// What a fleet map may hold. Default: none, the fleet is off.
+    pub fleet: Option<FleetConfig>,
     /// Routes to start with where no map exists yet. Default: none, and the map counts as not loaded.
     pub bootstrap_routes: Option<Vec<(OwnedDeploymentId, Route)>>,
     /// Where the status page's links to agents lead, up to the path; `{host}` stands for the host that the page was opened with. Empty: there
     /// are no links. Default: [`AGENTS_URL`].
     pub agents_url: String,
+}
+
+/// Configuration of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetConfig {
+    /// What a fleet map may hold.
+    pub limits: FleetLimits,
+    /// Largest body of a write to it in bytes; 1 to 32,000,000. Default: enough for `max_routes` routes.
+    pub max_body_bytes: usize,
 }
 
 /// The data path of the host that the status page was opened with.
@@ -318,8 +330,30 @@ fn admin(fields: &mut Fields<'_, '_>) -> AdminConfig {
         .integer("max_body_bytes", 1, LARGEST_BODY)
         .and_then(|most| usize::try_from(most).ok())
         .unwrap_or_else(|| limits.body_bytes());
+    let fleet = fields.take("fleet").map(|json| fleet(json, limits.max_id_bytes, fields));
     let bootstrap_routes = fields.take("bootstrap_routes").map(|json| bootstrap(json, &limits, fields));
-    AdminConfig { limits, max_body_bytes, bootstrap_routes, agents_url: agents_url(fields) }
+    AdminConfig { limits, max_body_bytes, fleet, bootstrap_routes, agents_url: agents_url(fields) }
+}
+
+fn fleet<'j>(json: &'j Json, max_id_bytes: usize, fields: &mut Fields<'j, '_>) -> FleetConfig {
+    let mut inner = fields.nested(json, "fleet");
+    let peer_cidrs = match inner.take("peer_cidrs") {
+        Some(Json::Array(list)) if !list.is_empty() => {
+            let parse = |json: &Json| if let Json::String(text) = json { text.parse().ok() } else { None };
+            list.iter().map(parse).collect()
+        }
+        _ => None,
+    };
+    if peer_cidrs.is_none() {
+        inner.error("peer_cidrs", "must be a list of the peers' networks, such as \"10.0.1.0/24\", at least one");
+    }
+    let most = |value: Option<u64>, default| value.and_then(|most| usize::try_from(most).ok()).unwrap_or(default);
+    let max_peers = most(inner.integer("max_peers", 1, fleet_limits::MOST_PEERS as u64), fleet_limits::MOST_PEERS);
+    let max_routes = most(inner.integer("max_routes", 1, fleet_limits::MOST_ROUTES as u64), fleet_limits::MOST_ROUTES);
+    let limits = FleetLimits { peer_cidrs: peer_cidrs.unwrap_or_default(), max_peers, max_routes, max_id_bytes };
+    let max_body_bytes = most(inner.integer("max_body_bytes", 1, LARGEST_BODY), limits.body_bytes());
+    inner.reject_the_rest();
+    FleetConfig { limits, max_body_bytes }
 }
 
 fn agents_url(fields: &mut Fields<'_, '_>) -> String {

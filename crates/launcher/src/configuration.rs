@@ -6,6 +6,7 @@
 use crate::addressing::Addressing;
 use crate::client_rejections::{self, PREFLIGHT_BODY, UNAUTHENTICATED};
 use crate::cors;
+use crate::fleet::Fleet;
 use crate::jwt::Jwt;
 use crate::origin::Origin;
 use crate::rate_limit::RateLimit;
@@ -146,6 +147,7 @@ pub fn edits(settings: &Settings) -> Vec<Edit> {
     if let Some(url) = agents_url(settings) {
         edits.push(Edit { place: ADMIN_PLACE, text: format!("{ADMIN_PLACE}, \"agents_url\": \"{url}\"") });
     }
+    edits.extend(settings.fleet.iter().flat_map(Fleet::edits));
     if let Some(tracing) = &settings.tracing {
         edits.push(Edit { place: TRACING_PLACE, text: connection_manager(tracing) });
         edits.push(Edit { place: COLLECTOR_PLACE, text: collector(tracing) });
@@ -282,8 +284,9 @@ mod tests {
             ("PIXELL_JWT_AUDIENCES", "a,b"),
             ("PIXELL_JWKS_FILE", "/jwks.json"),
             ("PIXELL_JWT_DEPLOYMENTS_CLAIM", "https://i.test/deployments"),
+            ("PIXELL_FLEET_CIDRS", "10.0.1.0/24"),
         ]));
-        assert_eq!(all.len(), 31);
+        assert_eq!(all.len(), 32);
         let rendered = render(SHIPPED, &all).unwrap();
         for expected in [
             "pixell.access_log.full: 0, pixell.access_log.brief: 100",
@@ -297,7 +300,7 @@ mod tests {
             "domains: [\"b.test:8080\"]",
             "\"role\": \"router\", \"id_headers\": [\"x-agent\"], \"deployments_claim\": \"https://i.test/deployments\",\n",
             "headers: [{ name: \"x-agent\", string_match: { exact: \"\" }, treat_missing_header_as_empty: true }]",
-            "\"role\": \"admin\", \"agents_url\": \"https://a.test\"\n",
+            "\"role\": \"admin\", \"fleet\": {\"peer_cidrs\": [\"10.0.1.0/24\"]}, \"agents_url\": \"https://a.test\"\n",
             "max_stream_duration: { max_stream_duration: 60s } }, typed_per_filter_config: { envoy.filters.http.cors: ",
             "\"external_origins\": [\"https://a.test\", \"http://b.test:8080\"]",
         ] {

@@ -10,6 +10,7 @@ pub mod client_rejections;
 pub mod configuration;
 pub mod cors;
 pub mod filter;
+pub mod fleet;
 pub mod http;
 pub mod jwt;
 pub mod origin;

@@ -5,6 +5,7 @@ mod error;
 use crate::addressing::{self, Addressing};
 use crate::cors;
 use crate::filter::Filter;
+use crate::fleet::{self, Fleet};
 use crate::jwt::Jwt;
 use crate::origin::{self, Origin};
 use crate::rate_limit::{self, RateLimit};
@@ -77,13 +78,15 @@ pub const JWT_DEPLOYMENTS_CLAIM: &str = "PIXELL_JWT_DEPLOYMENTS_CLAIM";
 pub const JWT_FORWARD: &str = "PIXELL_JWT_FORWARD";
 /// How often a client may call a deployment. If it is not set, as often as it likes.
 pub const RATE_LIMIT: &str = "PIXELL_RATE_LIMIT";
+/// The networks of the other tasks. If it is not set, there are none.
+pub const FLEET_CIDRS: &str = "PIXELL_FLEET_CIDRS";
 /// The bearer token of the route API; see [`crate::token`].
 pub const ADMIN_TOKEN: &str = "PIXELL_ADMIN_TOKEN";
 /// The path of a file with that token.
 pub const ADMIN_TOKEN_FILE: &str = "PIXELL_ADMIN_TOKEN_FILE";
 
 /// Every variable that is a setting of the image. Any other one with the same prefix is most likely misspelt.
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 33] = [
     FILTER,
     LOG_LEVEL,
     CONCURRENCY,
@@ -114,6 +117,7 @@ const NAMES: [&str; 32] = [
     JWT_DEPLOYMENTS_CLAIM,
     JWT_FORWARD,
     RATE_LIMIT,
+    FLEET_CIDRS,
     ADMIN_TOKEN,
     ADMIN_TOKEN_FILE,
 ];
@@ -168,6 +172,8 @@ pub struct Settings {
     pub jwt: Option<Jwt>,
     /// How often a client may call a deployment; `None` for no limit.
     pub rate_limit: Option<RateLimit>,
+    /// The other tasks; `None` if there are none.
+    pub fleet: Option<Fleet>,
 }
 
 /// How many of the successful requests the access log has, in percent. Rejected and failed requests are logged in full, up to a rate.
@@ -242,6 +248,8 @@ impl Settings {
             }
         }
         let rate_limit = note(&mut errors, raw(RATE_LIMIT).map(|value| parse_text(RATE_LIMIT, value, parse_rate)));
+        let parse_fleet = |text: &str| Fleet::parse(text).ok_or_else(|| fleet::EXPECTED.to_owned());
+        let fleet = note(&mut errors, raw(FLEET_CIDRS).map(|value| parse_text(FLEET_CIDRS, value, parse_fleet)));
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -262,6 +270,7 @@ impl Settings {
             tls,
             jwt,
             rate_limit,
+            fleet,
         })
     }
 

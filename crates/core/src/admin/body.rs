@@ -6,7 +6,7 @@ use crate::json::{Json, pointer};
 use crate::problem::{FieldError, FieldErrors};
 use crate::route::RouteState;
 use crate::routes::change::{Change, Edit, Merge, MergeEndpoints};
-use crate::routes::form::{members, parse_endpoints, parse_route, parse_routes, parse_state};
+use crate::routes::form::{parse_endpoints, parse_route, parse_routes, parse_state, routes_by_id};
 use crate::routes::limits::Limits;
 
 /// The body of `PUT /v1/routes`.
@@ -31,7 +31,7 @@ pub fn patch<'j>(json: &'j Json, limits: &Limits) -> Result<Change<'j>, FieldErr
     let mut errors = FieldErrors::default();
     let mut edits = Vec::new();
     if let Some(routes) = routes_member(json, false, &mut errors) {
-        for (id, value) in members(routes, "/routes", limits, &mut errors) {
+        for (id, value) in routes_by_id(routes, "/routes", limits, &mut errors) {
             if let Some(edit) = parse_edit(value, &pointer("/routes", id.as_str()), limits, &mut errors) {
                 edits.push((id, edit));
             }

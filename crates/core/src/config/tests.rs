@@ -23,7 +23,11 @@ fn defaults_are_those_of_the_docs() {
     let admin = admin_config(r#"{"role":"admin"}"#);
     assert_eq!(admin.limits, Limits::default());
     assert_eq!(admin.max_body_bytes, 4096 + 10_000 * 256);
-    assert_eq!(admin.bootstrap_routes, None);
+    assert_eq!((admin.bootstrap_routes, admin.fleet), (None, None));
+    let fleet = admin_config(r#"{"role":"admin","fleet":{"peer_cidrs":["10.0.0.0/8"]}}"#).fleet.expect("given");
+    let peer_cidrs = vec!["10.0.0.0/8".parse().expect("a network")];
+    assert_eq!(fleet.limits, FleetLimits { peer_cidrs, max_peers: 1000, max_routes: 100_000, max_id_bytes: 128 });
+    assert_eq!(fleet.max_body_bytes, 29_060_096);
     let clients = ClientsConfig::parse(br#"{"role":"clients","connections":20}"#).expect("valid");
     assert_eq!(clients, ClientsConfig { connections: 20, requests_per_agent: 256 });
 }
@@ -49,6 +53,11 @@ fn takes_every_setting() {
     );
     let limits = Limits { min_port: 2000, max_port: 3000, denied_ports: vec![2001], max_routes: 5, max_id_bytes: 36 };
     assert_eq!((admin.limits, admin.max_body_bytes), (limits, 1000));
+    let fleet = r#"{"role":"admin","max_id_bytes":36,"fleet":{"peer_cidrs":["10.0.0.0/8","fd00::/8"],"max_peers":3,"max_routes":5,"max_body_bytes":7}}"#;
+    let fleet = admin_config(fleet).fleet.expect("given");
+    let peer_cidrs = ["10.0.0.0/8", "fd00::/8"].map(|cidr| cidr.parse().expect("a network")).to_vec();
+    assert_eq!(fleet.limits, FleetLimits { peer_cidrs, max_peers: 3, max_routes: 5, max_id_bytes: 36 });
+    assert_eq!(fleet.max_body_bytes, 7);
     let routes = admin.bootstrap_routes.expect("given");
     let routes: Vec<_> = routes.iter().map(|(id, route)| (id.as_id().as_str(), route.clone())).collect();
     assert_eq!(routes, [("a", Route::active(2000)), ("b", Route::draining(2002))]);
@@ -114,6 +123,11 @@ fn names_every_error() {
     check(r#"{"role":"clients"}"#, &["/connections"]);
     check(r#"{"role":"clients","connections":0,"requests_per_agent":1025}"#, &["/connections", "/requests_per_agent"]);
     check(r#"{"role":"admin","bootstrap_routes":7}"#, &["/bootstrap_routes"]);
+    for cidrs in ["7", "[]", "[7]", "[\"10.0.0.1/8\"]", "[\"10.0.0.0\"]"] {
+        check(&format!(r#"{{"role":"admin","fleet":{{"peer_cidrs":{cidrs}}}}}"#), &["/fleet/peer_cidrs"]);
+    }
+    check(r#"{"role":"admin","fleet":{"max_peers":1001,"x":1}}"#, &["/fleet/peer_cidrs", "/fleet/max_peers", "/fleet/x"]);
+    check(r#"{"role":"admin","fleet":[]}"#, &["/fleet", "/fleet/peer_cidrs"]);
 }
 
 #[test]

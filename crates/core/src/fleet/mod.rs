@@ -15,6 +15,8 @@ use crate::table::{Table, hash};
 mod cache;
 pub mod change;
 mod edition;
+pub mod form;
+pub mod limits;
 mod peer;
 mod peers;
 mod preference;

@@ -12,22 +12,38 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Parses an object of routes standing at the pointer `at`; each error goes into `errors`.
 pub fn parse_routes<'j>(json: &'j Json, at: &str, limits: &Limits, errors: &mut FieldErrors) -> Vec<(DeploymentId<'j>, Route)> {
-    members(json, at, limits, errors)
+    routes_by_id(json, at, limits, errors)
         .into_iter()
         .filter_map(|(id, value)| Some((id, parse_route(value, &pointer(at, id.as_str()), limits, errors)?)))
         .collect()
 }
 
-/// The members of an object that is keyed by deployment id.
-pub fn members<'j>(json: &'j Json, at: &str, limits: &Limits, errors: &mut FieldErrors) -> Vec<(DeploymentId<'j>, &'j Json)> {
+/// The members of an object of routes.
+pub fn routes_by_id<'j>(
+    json: &'j Json,
+    at: &str,
+    limits: &Limits,
+    errors: &mut FieldErrors,
+) -> Vec<(DeploymentId<'j>, &'j Json)> {
+    members(json, at, "routes", |key| limits.parse_id(key), errors)
+}
+
+/// The members of an object of `what`, whose keys `parse` reads.
+pub fn members<'j, E: std::fmt::Display>(
+    json: &'j Json,
+    at: &str,
+    what: &str,
+    parse: impl Fn(&'j [u8]) -> Result<DeploymentId<'j>, E>,
+    errors: &mut FieldErrors,
+) -> Vec<(DeploymentId<'j>, &'j Json)> {
     let Json::Object(members) = json else {
-        errors.add(|| FieldError::new(at, format!("must be an object of routes, got {json}")));
+        errors.add(|| FieldError::new(at, format!("must be an object of {what}, got {json}")));
         return Vec::new();
     };
     let mut seen = BTreeSet::new();
     let mut found = Vec::with_capacity(members.len());
     for (key, value) in members {
-        match limits.parse_id(key.as_bytes()) {
+        match parse(key.as_bytes()) {
             Ok(id) if seen.insert(id) => found.push((id, value)),
             Ok(_) => errors.add(|| FieldError::new(pointer(at, key), "is given twice")),
             Err(error) => errors.add(|| FieldError::new(pointer(at, key), error.to_string())),

@@ -48,11 +48,7 @@ impl Limits {
     /// # Errors
     /// [`InvalidDeploymentId`], also for an id that is longer than this configuration allows.
     pub fn parse_id<'b>(&self, bytes: &'b [u8]) -> Result<DeploymentId<'b>, IdError> {
-        let id = DeploymentId::parse(bytes).map_err(IdError::Invalid)?;
-        if bytes.len() > self.max_id_bytes {
-            return Err(IdError::LongerThanConfigured { len: bytes.len(), most: self.max_id_bytes });
-        }
-        Ok(id)
+        parse_id(bytes, self.max_id_bytes)
     }
 
     /// Parses a port that is to be routed to.
@@ -73,6 +69,15 @@ impl Limits {
             Some(port) => Some(port),
         }
     }
+}
+
+/// Parses an id of at most so many bytes that is to become a key of a map.
+///
+/// # Errors
+/// [`IdError`]
+pub fn parse_id(bytes: &[u8], most: usize) -> Result<DeploymentId<'_>, IdError> {
+    let id = DeploymentId::parse(bytes).map_err(IdError::Invalid)?;
+    if bytes.len() > most { Err(IdError::LongerThanConfigured { len: bytes.len(), most }) } else { Ok(id) }
 }
 
 /// Why some bytes cannot be a key of the map.
