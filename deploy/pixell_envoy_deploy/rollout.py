@@ -99,7 +99,7 @@ class Rollout:
             each["logConfiguration"] = log | {"options": log["options"] | {"awslogs-stream-prefix": each["name"]}}
         return filled
 
-    @property
+    @cached_property
     def definition(self) -> Doc:
         laid = task_definition.overlay(self.facts.revision, self.template)
         return {key: value for key, value in laid.items() if key not in self.drop}

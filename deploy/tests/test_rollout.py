@@ -16,14 +16,14 @@ def routes(account: Account) -> list[list[str]]:
     return [account.leads(50051), account.leads(80, account.alb)]
 
 
-def tests(account: Account) -> list[list[str]]:
+def idle(account: Account) -> list[list[str]]:
     return [account.leads(S.test_port), account.leads(S.rest_test_port, account.alb)]
 
 
 def test_beside_the_live_service_nothing_that_clients_reach_changes(tool: Tool, account: Account, green: str) -> None:
     live, made = account.services[S.service], account.services[GREEN]
     assert live["taskDefinition"].endswith(":1") and routes(account) == [[], [S.rest_target_group]]
-    assert tests(account) == GREEN_GROUPS
+    assert idle(account) == GREEN_GROUPS
     assert made["desiredCount"] == 1 and made["launchType"] == "FARGATE" and made["networkConfiguration"] == live["networkConfiguration"]
     assert {(each["containerName"], each["containerPort"]) for each in made["loadBalancers"]} == {("par", 8080), ("envoy", 50051)}
     assert green.index("listeners:\n") < green.index("service:\n"), "ECS rejects a target group without a load balancer"
@@ -35,20 +35,20 @@ def test_beside_the_live_service_nothing_that_clients_reach_changes(tool: Tool, 
 def test_shift_back_and_on_and_the_next_one_goes_the_other_way(tool: Tool, account: Account, green: str, calls: object, configured: Any) -> None:
     assert "agent agent-b        20 of 20" in tool("shift --yes"), "the recorded agents are verified"
     assert routes(account) == GREEN_GROUPS and account.services[S.service]["runningCount"] == 1
-    assert tests(account) == [GREEN_GROUPS[0], BLUE_GROUPS[1]], "the old task has no Envoy: its A2A target group is empty"
-    assert "no agent stops" in tool("rollback --yes") and routes(account) == [[], [S.rest_target_group]] and tests(account) == GREEN_GROUPS
+    assert idle(account) == [GREEN_GROUPS[0], BLUE_GROUPS[1]], "the old task has no Envoy: its A2A target group is empty"
+    assert "no agent stops" in tool("rollback --yes") and routes(account) == [[], [S.rest_target_group]] and idle(account) == GREEN_GROUPS
     assert f"--service {S.service} --desired-count 0" in tool("shift --yes")
-    assert "IMPACT" in tool("shift --yes") and tests(account)[1] == BLUE_GROUPS[1], "nothing is left to do"
+    assert "IMPACT" in tool("shift --yes") and idle(account)[1] == BLUE_GROUPS[1], "nothing is left to do"
     account.services[S.service] |= {"desiredCount": 0, "runningCount": 0}
     assert "runs no task any more" in tool("rollback --yes", 1) and routes(account) == GREEN_GROUPS
     configured(image_tag="2.0")
     assert f"stops no agent that clients reach: {GREEN}" in tool("apply --yes") and account.services[S.service]["desiredCount"] == 1
-    assert tests(account) == BLUE_GROUPS
+    assert idle(account) == BLUE_GROUPS
     tool("shift --yes agent-a")
-    assert routes(account) == BLUE_GROUPS and tests(account) == GREEN_GROUPS, "the old task keeps its health checks"
+    assert routes(account) == BLUE_GROUPS and idle(account) == GREEN_GROUPS, "the old task keeps its health checks"
     tool("verify --test agent-a")
     tool("rollback --yes")
-    assert routes(account) == GREEN_GROUPS and tests(account) == BLUE_GROUPS
+    assert routes(account) == GREEN_GROUPS and idle(account) == BLUE_GROUPS
 
 
 def test_an_agent_that_is_not_reached_stops_the_shift(tool: Tool, account: Account, green: str, calls: Calls) -> None:
