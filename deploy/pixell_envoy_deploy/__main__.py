@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import alarms, aws, check_ecs, check_network, checks, commands, settings  # noqa: F401 (checks register themselves)
+from . import aws, check_ecs, check_fleet, check_network, checks, commands, settings, stacks  # noqa: F401 (checks register themselves)
 from .facts import Facts
 from .rollout import Rollout
 from .say import Stop, say
@@ -19,9 +19,10 @@ COMMANDS = {
     "shift": "verify the agents of the new task, then lead clients to it",
     "rollback": "go back to what the record says, or to a revision",
     "alarms": "create or change the CloudWatch alarms",
+    "directory": "create or change the fleet's table, and the right of the task role to use it",
     "render": "print the task definition that apply would register",
 }
-ROLLOUT, CHANGE, CALL = {"check", "plan", "apply", "render"}, {"apply", "shift", "rollback", "alarms"}, {"verify", "shift"}
+ROLLOUT, CHANGE, CALL = {"check", "plan", "apply", "render"}, {"apply", "shift", "rollback", "alarms", "directory"}, {"verify", "shift"}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -70,7 +71,9 @@ def perform(given: argparse.Namespace) -> None:
         case "rollback":
             commands.rollback(facts, str(given.revision or ""), given.yes)
         case "alarms":
-            alarms.apply(facts, given.yes)
+            stacks.alarms(facts, given.yes)
+        case "directory":
+            stacks.directory(facts, given.yes)
 
 
 def main(arguments: list[str]) -> int:

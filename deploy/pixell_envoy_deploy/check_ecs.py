@@ -8,8 +8,8 @@ from . import image
 from .checks import Checks, Found, bad, note, ok, will
 from .facts import short
 from .rollout import memory
-from .say import need
-from .settings import A2A_PORT, ADMIN_PORT, ROOT
+from .say import count, need
+from .settings import A2A_PORT, ADMIN_PORT, PEER_PORT, ROOT
 from .task_definition import container
 
 # MiB for CPU units. https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
@@ -17,6 +17,8 @@ SIZES = {256: [512, 1024, 2048], 512: range(1024, 4097, 1024), 1024: range(2048,
 SIZES |= {4096: range(8192, 30721, 1024), 8192: range(16384, 61441, 4096), 16384: range(32768, 122881, 8192)}
 # An image of PAR that pushes routes has this label (clients/python/README.md).
 LABEL = "ai.pixell.envoy.routes"
+# And this one if it runs pixell_envoy.fleet (docs/deploy.md).
+FLEET_LABEL = "ai.pixell.envoy.fleet"
 STOPS = "which replaces tasks, whose agents stop"
 
 
@@ -45,20 +47,23 @@ class Ecs(Checks):
         yield ok(f"{name} is ACTIVE on Fargate ({platform}), {s['runningCount']} of {s['desiredCount']} running, ECS rolling update")
 
     def tasks(self) -> Found:
+        if self.s.fleet_directory:
+            yield ok(f"{count(self.r.tasks, 'task')} in a fleet: each of them serves every agent")
+            return
         most = max([self.f.present["desiredCount"], *(each["MaxCapacity"] for each in self.f.scaling)])
         text = f"{most} tasks without a fleet: the load balancer picks one for each connection, and a task without the agent responds NOT_FOUND"
-        fix = "set desired count and autoscaling's maximum to 1 (the other tasks' agents stop), or use the fleet, which forwards requests"
+        fix = "set desired count and autoscaling's maximum to 1 (the other tasks' agents stop), or set fleet_directory"
         yield bad(most > 1, text, fix)
         yield ok("1 task: it has every agent")
 
     def replacement(self) -> Found:
         """Percentages of the desired count: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html"""
-        c, count = self.f.present["deploymentConfiguration"], self.f.present["desiredCount"]
+        c, tasks = self.f.present["deploymentConfiguration"], self.f.present["desiredCount"]
         fix = "minimumHealthyPercent=100,maximumPercent=200; no agent stops"
         low, high = c.get("minimumHealthyPercent", 100), c.get("maximumPercent", 200)
-        least, most = ceil(count * low / 100), count * high // 100
+        least, most = ceil(tasks * low / 100), tasks * high // 100
         if self.r.in_place:
-            yield bad(least >= most, f"{low}/{high} % of {count} tasks: ECS may neither stop an old task nor start a new one", fix)
+            yield bad(least >= most, f"{low}/{high} % of {tasks} tasks: ECS may neither stop an old task nor start a new one", fix)
             text = f"{low}/{high} %: ECS may stop every old task first, and then nothing responds until a new task is healthy"
             yield bad(least < 1 <= most, text, fix)
             if not c.get("deploymentCircuitBreaker", {}).get("enable"):
@@ -88,7 +93,7 @@ class Ecs(Checks):
         over = cpus > cpu or sizes > size or par["cpu"] < 256 or memory(par) < 512
         yield bad(over, text, "raise task_cpu and task_memory, or lower envoy_cpu and envoy_memory")
         router = next(each["value"] for each in par["environment"] if each["name"] == "A2A_PORT")
-        ports = {str(port) for port in (A2A_PORT, ADMIN_PORT, 50050, *(each["containerPort"] for each in envoy["portMappings"]))}
+        ports = {str(port) for port in (A2A_PORT, ADMIN_PORT, PEER_PORT, *(each["containerPort"] for each in envoy["portMappings"]))}
         yield bad(router in ports, f"A2A_PORT is {router}, Envoy's port: PAR's router cannot bind it", "set A2A_PORT to 50052")
         for port in set(re.findall(r'"fallback_port":\s*(\d+)', (ROOT / "envoy/envoy.yaml").read_text())) - {router}:
             text = f"fallback_port is {port}, but PAR's router listens on {router}: ids without a route would reach another agent"
@@ -112,10 +117,14 @@ class Ecs(Checks):
                 text = f"{reference} does not say that it pushes routes (label {LABEL}): if it does not, every request is rejected"
                 fix = "add the lines of clients/python/README.md and the label; or --accept images"
                 yield bad(self.r.in_place, text, fix) or note(f"{text}. verify --test shows it before a client reaches the task")
+            if name == "par" and self.s.fleet_directory and FLEET_LABEL not in labels:
+                text = f"{reference} does not say that it joins a fleet (label {FLEET_LABEL}): if it does not, no task passes the health check"
+                yield bad(True, text, "add the lines of docs/deploy/fleet.md and the label; or --accept images")
 
     def needs(self) -> Found:
         f, s = self.f, self.s
-        yield bad(f.secret("DeletedDate"), f"secret {s.admin_token_secret} is marked for deletion", "aws secretsmanager restore-secret")
+        for name in [each["Name"] for each in f.secrets.values() if each.get("DeletedDate")]:
+            yield bad(True, f"secret {name} is marked for deletion", "aws secretsmanager restore-secret")
         groups = [each["logGroupName"] for each in f.all("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=s.log_group)]
         make = f"aws logs create-log-group --log-group-name {s.log_group}"
         yield bad(s.log_group not in groups, f"log group {s.log_group} does not exist", make)
@@ -125,7 +134,7 @@ class Ecs(Checks):
             yield bad(not trusted, f"ECS tasks may not use {name}", "let ecs-tasks.amazonaws.com assume it: iam update-assume-role-policy")
         make = "aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
         yield bad(f.role("AWSServiceRoleForECS") is None, "AWSServiceRoleForECS does not exist", make)
-        yield ok("secret, log group, both roles and ECS's service-linked role exist")
+        yield ok(f"{', '.join(f.secrets)}, log group, both roles and ECS's service-linked role exist")
 
     def permissions(self) -> Found:
         """IAM's simulator does not evaluate policies of resources and VPC endpoints, nor conditions whose value it is not given.
@@ -151,8 +160,8 @@ class Ecs(Checks):
                     yield note(f"{text}, if {', '.join(missing)} does not allow it")
                 elif result["EvalDecision"] != "allowed":
                     yield bad(True, text, "aws iam put-role-policy; or --accept permissions if the resource's own policy allows it")
-        if key := f.secret("KmsKeyId"):
-            yield note(f"the secret is encrypted with {key}: the execution role also needs kms:Decrypt on it")
+        for key, secret in [(each["KmsKeyId"], each["Name"]) for each in f.secrets.values() if each.get("KmsKeyId")]:
+            yield note(f"{secret} is encrypted with {key}: the execution role also needs kms:Decrypt on it")
         yield ok(f"{self.s.execution_role} may {', '.join(sorted({action for action, _ in wanted}))}")
 
     def quotas(self) -> Found:
@@ -164,7 +173,7 @@ class Ecs(Checks):
         name["Dimensions"] = [{"Name": key, "Value": value} for key, value in metric["MetricDimensions"].items()]
         span = {"StartTime": now - timedelta(minutes=30), "EndTime": now, "Period": 300, "Statistics": ["Maximum"]}
         used = max([0.0, *(each["Maximum"] for each in self.f.all("cloudwatch", "get_metric_statistics", "Datapoints", **name, **span))])
-        more = self.s.task_cpu / 1024 * (max(1, self.f.present["desiredCount"]) if self.r.in_place else 1)
+        more = self.s.task_cpu / 1024 * max(1, self.r.tasks)
         text = f"Fargate: {used:g} of {quota['Value']:g} vCPU used, {more:g} more are needed"
         fix = f"aws service-quotas request-service-quota-increase --service-code fargate --quota-code {code['QuotaCode']}"
         yield bad(used + more > quota["Value"], text, fix) or ok(text)

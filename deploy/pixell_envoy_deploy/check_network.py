@@ -7,7 +7,7 @@ from . import form
 from .aws import Doc
 from .checks import Checks, Found, bad, note, ok, will
 from .facts import address, leads, short
-from .settings import A2A_PORT, REST_PORT
+from .settings import A2A_PORT, ADMIN_PORT, REST_PORT
 
 CROSS_ZONE = "load_balancing.cross_zone.enabled"
 
@@ -94,15 +94,17 @@ class Network(Checks):
         f, s, groups, mine = self.f, self.s, self.f.load_balancer.get("SecurityGroups", []), self.f.network.get("securityGroups", [])
         add = f"aws ec2 authorize-security-group-{{}} --region {f.name} --group-id {{}} --protocol tcp --port {{}} {{}}"
         first = mine[0] if mine else "(the tasks' group)"
-        rules = [rule for group in mine for rule in self._rules(group, A2A_PORT)]
-        named = any(pair["GroupId"] in groups for rule in rules for pair in rule.get("UserIdGroupPairs", []))
-        ranges = [IPv4Network(each["CidrIp"]) for rule in rules for each in rule.get("IpRanges", [])]
         subnets = [IPv4Network(f.subnets[zone["SubnetId"]]["CidrBlock"]) for zone in f.load_balancer["AvailabilityZones"]]
-        shut = [] if named else [str(subnet) for subnet in subnets if not any(subnet.subnet_of(each) for each in ranges)]
         source = f"--source-group {groups[0]}" if groups else f"--cidr {subnets[0]} (and each other subnet of the load balancer)"
-        text = f"{', '.join(mine)} does not let {A2A_PORT} in from the load balancer ({', '.join(shut)})"
-        listed = any(rule.get("PrefixListIds") for rule in rules)
-        yield (note(f"{text}, unless its prefix list does") if shut and listed else bad(shut, text, add.format("ingress", first, A2A_PORT, source)))
+        # The health check of a fleet is on the admin port. The data path is the last one: what follows is about it alone.
+        for port in ([ADMIN_PORT] if s.fleet_directory else []) + [A2A_PORT]:
+            rules = [rule for group in mine for rule in self._rules(group, port)]
+            named = any(pair["GroupId"] in groups for rule in rules for pair in rule.get("UserIdGroupPairs", []))
+            ranges = [IPv4Network(each["CidrIp"]) for rule in rules for each in rule.get("IpRanges", [])]
+            shut = [] if named else [str(subnet) for subnet in subnets if not any(subnet.subnet_of(each) for each in ranges)]
+            text = f"{', '.join(mine)} does not let {port} in from the load balancer ({', '.join(shut)})"
+            listed = any(rule.get("PrefixListIds") for rule in rules)
+            yield (note(f"{text}, unless its prefix list does") if shut and listed else bad(shut, text, add.format("ingress", first, port, source)))
         keeps, anyone = f.attributes(f.group_arn(f.live.a2a)).get("preserve_client_ip.enabled") == "true", any(x.prefixlen == 0 for x in ranges)
         text = f"{f.live.a2a} preserves client addresses, which no rule for {A2A_PORT} lets in"
         yield bad(keeps and not named and not anyone, text, "let clients in, or preserve_client_ip.enabled=false")
@@ -121,8 +123,3 @@ class Network(Checks):
         text = f"{', '.join(mine)} lets nothing out to 443: tasks get no image and no secret, and write no log"
         yield bad(not pulls, text, add.format("egress", first, 443, "--cidr 0.0.0.0/0"))
         yield ok(f"{A2A_PORT} comes in from the load balancer{', with client addresses' * keeps}, 443 goes out")
-
-    def _rules(self, group: str, port: int, direction: str = "IpPermissions") -> list[Doc]:
-        """Rules of a security group for that port."""
-        found = self.f.all("ec2", "describe_security_groups", "SecurityGroups", GroupIds=[group])[0][direction]
-        return [each for each in found if each["IpProtocol"] == "-1" or (each["IpProtocol"] == "tcp" and each["FromPort"] <= port <= each["ToPort"])]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from . import aws
+from .aws import Doc
 from .rollout import Rollout
 from .say import Stop, say
 
@@ -12,7 +13,7 @@ Finding = tuple[str, str, str]
 Found = Iterator[Finding | None]
 CHECKS: dict[str, Callable[[Rollout], Found]] = {}
 # Checks that can be wrong because AWS's API does not show everything: `--accept NAME` turns their errors into notes.
-ACCEPTABLE = ["images", "permissions", "quotas", "tasks", "zones"]
+ACCEPTABLE = ["directory", "images", "permissions", "quotas", "tasks", "zones"]
 
 
 class Checks:
@@ -20,6 +21,11 @@ class Checks:
 
     def __init__(self, r: Rollout) -> None:
         self.r, self.f, self.s = r, r.facts, r.settings
+
+    def _rules(self, group: str, port: int, direction: str = "IpPermissions") -> list[Doc]:
+        """Rules of a security group for that port."""
+        found = self.f.all("ec2", "describe_security_groups", "SecurityGroups", GroupIds=[group])[0][direction]
+        return [each for each in found if each["IpProtocol"] == "-1" or (each["IpProtocol"] == "tcp" and each["FromPort"] <= port <= each["ToPort"])]
 
     def __init_subclass__(cls) -> None:
         for name in [name for name in vars(cls) if not name.startswith("_")]:

@@ -7,7 +7,7 @@ from . import checks, form, state, task_definition
 from .ask import agents, line
 from .aws import Doc
 from .facts import PASSING, Facts, Slot, address, leads, short
-from .rollout import COPIED, Changes, Rollout, Step, lead, run, show, targets, test_listeners, update
+from .rollout import COPIED, HEALTH_CHECK, Changes, Rollout, Step, check_health, health_check, lead, run, show, targets, test_listeners, update
 from .say import Stop, confirm, count, say
 from .settings import A2A_PORT
 
@@ -43,7 +43,7 @@ def impact(r: Rollout) -> list[str]:
         *names,
         *([f"replaces {count(there, 'task')} of {slot.service} and stops their agents, which no client reaches"] if there else []),
         f"PAC must deploy these agents to the new task as well (port {r.settings.rest_test_port}) before shift leads clients to it",
-        f"a second task runs, and is paid for, until {f.live.service} is ended after shift",
+        f"until {f.live.service} is ended after shift, {count(r.tasks, 'more task')} {'run' if r.tasks > 1 else 'runs'} and must be paid for",
     ]
 
 
@@ -104,12 +104,16 @@ def write_record(r: Rollout) -> str:
 
 def verify(f: Facts, slot: Slot, ids: list[str], connections: int, endpoint: str, port: int) -> None:
     """Checks tasks and targets as AWS sees them, and agents as clients reach them by `port` or `endpoint`. An error ends the command."""
-    wanted, running, bad = (f.service(slot.service) or {}).get("taskDefinition", ""), f.tasks(slot.service), []
+    service, running, bad = f.service(slot.service) or {"taskDefinition": "", "desiredCount": 1}, f.tasks(slot.service), []
+    wanted, least = service["taskDefinition"], max(1, service["desiredCount"])
     for task in running:
         health = next((each.get("healthStatus") for each in task["containers"] if each["name"] == "envoy"), "absent")
         if task["taskDefinitionArn"] != wanted or health != "HEALTHY":
             bad.append(f"{address(task)} runs {short(task['taskDefinitionArn'])} (wanted {short(wanted)}), envoy is {health}")
-    errors = line(bool(running) and not bad, "tasks", "; ".join(bad) or f"{len(running)} of {short(wanted)} run, envoy HEALTHY")
+    counted = f"{len(running)} of {short(wanted)} run"
+    errors = line(
+        len(running) >= least and not bad, "tasks", "; ".join(bad) or f"{counted}, envoy HEALTHY" + f"; {least} are wanted" * (len(running) < least)
+    )
     for group in (slot.a2a, slot.rest):
         found = f.targets(group)
         ill = [f"{each['Target']['Id']} is {each['TargetHealth']['State']}" for each in found if each["TargetHealth"]["State"] != "healthy"]
@@ -195,7 +199,8 @@ def rollback(f: Facts, revision: str, yes: bool) -> None:
 
 
 def back(f: Facts, before: Doc) -> list[Step]:
-    """The service first, so that requests are served as soon as possible; then the listener."""
+    """The service first, so that requests are served as soon as possible; then the listener. Before both, the health check of a fleet, which
+    no task outside of a fleet passes."""
     slot, target, family = f.live, f.definition(before["service"]["taskDefinition"]), f.settings.task_family
     if target is None or target["status"] != "ACTIVE":
         newest = ", ".join(map(short, f.all("ecs", "list_task_definitions", "taskDefinitionArns", familyPrefix=family, sort="DESC")[:5]))
@@ -208,8 +213,12 @@ def back(f: Facts, before: Doc) -> list[Step]:
         for lines, act in update(f, slot.service, target["taskDefinitionArn"], wanted, f.present["desiredCount"]):
             yield [*lines, *(f"  {each['name']} runs {each['image']}" for each in target["containerDefinitions"])], act
 
+    def health() -> Changes:
+        if f.target_group(slot.a2a) and health_check(target) == HEALTH_CHECK:
+            yield from check_health(f, slot.a2a, target)
+
     def listener() -> Changes:
         if slot.a2a in leads(f.listener(A2A_PORT)):  # if it leads elsewhere by now, somebody else has changed it
             yield from lead(f, f.balancer, A2A_PORT, before["listener"], wanted=before.get("form"))
 
-    return [("service", service), *([("listener", listener)] if "listener" in before else [])]
+    return [("health check", health), ("service", service), *([("listener", listener)] if "listener" in before else [])]

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from .aws import Doc, Region
 from .say import need
@@ -144,12 +143,24 @@ class Facts(Region):
     def role(self, name: str) -> Doc | None:
         return self.one("iam", "get_role", "Role", "NoSuchEntity", RoleName=name)
 
-    def secret(self, key: str = "ARN") -> Any:
-        """One member of the token secret's description, or None. The secret value is never read."""
-        name = self.settings.admin_token_secret
+    def secret(self, name: str) -> Doc:
+        """A secret's description. The secret value is never read."""
         found = self.one("secretsmanager", "describe_secret", "", "ResourceNotFoundException", SecretId=name)
-        make = f"aws secretsmanager create-secret --region {self.name} --name {name} --secret-string file:///dev/stdin"
-        return need(found, f"secret {name} does not exist", f"openssl rand -hex 32 | {make}").get(key)
+        made = "openssl rand -hex 32 | " * (name == self.settings.admin_token_secret)
+        make = f"{made}aws secretsmanager create-secret --region {self.name} --name {name} --secret-string file:///dev/stdin"
+        return need(found, f"secret {name} does not exist", make)
+
+    @property
+    def secrets(self) -> dict[str, Doc]:
+        """Every secret that the tasks get, by its key in the settings."""
+        s = self.settings
+        wanted = {"admin_token_secret": True, "fleet_redis_password_secret": s.fleet_directory == "redis"}
+        wanted["peer_certificate_secret"] = "peer_certificate_secret" in s.fleet_parts
+        return {key: self.secret(getattr(s, key)) for key, used in wanted.items() if used}
+
+    @property
+    def table(self) -> Doc | None:
+        return self.one("dynamodb", "describe_table", "Table", "ResourceNotFoundException", TableName=self.settings.fleet_table)
 
     @property
     def repository(self) -> Doc | None:

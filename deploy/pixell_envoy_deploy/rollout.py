@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from typing import Any
 
 from . import form, image, state, task_definition
 from .aws import Doc
 from .facts import Facts, Slot, leads, short
 from .follow import follow
-from .say import Stop, say
-from .settings import A2A_PORT, DEPLOY, REST_PORT, STOP_MARGIN, STOP_TIMEOUT_LIMIT
+from .say import Stop, count, say
+from .settings import A2A_PORT, ADMIN_PORT, DEPLOY, REST_PORT, STOP_MARGIN, STOP_TIMEOUT_LIMIT
 from .task_definition import container
 
 # A change is the lines that plan shows (details begin with a space) and the call that makes them true, so that apply does exactly what
@@ -20,6 +20,9 @@ Step = tuple[str, Callable[[], Changes]]
 # The load balancer checks only whether the traffic port takes a TCP connection, not whether an agent is there.
 HEALTH_CHECK: Doc = {"HealthCheckProtocol": "TCP", "HealthCheckPort": "traffic-port", "HealthCheckIntervalSeconds": 30}
 HEALTH_CHECK |= {"HealthCheckTimeoutSeconds": 10, "HealthyThresholdCount": 2, "UnhealthyThresholdCount": 3}
+# In a fleet a task without its maps would reject what another one could serve, so it gets no connection before it has them.
+FLEET_HEALTH_CHECK = HEALTH_CHECK | {"HealthCheckProtocol": "HTTP", "HealthCheckPort": str(ADMIN_PORT)}
+FLEET_HEALTH_CHECK |= {"HealthCheckPath": "/ready/traffic", "Matcher": {"HttpCode": "200"}}
 # Fields that the second service copies from the first. Not its names in Service Connect, VPC Lattice or Cloud Map, which would then lead
 # to both, and not autoscaling, which would start another task without agents.
 COPIED = ["launchType", "capacityProviderStrategy", "platformVersion", "deploymentConfiguration", "networkConfiguration"]
@@ -44,6 +47,11 @@ class Rollout:
     def slot(self) -> Slot:
         """The slot of the new tasks."""
         return self.facts.live if self.in_place else self.facts.idle
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks the service is to run: as many as the live one, but beside it only one without a fleet."""
+        return int(self.facts.present["desiredCount"]) if self.in_place or self.settings.fleet_directory else 1
 
     def fingerprint(self) -> str:
         """The plan's number: a hash of what AWS has, of the command line, and of the task definition made from both."""
@@ -78,18 +86,24 @@ class Rollout:
     @cached_property
     def template(self) -> Doc:
         s, f = self.settings, self.facts
-        others = [each for each in f.revision["containerDefinitions"] if each["name"] not in ("envoy", "par", "par-token")]
+        others = [each for each in f.revision["containerDefinitions"] if each["name"] not in (*task_definition.OURS, "par")]
         par, execution, task = container(f.revision, "par"), f.role(s.execution_role), f.role(s.task_role)
         if not (par and execution and task):
             raise Stop("container par or a role is missing", "check says which")
         values: dict[str, Any] = {name.upper(): value for name, value in vars(s).items()}
-        values |= {"EXECUTION_ROLE_ARN": execution["Arn"], "TASK_ROLE_ARN": task["Arn"], "ADMIN_TOKEN_SECRET_ARN": f.secret()}
+        values |= {"EXECUTION_ROLE_ARN": execution["Arn"], "TASK_ROLE_ARN": task["Arn"], "TASK_ROLE_ID": task["RoleId"]}
+        values |= {f"{key.upper()}_ARN": secret["ARN"] for key, secret in f.secrets.items()}
         values |= {"LOAD_BALANCER_DNS": f.load_balancer["DNSName"], "ENVOY_IMAGE": self.reference, "PAR_IMAGE": s.par_image or par["image"]}
         values["PAR_CPU"] = s.task_cpu - s.envoy_cpu - sum(each.get("cpu", 0) for each in others)
         values["PAR_MEMORY_RESERVATION"] = s.task_memory - s.envoy_memory - sum(memory(each) for each in others)
         values |= {"PAR_STOP_TIMEOUT": STOP_TIMEOUT_LIMIT, "PAR_DRAIN_SECONDS": STOP_TIMEOUT_LIMIT - 10}
         values["ENVOY_STOP_TIMEOUT"] = s.envoy_drain_seconds + STOP_MARGIN
-        filled = task_definition.fill(DEPLOY / "task-definition.json", {name: str(value) for name, value in values.items()})
+        laid = task_definition.read(DEPLOY / "task-definition.json")
+        if s.fleet_parts:
+            fleet = task_definition.read(DEPLOY / "task-definition-fleet.json")
+            laid = reduce(lambda below, part: task_definition.lay(below, fleet[part]), s.fleet_parts, laid)
+            values |= {"FLEET": self.slot.service, "FLEET_CIDRS": ",".join(sorted({f.subnets[each]["CidrBlock"] for each in f.network["subnets"]}))}
+        filled = task_definition.fill(laid, {name: str(value) for name, value in values.items()})
         log = filled.pop("logConfiguration")
         if origin := form.origin(f):
             next(each for each in filled["containerDefinitions"] if each["name"] == "envoy")["environment"].append(
@@ -145,9 +159,9 @@ class Rollout:
         group = f.target_group(slot.a2a)
         if group is None:
             fixed = {"Name": slot.a2a, "Protocol": "TCP", "Port": A2A_PORT, "VpcId": model["VpcId"], "TargetType": "ip"}
-            yield [f"create {slot.a2a}"], partial(api.create_target_group, **fixed, **HEALTH_CHECK)
-        elif lines := difference(slot.a2a, group, HEALTH_CHECK):
-            yield lines, lambda: api.modify_target_group(TargetGroupArn=f.group_arn(slot.a2a), **HEALTH_CHECK)
+            yield [f"create {slot.a2a}"], partial(api.create_target_group, **fixed, **health_check(self.definition))
+        else:
+            yield from check_health(f, slot.a2a, self.definition)
         # One task serves all zones of the load balancer. The end of the delay closes no connection: PAR and Envoy drain open ones.
         wanted = {"deregistration_delay.timeout_seconds": str(self.settings.deregistration_seconds)}
         wanted |= {"deregistration_delay.connection_termination.enabled": "false", "load_balancing.cross_zone.enabled": "true"}
@@ -176,13 +190,13 @@ class Rollout:
             arguments: Doc = {key: f.present[key] for key in COPIED if f.present.get(key)}
             # ECS returns bakeTimeInMinutes for every service, but accepts it only for other strategies.
             arguments["deploymentConfiguration"] = {k: v for k, v in arguments["deploymentConfiguration"].items() if k != "bakeTimeInMinutes"}
-            arguments |= {"cluster": f.settings.cluster, "serviceName": slot.service, "taskDefinition": self.revision, "desiredCount": 1}
+            arguments |= {"cluster": f.settings.cluster, "serviceName": slot.service, "taskDefinition": self.revision, "desiredCount": self.tasks}
             follow(f, slot.service, f.api("ecs").create_service(**arguments, loadBalancers=targets(f, slot, None))["service"])
 
         if found is None:
-            yield [f"create {slot.service} with 1 task of {short(self.revision) or 'the new revision'}"], create
+            yield [f"create {slot.service} with {count(self.tasks, 'task')} of {short(self.revision) or 'the new revision'}"], create
         else:
-            yield from update(f, slot.service, self.revision, targets(f, slot, found), found["desiredCount"] if self.in_place else 1)
+            yield from update(f, slot.service, self.revision, targets(f, slot, found), self.tasks)
 
 
 def lead(f: Facts, balancer: str, port: int, to: list[str], like: Doc | None = None, wanted: Doc | None = None) -> Changes:
@@ -228,23 +242,35 @@ def targets(f: Facts, slot: Slot, service: Doc | None) -> list[Doc]:
     return [each for each in (service or {}).get("loadBalancers", []) if each["targetGroupArn"] not in arns] + ours
 
 
-def update(f: Facts, name: str, revision: str, wanted: list[Doc], count: int) -> Changes:
+def update(f: Facts, name: str, revision: str, wanted: list[Doc], tasks: int) -> Changes:
     """Brings a service to a revision and its target groups. If ECS has given up its deployment, it is restarted."""
     found = f.service(name) or {}
     present = found["loadBalancers"]
     old, new = ({f"{x['containerName']}:{x['containerPort']} in {short(x['targetGroupArn'])}" for x in some} for some in (present, wanted))
-    goal = {"taskDefinition": short(revision) or "the new revision", "desiredCount": count}
+    goal = {"taskDefinition": short(revision) or "the new revision", "desiredCount": tasks}
     lines = difference(name, found | {"taskDefinition": short(found["taskDefinition"])}, goal)
     lines += [f"{name}.loadBalancers: (none) -> {each}" for each in sorted(new - old)]
     lines += [f"{name}.loadBalancers: {each} -> (none)" for each in sorted(old - new)]
     failed = any(each["status"] == "PRIMARY" and each.get("rolloutState") == "FAILED" for each in found["deployments"])
 
     def act() -> None:
-        arguments: Doc = {"cluster": f.settings.cluster, "service": name, "taskDefinition": revision, "desiredCount": count}
+        arguments: Doc = {"cluster": f.settings.cluster, "service": name, "taskDefinition": revision, "desiredCount": tasks}
         follow(f, name, f.api("ecs").update_service(**arguments, loadBalancers=wanted, forceNewDeployment=True)["service"])
 
     if lines or failed:
         yield lines or [f"{name}: restart the deployment that failed"], act
+
+
+def health_check(definition: Doc) -> Doc:
+    """How the load balancer checks tasks of this definition."""
+    names = [each["name"] for each in container(definition, "envoy").get("environment", [])]
+    return FLEET_HEALTH_CHECK if "PIXELL_FLEET_CIDRS" in names else HEALTH_CHECK
+
+
+def check_health(f: Facts, group: str, definition: Doc) -> Changes:
+    wanted = health_check(definition)
+    if lines := difference(group, f.target_group(group) or {}, wanted):
+        yield lines, lambda: f.api("elbv2").modify_target_group(TargetGroupArn=f.group_arn(group), **wanted)
 
 
 def memory(definition: Doc) -> int:

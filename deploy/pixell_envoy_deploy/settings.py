@@ -10,12 +10,12 @@ from .say import Stop
 
 DEPLOY = Path(__file__).resolve().parent.parent
 ROOT = DEPLOY.parent
-# Ports that the contract fixes: Envoy's data path and admin, PAR's REST API.
-A2A_PORT, ADMIN_PORT, REST_PORT = 50051, 9901, 8080
+# Ports that the contract fixes: Envoy's data path, admin and fleet, PAR's REST API.
+A2A_PORT, ADMIN_PORT, PEER_PORT, REST_PORT = 50051, 9901, 50050, 8080
 # Seconds: the longest that Fargate lets a container run after SIGTERM, and the part of it that Envoy has after its drain.
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html#container_definition_timeout
 STOP_TIMEOUT_LIMIT, STOP_MARGIN = 120, 30
-NAME, ROLE = r"[A-Za-z0-9][A-Za-z0-9_-]*", r"[A-Za-z0-9+=,.@_][A-Za-z0-9+=,.@_-]*"
+NAME, ROLE, SECRET = r"[A-Za-z0-9][A-Za-z0-9_-]*", r"[A-Za-z0-9+=,.@_][A-Za-z0-9+=,.@_-]*", r"[A-Za-z0-9/_+=.@][A-Za-z0-9/_+=.@-]*"
 # The load balancer's names have at most 32 characters; `-green` is added to those of target groups.
 GROUP = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,24}[A-Za-z0-9])?"
 
@@ -39,10 +39,15 @@ class Settings:
     log_group: str = rule(r"[A-Za-z0-9_./#][A-Za-z0-9_./#-]*")
     execution_role: str = rule(ROLE)
     task_role: str = rule(ROLE)
-    admin_token_secret: str = rule(r"[A-Za-z0-9/_+=.@][A-Za-z0-9/_+=.@-]*")
+    admin_token_secret: str = rule(SECRET)
     state_path: str = rule(r"(?:/[A-Za-z0-9_.-]+){1,14}")
     discovery_namespace: str = rule(r"[A-Za-z0-9][A-Za-z0-9.-]*")
     discovery_service: str = rule(NAME)
+    fleet_directory: str = rule("(?:dynamodb|redis)?")
+    fleet_table: str = rule(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{2,254}")
+    fleet_redis_url: str = rule(r"rediss?://(?:[A-Za-z0-9][A-Za-z0-9_.-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?(?:/[0-9]{1,3})?")
+    fleet_redis_password_secret: str = rule(SECRET)
+    peer_certificate_secret: str = rule(f"(?:{SECRET})?")
     certificate_domain: str = rule(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)+)?")
     repository: str = rule(r"[a-z0-9][a-z0-9._/-]*")
     image_tag: str = rule(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?")
@@ -63,6 +68,12 @@ class Settings:
     poll_seconds: float = rule(0, 600)
     alarm_topic: str = rule(r"(?:[A-Za-z0-9_][A-Za-z0-9_-]*)?")
     alarm_rejected_per_5_minutes: int = rule(1, 10**9)
+
+    @property
+    def fleet_parts(self) -> list[str]:
+        """The parts of task-definition-fleet.json that apply."""
+        peers = ["peer_certificate_secret"] * bool(self.peer_certificate_secret)
+        return ["fleet_directory", self.fleet_directory, *peers] if self.fleet_directory else []
 
 
 def read(path: Path) -> Settings:

@@ -16,13 +16,20 @@ SECRET = re.compile(r"\.environment\.\w*(TOKEN|SECRET|PASS|PASSWORD|KEY|CREDENTI
 # Lists whose items have a name. The rollout changes single items and leaves the others alone.
 KEYS = dict.fromkeys(("containerDefinitions", "environment", "secrets", "ulimits", "volumes"), "name")
 KEYS |= {"portMappings": "containerPort", "mountPoints": "containerPath", "dependsOn": "containerName", "tags": "key"}
+# The containers that belong to this project.
+OURS = ("envoy", "par-token", "envoy-peer")
 # Defaults that ECS adds.
 DEFAULTS = [("essential", True), ("cpu", 0), ("protocol", "tcp"), ("readOnly", False)]
 
 
-def fill(template: Path, values: Mapping[str, str]) -> Doc:
-    """The template with its values and without its comments. Raises KeyError for a name without a value."""
-    document = json.loads(template.read_text(), object_pairs_hook=lambda pairs: {key: value for key, value in pairs if not key.startswith("//")})
+def read(template: Path) -> Doc:
+    """The template without its comments."""
+    found = json.loads(template.read_text(), object_pairs_hook=lambda pairs: {key: value for key, value in pairs if not key.startswith("//")})
+    return dict(found)
+
+
+def fill(document: Doc, values: Mapping[str, str]) -> Doc:
+    """The template with its values. Raises KeyError for a name without a value."""
     text = re.sub(r'"\$\{([A-Z0-9_]+)\|number\}"', lambda name: values[name[1]], json.dumps(document))
     return dict(json.loads(re.sub(r"\$\{([A-Z0-9_]+)\}", lambda name: json.dumps(values[name[1]])[1:-1], text)))
 
@@ -33,9 +40,9 @@ def container(definition: Doc, name: str) -> Doc:
 
 
 def overlay(base: Doc, template: Doc) -> Doc:
-    """`template` laid over `base`. The containers envoy and par-token belong to this project and are replaced completely. In PAR, in other
-    containers and in the task, everything stays that the template does not name. ECS rejects a port that two containers map, and a name
-    that is both a variable and a secret, so the old entry goes if the template has it elsewhere."""
+    """`template` laid over `base`. The containers that belong to this project are replaced completely. In PAR, in other containers and in
+    the task, everything stays that the template does not name. ECS rejects a port that two containers map, and a name that is both a
+    variable and a secret, so the old entry goes if the template has it elsewhere."""
     mapped = {port["containerPort"]: port for each in base["containerDefinitions"] for port in each.get("portMappings", [])}
     ports = [port["containerPort"] for port in container(template, "envoy")["portMappings"]]
     containers = []
@@ -45,25 +52,26 @@ def overlay(base: Doc, template: Doc) -> Doc:
         lists["secrets"] = ("name", [item["name"] for item in over.get("environment", [])])
         left = {name: [item for item in each.get(name, []) if item[key] not in gone] for name, (key, gone) in lists.items()}
         kept = {key: value for key, value in {**each, **left}.items() if value != []}
-        containers += [kept] if each["name"] not in ("envoy", "par-token") else []
+        containers += [kept] if each["name"] not in OURS else []
     registrable = {key: value for key, value in base.items() if key not in ADDED and value != []}
-    result: Doc = _lay(registrable | {"containerDefinitions": containers}, template)
+    result: Doc = lay(registrable | {"containerDefinitions": containers}, template)
     # Service Connect knows a port by the name of its mapping, so the name goes with the port.
     for port in container(result, "envoy")["portMappings"]:
         port |= {key: value for key, value in mapped.get(port["containerPort"], {}).items() if key in ("name", "appProtocol")}
     return result
 
 
-def _lay(base: Any, over: Any, key: str = "") -> Any:
+def lay(base: Any, over: Any, key: str = "") -> Any:
+    """`over` laid over `base`: members one by one, items of lists by their name, and null removes."""
     if isinstance(over, dict):
         base = base if isinstance(base, dict) else {}
-        laid = {name: _lay(base.get(name), value, name) for name, value in over.items() if value is not None}
+        laid = {name: lay(base.get(name), value, name) for name, value in over.items() if value is not None}
         return {name: value for name, value in base.items() if name not in over} | laid
     if isinstance(over, list) and key in KEYS:
         named = {item[KEYS[key]]: item for item in over}
         removed = [item[KEYS[key]] for item in over if None in (item.get("value", ""), item.get("valueFrom", ""))]
-        merged = [_lay(item, named.pop(item[KEYS[key]], {})) for item in base or [] if item[KEYS[key]] not in removed]
-        return merged + [_lay({}, item) for name, item in named.items() if name not in removed]
+        merged = [lay(item, named.pop(item[KEYS[key]], {})) for item in base or [] if item[KEYS[key]] not in removed]
+        return merged + [lay({}, item) for name, item in named.items() if name not in removed]
     return over
 
 

@@ -27,7 +27,7 @@ VARIABLES = [{"name": "OWN", "value": "stays"}, {"name": "PIXELL_ADMIN_TOKEN", "
 PAR: Doc = {"name": "par", "image": PAR_IMAGE, "essential": True, "memory": 4096, "portMappings": PORTS, "environment": VARIABLES}
 QUOTA = {"Value": 100.0, "UsageMetric": {"MetricNamespace": "AWS/Usage", "MetricName": "ResourceCount", "MetricDimensions": {"Service": "Fargate"}}}
 # Moto's backends that hold what is there before the rollout, and those that are empty before it.
-BACKENDS, FRESH = ["ec2", "elbv2", "iam", "logs", "secretsmanager", "ecs", "servicediscovery"], ["ecr", "ssm", "cloudformation", "sns"]
+BACKENDS, FRESH = ["ec2", "elbv2", "iam", "logs", "secretsmanager", "ecs", "servicediscovery"], ["ecr", "ssm", "cloudformation", "sns", "dynamodb"]
 READS = ("Describe", "List", "Simulate", "GetP", "GetR", "GetC", "GetS", "GetM", "GetD", "BatchGet")
 # Fields that ECS returns for a deployment and not for its service.
 INSIDE = ("serviceConnectConfiguration", "volumeConfigurations")

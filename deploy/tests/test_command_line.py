@@ -188,10 +188,13 @@ TEXT = "\n".join(PAGES.values())
 IAM = {"elbv2": "elasticloadbalancing", "service-quotas": "servicequotas"}
 
 
-def test_every_documented_command_prints_what_the_page_shows_with_the_documented_rights(tool: Tool, account: Account, calls: object) -> None:
+def test_every_documented_command_prints_what_the_page_shows_with_the_documented_rights(
+    tool: Tool, account: Account, calls: object, configured: Callable[..., Path]
+) -> None:
     blocks = re.findall(r"```console\n\$ python3 -m pixell_envoy_deploy ([^\n]+)\n(.*?)```", TEXT, re.DOTALL)
     assert len(blocks) == TEXT.count("```console") > 6
     for words, expected in blocks:
+        configured(fleet_directory="dynamodb" if words == "directory" else "")
         out, place = tool(f"{words} --yes" if words.split()[0] in command_line.CHANGE else words), 0
         for line in [line for line in expected.splitlines() if line != "..."]:
             assert line in out[place:], f"{words}: {line!r} is not printed (after the line before it) in:\n{out}"

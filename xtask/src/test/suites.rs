@@ -164,7 +164,7 @@ pub(super) const SUITES: &[Suite] = &[
         name: "deploy",
         seconds: 110,
         about: "the rollout: its form and types, and every command against AWS in this process",
-        needs: &[Need::Debian { program: "git", package: "git" }],
+        needs: &[Need::Debian { program: "git", package: "git" }, Need::OpenSsl],
         runner: Runner::Pytest,
         command: deploy,
     },

@@ -1,0 +1,209 @@
+"""A fleet: its table and rights, who reaches port 50050, what its tasks get, and how it is switched on and off."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cfnlint.api
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from pixell_envoy_deploy import checks, settings, task_definition
+from pixell_envoy_deploy.aws import Doc
+from pixell_envoy_deploy.facts import Facts
+from pixell_envoy_deploy.rollout import Rollout
+from pixell_envoy_deploy.settings import DEPLOY, ROOT
+
+from .account import ACCOUNT, Account
+from .conftest import GREEN, Calls, S, Tool
+
+LABELS = {"ai.pixell.envoy.routes": "1", "ai.pixell.envoy.fleet": "1"}
+TABLE = f"arn:aws:dynamodb:us-east-2:{ACCOUNT}:table/{S.fleet_table}"
+Fleet = Callable[..., Path]
+
+
+@pytest.fixture
+def fleet(account: Account, configured: Callable[..., Path], tool: Tool) -> Fleet:
+    """The account as the fleet needs it. Returns a function that writes settings with a fleet."""
+
+    def write(**changes: Any) -> Path:
+        return configured(**{"fleet_directory": "dynamodb"} | changes)
+
+    account.config["config"]["Labels"] = LABELS
+    allow(account, 50050, UserIdGroupPairs=[{"GroupId": account.group}])
+    allow(account, 9901, IpRanges=[{"CidrIp": "10.0.0.0/16"}])
+    account.responses["iam.SimulatePrincipalPolicy"] = lambda p: simulate(account, p)
+    write()
+    tool("directory --yes")
+    return write
+
+
+def allow(account: Account, port: int, protocol: str = "tcp", **whom: Any) -> None:
+    rule = {"IpProtocol": protocol, "FromPort": port, "ToPort": port, **whom}
+    account.api("ec2").authorize_security_group_ingress(GroupId=account.group, IpPermissions=[rule])
+
+
+def simulate(account: Account, p: Doc) -> Doc:
+    """IAM's simulator for the table, by the policies that the task role really has. Everything else is allowed."""
+    action, given, decision = (
+        p["ActionNames"][0],
+        {each["ContextKeyName"]: each["ContextKeyValues"] for each in p.get("ContextEntries", [])},
+        "allowed",
+    )
+    if action.startswith("dynamodb:"):
+        api, decision = account.api("iam"), "implicitDeny"
+        names = api.list_role_policies(RoleName=S.task_role)["PolicyNames"]
+        found = [api.get_role_policy(RoleName=S.task_role, PolicyName=name)["PolicyDocument"]["Statement"] for name in names]
+        for each in [statement for statements in found for statement in statements]:
+            keys = each.get("Condition", {}).get("ForAllValues:StringEquals", {}).get("dynamodb:LeadingKeys")
+            own = [key.replace("${aws:userid}", given["aws:userid"][0]) for key in keys or given["dynamodb:LeadingKeys"]]
+            if action in each["Action"] and each["Resource"] in p["ResourceArns"] and set(given["dynamodb:LeadingKeys"]) <= set(own):
+                decision = {"Allow": "allowed", "Deny": "explicitDeny"}[each["Effect"]]
+    return {"EvaluationResults": [{"EvalActionName": action, "EvalDecision": decision}]}
+
+
+def errors(path: Path, name: str, in_place: bool = False) -> list[str]:
+    return [f"{text} {fix}" for level, text, fix in checks.findings(name, Rollout(Facts(settings.read(path)), in_place)) if level == "ERROR"]
+
+
+def test_the_stack_has_the_table_and_lets_a_task_write_its_own_record_only(tool: Tool, account: Account, fleet: Fleet) -> None:
+    assert [str(each) for each in cfnlint.api.lint_all((DEPLOY / "directory.yaml").read_text()) if not each.rule.id.startswith("I")] == []
+    table = account.api("dynamodb").describe_table(TableName=S.fleet_table)["Table"]
+    assert table["KeySchema"] == [{"AttributeName": "key", "KeyType": "HASH"}] and table["TableArn"] == TABLE
+    assert "may" not in str(errors(fleet(), "directory")) and "writes its own" in tool("check")
+    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["dynamodb:PutItem"], "Resource": TABLE}]}
+    account.api("iam").put_role_policy(RoleName=S.task_role, PolicyName="wide", PolicyDocument=json.dumps(policy))
+    assert "may dynamodb:PutItem the records of other tasks, and so take their agents' requests" in errors(fleet(), "directory")[0]
+    account.api("iam").put_role_policy(RoleName=S.task_role, PolicyName="wide", PolicyDocument=json.dumps(policy).replace("Allow", "Deny"))
+    assert "may not dynamodb:PutItem on pixell-envoy-fleet (explicitDeny)" in errors(fleet(), "directory")[0]
+    fleet(fleet_directory="redis")
+    assert "the fleet needs no table" in tool("directory --yes", 1)
+
+
+def test_without_the_table_nothing_is_applied(tool: Tool, account: Account, fleet: Fleet) -> None:
+    fleet(fleet_table="other")
+    assert "table other does not exist\n" in tool("apply --yes", 1) and "ecs.CreateService" not in account.calls
+
+
+OUTSIDE: list[tuple[str, Doc]] = [
+    ("0.0.0.0/0", {"IpRanges": [{"CidrIp": "0.0.0.0/0"}]}),
+    ("10.0.0.0/16", {"IpRanges": [{"CidrIp": "10.0.0.0/16"}]}),
+    ("::/0", {"Ipv6Ranges": [{"CidrIpv6": "::/0"}]}),
+    ("pl-1", {"PrefixListIds": [{"PrefixListId": "pl-1"}]}),
+    ("sg-of-others", {"UserIdGroupPairs": [{"GroupId": "sg-of-others"}]}),
+]
+
+
+@pytest.mark.parametrize("ports", [("tcp", 50050, 50050), ("tcp", 0, 65535), ("-1", -1, -1)], ids=["one port", "a range", "all traffic"])
+@pytest.mark.parametrize(("source", "whom"), OUTSIDE, ids=[source for source, _ in OUTSIDE])
+def test_nobody_else_may_reach_the_peer_port(account: Account, fleet: Fleet, source: str, whom: Doc, ports: tuple[str, int, int]) -> None:
+    itself: Doc = {"IpProtocol": "tcp", "FromPort": 50050, "ToPort": 50050, "UserIdGroupPairs": [{"GroupId": account.group}]}
+    rules = [itself, dict(zip(("IpProtocol", "FromPort", "ToPort"), ports, strict=True), **whom)]
+    account.edits["ec2.DescribeSecurityGroups"] = ("", {"IpPermissions": rules})
+    for in_place in (True, False):
+        assert f"lets 50050 in from {source}: " in str(errors(fleet(), "fleet", in_place))
+
+
+def test_tasks_must_reach_each_other_and_the_load_balancer_their_readiness(account: Account, fleet: Fleet) -> None:
+    assert errors(fleet(), "fleet") == [] and errors(fleet(), "security groups") == []
+    account.edits["ec2.DescribeSecurityGroups"] = ("", {"IpPermissions": [], "IpPermissionsEgress": []})
+    found = str(errors(fleet(), "fleet"))
+    assert "does not let 50050 in from itself: tasks do not reach each other aws ec2 authorize-security-group-ingress" in found
+    assert "lets nothing out to 50050" in found and "does not let 9901 in" in str(errors(fleet(), "security groups"))
+    account.edits["elbv2.DescribeLoadBalancers"] = ("", {"SecurityGroups": [account.group]})
+    assert "the load balancer has the tasks' group" in str(errors(fleet(), "fleet"))
+    account.services[S.service]["networkConfiguration"]["awsvpcConfiguration"]["securityGroups"] = []
+    assert "does not let 50050 in from itself" in str(errors(fleet(), "fleet"))
+
+
+def test_a_fleet_has_several_tasks_and_each_service_is_one_of_its_own(tool: Tool, account: Account, fleet: Fleet, calls: Calls) -> None:
+    account.services[S.service] |= {"desiredCount": 3, "runningCount": 3}
+    assert "3 tasks in a fleet" in tool("check") and "3 more tasks run and must be paid for" in tool("plan")
+    tool("apply --yes")
+    made, group = account.services[GREEN], account.api("elbv2").describe_target_groups(Names=[f"{S.a2a_target_group}-green"])["TargetGroups"][0]
+    definition = account.api("ecs").describe_task_definition(taskDefinition=made["taskDefinition"])["taskDefinition"]
+    par, envoy = (task_definition.container(definition, name) for name in ("par", "envoy"))
+    role = account.api("iam").get_role(RoleName=S.task_role)["Role"]["RoleId"]
+    fixed = {"PIXELL_FLEET": GREEN, "PIXELL_FLEET_TABLE": S.fleet_table, "PIXELL_FLEET_ROLE_ID": role}
+    assert made["desiredCount"] == 3 and fixed.items() <= {each["name"]: each["value"] for each in par["environment"]}.items()
+    assert {"name": "PIXELL_FLEET_CIDRS", "value": "10.0.1.0/24,10.0.2.0/24"} in envoy["environment"] and "50050" in str(envoy["portMappings"])
+    assert (group["HealthCheckProtocol"], group["HealthCheckPort"], group["HealthCheckPath"]) == ("HTTP", "9901", "/ready/traffic")
+    assert tool("apply --yes").count("as wanted") == 6
+    assert "3 of pixell-runtime-multi-agent:2 run" in tool("shift --yes"), "and every connection reached every agent"
+    made["runningCount"] = 2
+    assert "ERROR  tasks                2 of pixell-runtime-multi-agent:2 run, envoy HEALTHY; 3 are wanted" in tool("verify agent-a", 1)
+    assert "leads clients back; no agent stops" in tool("rollback --yes")
+
+
+def test_a_fleet_is_switched_on_beside_the_live_service_and_off_in_either_way(tool: Tool, account: Account, fleet: Fleet, calls: object) -> None:
+    def check() -> str:
+        return str(account.api("elbv2").describe_target_groups(Names=[f"{S.a2a_target_group}-green"])["TargetGroups"][0]["HealthCheckProtocol"])
+
+    assert "they fail its health check, so ECS would replace them, and their agents stop" in tool("apply --yes --in-place", 1)
+    tool("apply --yes")
+    tool("shift --yes")
+    fleet(image_tag="2.0")
+    tool("apply --yes --in-place")
+    assert check() == "HTTP"
+    account.api("elbv2").modify_target_group(TargetGroupArn=account.a2a, HealthCheckPath="/elsewhere")
+    out = tool("rollback --yes --revision 1")
+    assert out.index("HealthCheckProtocol: HTTP -> TCP") < out.index("taskDefinition:") and check() == "TCP", (
+        "first what lets both kinds of tasks pass"
+    )
+    fleet(fleet_directory="", image_tag="3.0")
+    tool("apply --yes --in-place")
+    text = str(account.api("ecs").describe_task_definition(taskDefinition=account.services[GREEN]["taskDefinition"]))
+    assert "PIXELL_FLEET" not in text and "50050" not in text, "and nothing of the fleet is left"
+
+
+def test_redis_and_a_certificate_are_secrets_that_no_agent_gets(tool: Tool, account: Account, fleet: Fleet) -> None:
+    for name in ("pixell-envoy/redis-password", "peers"):
+        account.api("secretsmanager").create_secret(Name=name, SecretString="not-a-real-secret")
+    fleet(fleet_directory="redis", peer_certificate_secret="peers")
+    tool("apply --yes")
+    definition = json.loads(tool("render"))
+    account.api("ecs").register_task_definition(**definition)
+    par, token, peer, envoy = (task_definition.container(definition, name) for name in ("par", "par-token", "envoy-peer", "envoy"))
+    assert [each["name"] for each in definition["containerDefinitions"]].count("envoy-peer") == 1
+    assert {"name": "PIXELL_FLEET_REDIS_URL", "value": S.fleet_redis_url} in par["environment"] and not par.get("secrets")
+    assert "redis-password" in token["secrets"][1]["valueFrom"] and "/run/pixell-par/redis-password" in token["command"][0]
+    files = {each["name"]: each["value"].rpartition("/")[2] for each in envoy["environment"] if "PEER" in each["name"]}
+    assert files == {"PIXELL_PEER_CERT_FILE": "certificate", "PIXELL_PEER_KEY_FILE": "key", "PIXELL_PEER_CA_FILE": "ca"}
+    assert all(f">{name};" in peer["command"][0] for name in files.values())
+    assert re.fullmatch(r"arn:.*:secret:peers-\w+:san::", envoy["secrets"][1]["valueFrom"]), "both sides require the name in the certificate"
+    volumes = [{each["sourceVolume"] for each in some["mountPoints"]} for some in (par, token, peer, envoy)]
+    assert volumes == [{"par-token"}, {"par-token"}, {"envoy-peer"}, {"envoy-run", "envoy-peer"}], "PAR and its agents cannot read the key"
+    assert "may secretsmanager" not in str(errors(fleet(fleet_directory="redis", peer_certificate_secret="peers"), "permissions"))
+    account.forbid("secretsmanager")
+    assert len(errors(fleet(fleet_directory="redis", peer_certificate_secret="peers"), "permissions")) == 3
+    fleet(fleet_directory="redis", fleet_redis_password_secret="gone")
+    assert "secret gone does not exist" in tool("check", 1)
+
+
+@pytest.mark.parametrize("url", ["http://redis", "redis://user:password@redis", "redis://", "--evil"])
+def test_a_url_has_no_password(configured: Callable[..., Path], url: str) -> None:
+    with pytest.raises(Exception, match="fleet_redis_url"):
+        settings.read(configured(fleet_redis_url=url))
+
+
+def test_an_image_that_joins_no_fleet_is_an_error(account: Account, fleet: Fleet) -> None:
+    assert errors(fleet(), "images") == []
+    account.config["config"]["Labels"] = {"ai.pixell.envoy.routes": "1"}
+    assert "does not say that it joins a fleet (label ai.pixell.envoy.fleet)" in errors(fleet(), "images")[0]
+
+
+def test_the_documented_certificate_is_one_of_that_name_alone(tmp_path: Path) -> None:
+    block = next(each for each in re.findall(r"(?:^    .+\n)+", (ROOT / "docs/deploy/fleet.md").read_text(), re.MULTILINE) if "openssl" in each)
+    script = f"mktemp() {{ echo {tmp_path}; }}; aws() {{ cat; }}\n{block}openssl verify -CAfile ca certificate >&2\n"
+    done = subprocess.run(["bash", "-ec", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    secret = json.loads(done.stdout)
+    certificate, key = x509.load_pem_x509_certificate(secret["certificate"].encode()), load_pem_private_key(secret["key"].encode(), None)
+    assert certificate.public_key() == key.public_key() and x509.load_pem_x509_certificate(secret["ca"].encode()).subject == certificate.issuer
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [secret["san"]] and (tmp_path / "key").stat().st_mode & 0o77 == 0
+    parts = (DEPLOY / "task-definition-fleet.json").read_text()
+    assert all(f"PEER_CERTIFICATE_SECRET_ARN}}:{name}::" in parts for name in secret)
