@@ -37,7 +37,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             add("--accept", action="append", default=[], choices=checks.ACCEPTABLE, help="report this check's errors as notes")
         if name in CALL:
             add("ids", nargs="*" if name == "shift" else "+", metavar="ID", help="deployment ids; without any, shift takes the recorded ones")
-            add("--connections", type=int, choices=range(1, 1001), default=20, metavar="1..1000", help="new ones for each agent; default 20")
+            add("--connections", type=int, choices=range(1, 1001), metavar="1..1000", help="new ones for each agent; default 20, or 10 for each task")
             add("--endpoint", default="", metavar="HOST:PORT", help="instead of the load balancer's own name and port")
         if name in CHANGE:
             add("--yes", action="store_true", help="do not ask; for scripts")

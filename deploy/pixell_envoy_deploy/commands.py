@@ -102,10 +102,12 @@ def write_record(r: Rollout) -> str:
     return f"the way back is {short(service['taskDefinition']) if service and in_place else f.live.service}"
 
 
-def verify(f: Facts, slot: Slot, ids: list[str], connections: int, endpoint: str, port: int) -> None:
+def verify(f: Facts, slot: Slot, ids: list[str], connections: int | None, endpoint: str, port: int) -> None:
     """Checks tasks and targets as AWS sees them, and agents as clients reach them by `port` or `endpoint`. An error ends the command."""
     service, running, bad = f.service(slot.service) or {"taskDefinition": "", "desiredCount": 1}, f.tasks(slot.service), []
     wanted, least = service["taskDefinition"], max(1, service["desiredCount"])
+    # With ten for each task, one of a hundred tasks is missed once in two hundred runs.
+    connections = connections or max(20, 10 * least)
     for task in running:
         health = next((each.get("healthStatus") for each in task["containers"] if each["name"] == "envoy"), "absent")
         if task["taskDefinitionArn"] != wanted or health != "HEALTHY":
@@ -147,7 +149,7 @@ def perform(f: Facts, impact: list[str], steps: list[Step], yes: bool, go_back: 
     say("", f"Done: {status}. The alarms still watch the target group of before: run alarms again.")
 
 
-def shift(f: Facts, ids: list[str], connections: int, endpoint: str, yes: bool) -> None:
+def shift(f: Facts, ids: list[str], connections: int | None, endpoint: str, yes: bool) -> None:
     """Leads clients to the new task once each agent was reached there."""
     before, slot, other = recorded(f)
     if before["in_place"] or before["status"] == "applying":

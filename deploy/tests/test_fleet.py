@@ -1,6 +1,7 @@
 """A fleet: its table and rights, who reaches port 50050, what its tasks get, and how it is switched on and off."""
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -133,7 +134,8 @@ def test_a_fleet_has_several_tasks_and_each_service_is_one_of_its_own(tool: Tool
     assert {"name": "PIXELL_FLEET_CIDRS", "value": "10.0.1.0/24,10.0.2.0/24"} in envoy["environment"] and "50050" in str(envoy["portMappings"])
     assert (group["HealthCheckProtocol"], group["HealthCheckPort"], group["HealthCheckPath"]) == ("HTTP", "9901", "/ready/traffic")
     assert tool("apply --yes").count("as wanted") == 6
-    assert "3 of pixell-runtime-multi-agent:2 run" in tool("shift --yes"), "and every connection reached every agent"
+    out = tool("shift --yes")
+    assert "3 of pixell-runtime-multi-agent:2 run" in out and "agent agent-a        30 of 30 connections reached it" in out
     made["runningCount"] = 2
     assert "ERROR  tasks                2 of pixell-runtime-multi-agent:2 run, envoy HEALTHY; 3 are wanted" in tool("verify agent-a", 1)
     assert "leads clients back; no agent stops" in tool("rollback --yes")
@@ -160,7 +162,7 @@ def test_a_fleet_is_switched_on_beside_the_live_service_and_off_in_either_way(to
     assert "PIXELL_FLEET" not in text and "50050" not in text, "and nothing of the fleet is left"
 
 
-def test_redis_and_a_certificate_are_secrets_that_no_agent_gets(tool: Tool, account: Account, fleet: Fleet) -> None:
+def test_redis_and_a_certificate_are_secrets_that_no_agent_gets(tool: Tool, account: Account, fleet: Fleet, tmp_path: Path) -> None:
     for name in ("pixell-envoy/redis-password", "peers"):
         account.api("secretsmanager").create_secret(Name=name, SecretString="not-a-real-secret")
     fleet(fleet_directory="redis", peer_certificate_secret="peers")
@@ -173,7 +175,16 @@ def test_redis_and_a_certificate_are_secrets_that_no_agent_gets(tool: Tool, acco
     assert "redis-password" in token["secrets"][1]["valueFrom"] and "/run/pixell-par/redis-password" in token["command"][0]
     files = {each["name"]: each["value"].rpartition("/")[2] for each in envoy["environment"] if "PEER" in each["name"]}
     assert files == {"PIXELL_PEER_CERT_FILE": "certificate", "PIXELL_PEER_KEY_FILE": "key", "PIXELL_PEER_CA_FILE": "ca"}
-    assert all(f">{name};" in peer["command"][0] for name in files.values())
+    (there := tmp_path / "volume").mkdir()
+    for each, place in ((token, "/run/pixell-par"), (peer, "/run/pixell-peer")):
+        secrets = {secret["name"]: f"the {secret['name']}" for secret in each["secrets"]}
+        command = "chown() { :; }; " + each["command"][0].replace(place, str(there))
+        subprocess.run([*each["entryPoint"], command], env={"PATH": os.environ["PATH"], **secrets}, check=True)
+    written = {each.name: (each.read_text(), each.stat().st_mode & 0o77) for each in there.iterdir()}
+    assert written == {
+        **{"admin-token": ("the PIXELL_ADMIN_TOKEN", 0), "redis-password": ("the REDIS_PASSWORD", 0)},
+        **{name: (f"the {name.upper()}\n", 0) for name in files.values()},
+    }
     assert re.fullmatch(r"arn:.*:secret:peers-\w+:san::", envoy["secrets"][1]["valueFrom"]), "both sides require the name in the certificate"
     volumes = [{each["sourceVolume"] for each in some["mountPoints"]} for some in (par, token, peer, envoy)]
     assert volumes == [{"par-token"}, {"par-token"}, {"envoy-peer"}, {"envoy-run", "envoy-peer"}], "PAR and its agents cannot read the key"
