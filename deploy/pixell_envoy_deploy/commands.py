@@ -7,9 +7,10 @@ from . import checks, form, state, task_definition
 from .ask import agents, line
 from .aws import Doc
 from .facts import PASSING, Facts, Slot, address, leads, short
-from .rollout import COPIED, HEALTH_CHECK, Changes, Rollout, Step, check_health, health_check, lead, run, show, targets, test_listeners, update
+from .rollout import COPIED, HEALTH_CHECK, Rollout, check_health, health_check, lead, targets, test_listeners, update
 from .say import Stop, confirm, count, say
 from .settings import A2A_PORT
+from .steps import Changes, Step, run, show
 
 # Fields of a service that identify it or that the rollout sets. All others are kept.
 OWN = PASSING | {"clusterArn", "createdAt", "createdBy", "desiredCount", "loadBalancers", "roleArn", "serviceArn", "serviceName", "status"}

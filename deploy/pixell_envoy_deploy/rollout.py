@@ -1,6 +1,6 @@
 """A rollout: the steps that bring Envoy before PAR, in place or beside the live service."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from typing import Any
@@ -11,12 +11,9 @@ from .facts import Facts, Slot, leads, short
 from .follow import follow
 from .say import Stop, count, say
 from .settings import A2A_PORT, ADMIN_PORT, DEPLOY, REST_PORT, STOP_MARGIN, STOP_TIMEOUT_LIMIT
+from .steps import Changes, Step, difference
 from .task_definition import container
 
-# A change is the lines that plan shows (details begin with a space) and the call that makes them true, so that apply does exactly what
-# was shown. A step is a name and a function that returns its changes, which is called when the step runs.
-Changes = Iterable[tuple[list[str], Callable[[], object]]]
-Step = tuple[str, Callable[[], Changes]]
 # The load balancer checks only whether the traffic port takes a TCP connection, not whether an agent is there.
 HEALTH_CHECK: Doc = {"HealthCheckProtocol": "TCP", "HealthCheckPort": "traffic-port", "HealthCheckIntervalSeconds": 30}
 HEALTH_CHECK |= {"HealthCheckTimeoutSeconds": 10, "HealthyThresholdCount": 2, "UnhealthyThresholdCount": 3}
@@ -276,31 +273,3 @@ def check_health(f: Facts, group: str, definition: Doc) -> Changes:
 def memory(definition: Doc) -> int:
     """A container's share of the task's memory, in MiB."""
     return int(definition.get("memoryReservation") or definition.get("memory") or 0)
-
-
-def difference(name: str, present: Doc, wanted: Doc) -> list[str]:
-    return [f"{name}.{key}: {present.get(key, '(none)')} -> {value}" for key, value in wanted.items() if present.get(key) != value]
-
-
-def show(steps: list[Step]) -> bool:
-    """Prints every change. True if there is one."""
-    found = [f"    {line}" if line.startswith(" ") else f"  {name}: {line}" for name, changes in steps for lines, _ in changes() for line in lines]
-    say("", "CHANGES", *(found or ["  nothing"]))
-    return bool(found)
-
-
-def run(forget: Callable[[], None], steps: list[Step], hold: Callable[[], None], go_on: str, go_back: str) -> None:
-    """Performs every step. If one fails, prints what is done, what is not, how to continue and how to go back."""
-    for number, (name, changes) in enumerate(steps):
-        try:
-            hold()
-            wanted = list(changes())
-            say(f"{name}:" + " as wanted" * (not wanted))
-            for lines, act in wanted:
-                say(*(f"  {line}" for line in lines if not line.startswith(" ")))
-                act()
-                forget()
-        except (Exception, KeyboardInterrupt):
-            done, left = (", ".join(each for each, _ in some) or "nothing" for some in (steps[:number], steps[number + 1 :]))
-            say("", f"STOPPED at: {name}", f"  done:     {done}", f"  not done: {left}", f"  continue: {go_on}", f"  go back:  {go_back}")
-            raise

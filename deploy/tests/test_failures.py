@@ -16,7 +16,7 @@ BESIDE, IN_PLACE, SHIFT, BACK, ALARMS = "apply --yes", "apply --yes --in-place",
 COMMANDS: list[list[str]] = [[BESIDE], [BESIDE, SHIFT], [IN_PLACE], [IN_PLACE, BACK], [BESIDE, SHIFT, BACK], [ALARMS]]
 
 
-@pytest.mark.parametrize(("words", "least"), zip(COMMANDS, (7, 3, 7, 2, 3, 2), strict=True), ids=[", ".join(words) for words in COMMANDS])
+@pytest.mark.parametrize(("words", "least"), list(zip(COMMANDS, (7, 3, 7, 2, 3, 2), strict=True)), ids=[", ".join(words) for words in COMMANDS])
 def test_every_call_that_changes_something_may_fail(tool: Tool, account: Account, calls: object, words: list[str], least: int) -> None:
     def run(fail: str = "") -> None:
         account.reset()
