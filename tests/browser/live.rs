@@ -104,9 +104,9 @@ async fn a_stopped_envoy_is_shown_and_a_new_one_is_found() {
     browser.assert_clean().await.unwrap();
     let page = envoy.routes().get("/").await.unwrap().body;
     envoy.kill().unwrap();
-    browser.until("document.getElementById('health').innerText === 'Envoy does not answer'").await.unwrap();
-    browser.until("document.title.includes('does not answer')").await.unwrap();
-    assert_eq!(browser.text("ready").await.unwrap(), "no answer");
+    browser.until("document.getElementById('health').innerText === 'Envoy does not respond'").await.unwrap();
+    browser.until("document.title.includes('does not respond')").await.unwrap();
+    assert_eq!(browser.text("ready").await.unwrap(), "no response");
     pictures::take_of(&browser, &page, "status-page-stopped.png").await;
     // The browser logs an error for each request that fails to connect. There must be no other errors.
     let console = browser.console().await.unwrap();
@@ -127,7 +127,7 @@ async fn a_frozen_envoy_is_shown_and_is_live_again_when_it_continues() {
     browser.open(&envoy.api_url()).await.unwrap();
     browser.until("document.getElementById('health').innerText === 'Live'").await.unwrap();
     envoy.freeze().unwrap();
-    let shown = browser.until("document.getElementById('health').innerText === 'Envoy does not answer'").await;
+    let shown = browser.until("document.getElementById('health').innerText === 'Envoy does not respond'").await;
     envoy.thaw().unwrap();
     shown.unwrap();
     browser.until("document.getElementById('health').innerText === 'Live'").await.unwrap();

@@ -78,7 +78,7 @@ async fn contrast_is_enough_in_every_state() {
     assert_contrast(&browser, "with problems").await;
     browser.assert_clean().await.unwrap();
     envoy.kill().unwrap();
-    browser.until(&shows("problems", "Envoy does not answer")).await.unwrap();
+    browser.until(&shows("problems", "Envoy does not respond")).await.unwrap();
     assert_contrast(&browser, "gone").await;
 }
 

@@ -224,4 +224,23 @@ async fn tokens_rates_and_certificates_have_their_advice() {
         ask(&envoy, Some("a")).await;
     }
     tells(&browser, "warn", "× rate_limited", "more often than PIXELL_RATE_LIMIT allows", "rate_limited").await;
+
+    // A new pair, and a new CA of clients, that Envoy cannot use. The page must be there before, so that it sees them fail.
+    let ca = directory.path().join("ca.crt");
+    std::fs::copy(&certificate, &ca).unwrap();
+    let files = [tokens[3], tokens[4], ("PIXELL_TLS_CLIENT_CA_FILE", ca.to_str().unwrap())];
+    let envoy = start(&files).await;
+    envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+    browser.open(&envoy.api_url()).await.unwrap();
+    browser.until("document.getElementById('health').innerText === 'Live, with problems'").await.unwrap();
+    for (file, title, advice) in [
+        (&ca, "new CA of clients not used", "Does the file of PIXELL_TLS_CLIENT_CA_FILE hold certificates in PEM?"),
+        (&key, "new certificate not used", "if certificate and key were replaced one after the other"),
+    ] {
+        assert!(!browser.eval(&shows("problems", title)).await.unwrap().as_bool().unwrap(), "{title}");
+        let next = file.with_extension("next");
+        std::fs::write(&next, "-----BEGIN nothing").unwrap();
+        std::fs::rename(next, file).unwrap();
+        tells(&browser, "bad", title, advice, title).await;
+    }
 }

@@ -147,7 +147,7 @@ async fn a_failing_route_api_is_not_shown_as_a_failing_envoy() {
     browser.open(&envoy.api_url()).await.unwrap();
     browser.until(&shows("rows", "a-b_c.D")).await.unwrap();
     browser.eval("window.broken = true").await.unwrap();
-    browser.until(&shows("map-note", "The route API answered 503: what is shown may be old.")).await.unwrap();
+    browser.until(&shows("map-note", "The route API responded with 503: what is shown may be old.")).await.unwrap();
     assert_eq!(browser.text("health").await.unwrap(), "Live");
     browser.eval("window.broken = false").await.unwrap();
     browser.until("document.getElementById('map-note').hidden").await.unwrap();

@@ -1,6 +1,6 @@
 //! Which route fails and which draining agent is idle, told on the page by what Envoy counts for each port.
 
-use harness::proto::DEPLOYMENT_ID;
+use harness::proto::{self, DEPLOYMENT_ID, Empty};
 use harness::{Envoy, agents};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -95,6 +95,37 @@ async fn a_dead_route_is_not_green_and_a_draining_one_tells_when_it_is_idle() {
         (StatusCode::OK, StatusCode::OK)
     );
     browser.until(&has_state("a", "draining, idle")).await.unwrap();
+    browser.assert_clean().await.unwrap();
+}
+
+/// A page that is opened later sees successes and failures of minutes at once. What died meanwhile must not look healthy, and what is connected
+/// again must not look dead.
+#[tokio::test]
+async fn a_route_that_died_before_the_page_was_opened_is_not_green() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let (dead, back) = (agents::echo::start("dead").unwrap(), agents::grpc::start("back").unwrap());
+    let ports = [dead.port(), back.port()];
+    envoy.routes().put_all([("dead", ports[0]), ("back", ports[1])]).await.unwrap();
+    let mut grpc = proto::connect(envoy.data_addr()).await.unwrap();
+    let mut call = async || grpc.health(proto::request_to("back", Empty {}).unwrap()).await;
+    assert_eq!(ask(&envoy, Some("dead")).await, 200);
+    call().await.unwrap();
+    dead.kill();
+    back.kill();
+    assert_eq!(ask(&envoy, Some("dead")).await, 503);
+    call().await.unwrap_err();
+    let _back = agents::grpc::start_on("back", ports[1]).unwrap();
+    call().await.unwrap();
+
+    let browser = Browser::start(1200, 900, &[]).await.unwrap();
+    browser.open(&envoy.api_url()).await.unwrap();
+    browser.until("table.live?.get('dead')?.well === 1").await.unwrap();
+    assert_eq!(row(&browser, "dead").await[0], "active, unreachable");
+    assert_eq!(row(&browser, "back").await[0], "active");
+    // Later looks know the order.
+    let _dead = agents::echo::start_on("dead", ports[0]).unwrap();
+    assert_eq!(ask(&envoy, Some("dead")).await, 200);
+    browser.until(&has_state("dead", "active")).await.unwrap();
     browser.assert_clean().await.unwrap();
 }
 

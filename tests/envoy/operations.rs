@@ -173,7 +173,7 @@ async fn every_metric_is_described_with_its_type_and_labels() {
 #[test]
 fn every_reason_has_its_runbook_and_its_advice() {
     let reasons = BTreeSet::from(REJECTION_REASONS.map(str::to_owned));
-    let described: BTreeSet<_> = rows(section("### Requests are refused")).iter().flat_map(|row| quoted(row[0])).collect();
+    let described: BTreeSet<_> = rows(section("### Requests are rejected")).iter().flat_map(|row| quoted(row[0])).collect();
     assert_eq!(described, reasons);
     let script = include_str!("../../crates/core/src/admin/status_page/problems.js");
     let keys = |name: &str| -> BTreeSet<String> {

@@ -41,11 +41,11 @@ impl StatusPage {
         Self { html: PAGE.replace("{{agents}}", agents_url).replace("{{style}}", STYLE).replace("{{script}}", SCRIPT), policy }
     }
 
-    /// Answers a request for it.
+    /// The response to a request for it.
     #[must_use]
     pub fn reply(&self, method: &[u8]) -> Reply {
         if !matches!(method, b"GET" | b"HEAD") {
-            let problem = Code::MethodNotAllowed.problem("the status page answers GET");
+            let problem = Code::MethodNotAllowed.problem("the status page responds to GET");
             return Reply::problem(&problem.with_header("allow", "GET, HEAD"));
         }
         let headers = [
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_reads_are_answered() {
+    fn only_reads_are_served() {
         let refused = StatusPage::new("").reply(b"POST");
         assert_eq!(refused.status, 405);
         assert!(refused.headers.contains(&("allow", "GET, HEAD".to_owned())));

@@ -8,7 +8,7 @@ const STATS = '/stats?format=json&filter=' + encodeURIComponent(
   // Without agents_websocket: every WebSocket that its agent closes ends with its connection.
   '^cluster\\.agents_http[12]\\.upstream_(cx_destroy_remote_with_active_rq|rq_rx_reset)$|' +
   '^http\\.agents\\.jwt_authn\\.(denied|jwks_fetch_failed)$|^clients\\.http_local_rate_limit\\.rate_limited$|' +
-  '^sds\\.pixell_tls\\.key_rotation_failed$|^server\\.days_until_first_cert_expiring$|' +
+  '^sds\\.pixell_tls(_client_ca)?\\.key_rotation_failed$|^server\\.days_until_first_cert_expiring$|' +
   '^launcher\\.dropped_log_lines_total');
 
 const charts = { requests: new Chart('requests'), rejections: new Chart('rejections'), failures: new Chart('failures') };
@@ -80,7 +80,7 @@ const readMap = async () => {
     return closeMap(api.token ? 'This token is not the right one.' : 'The route API asks for its token. It stays in this page and is gone when the page is closed.', true);
   }
   if (answer.status === 403) return closeMap('The route map is shown at 127.0.0.1 alone: open this page from inside the task, or through a tunnel to it.', false);
-  if (answer.status !== 200 && answer.status !== 304) return note(`The route API answered ${answer.status}: what is shown may be old.`);
+  if (answer.status !== 200 && answer.status !== 304) return note(`The route API responded with ${answer.status}: what is shown may be old.`);
   note('');
   if (answer.status === 304) return;
   const { epoch, routes } = await answer.json();
@@ -106,7 +106,7 @@ const look = async () => {
     const stats = new Map((await answer.json()).stats.filter(({ name }) => name).map(({ name, value }) => [name, value]));
     const now = performance.now() / 1000;
     // A route API that hangs does not make Envoy look dead.
-    await readMap().catch(() => note('The route API does not answer: what is shown may be old.'));
+    await readMap().catch(() => note('The route API does not respond: what is shown may be old.'));
     await readTraffic().catch(() => table.note(null));
     noteAll(stats, now);
     showFacts(stats, said, Date.parse(answer.headers.get('date') || new Date()) / 1000);
@@ -115,11 +115,11 @@ const look = async () => {
     const level = problems.some((problem) => problem.level === 'bad') ? 'bad' : problems.length ? 'warn' : 'good';
     health(level, said !== 'LIVE' ? said : problems.length ? 'Live, with problems' : 'Live');
   } catch {
-    // Whoever answers next may be another Envoy.
+    // The next response may be from another Envoy.
     serverInfo = null;
-    text('ready', 'no answer');
-    health('bad', NO_ANSWER.title);
-    showProblems([NO_ANSWER]);
+    text('ready', 'no response');
+    health('bad', NO_RESPONSE.title);
+    showProblems([NO_RESPONSE]);
   }
 };
 

@@ -35,6 +35,10 @@ const AUTHENTICATION = {
     counter: 'sds.pixell_tls.key_rotation_failed', title: 'new certificate not used',
     advice: 'The one before stays in use. Envoy’s log says why (Failed to reload certificates). It is no fault if certificate and key were replaced one after the other just now.',
   },
+  clientCa: {
+    counter: 'sds.pixell_tls_client_ca.key_rotation_failed', title: 'new CA of clients not used',
+    advice: 'The one before stays in use. Does the file of PIXELL_TLS_CLIENT_CA_FILE hold certificates in PEM? Envoy’s log says what is wrong.',
+  },
 };
 const EXPIRY = 'server.days_until_first_cert_expiring', EXPIRY_DAYS = 14;
 const EXPIRY_ADVICE = 'Replace the files of PIXELL_TLS_CERT_FILE and PIXELL_TLS_KEY_FILE; Envoy reads them again without a restart.';
@@ -73,8 +77,8 @@ const ROUTES_FAIL = {
 
 const DROPPED_ADVICE = 'Nobody takes Envoy’s output fast enough, so the container’s entry point drops lines. Requests are served all the same. Is the log driver stalled? Look at the engine’s log and at what collects the logs.';
 
-const NO_ANSWER = {
-  kind: 'Envoy does not answer', level: 'bad', title: 'Envoy does not answer',
+const NO_RESPONSE = {
+  kind: 'Envoy does not respond', level: 'bad', title: 'Envoy does not respond',
   advice: 'What is shown below is from before. Is the container running? Its log ends with the reason, and the orchestrator restarts it; PAR then pushes the map again. This page keeps trying.',
 };
 

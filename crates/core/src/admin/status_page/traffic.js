@@ -1,8 +1,12 @@
 // What Envoy counts for each agent's port. It knows a port for one to two minutes after its last connection.
 
 const CLUSTERS = '/clusters?format=json&filter=' + encodeURIComponent('^agents_');
-const COUNTS = { inFlight: ['rq_active', 'rq_pending_active'], notConnected: ['cx_connect_fail'], errors: ['rq_error'], well: ['rq_success'] };
-const NOTHING = { inFlight: 0, notConnected: 0, errors: 0, well: 0 };
+const COUNTS = {
+  inFlight: ['rq_active', 'rq_pending_active'], open: ['cx_active'], notConnected: ['cx_connect_fail'], errors: ['rq_error'], well: ['rq_success'],
+};
+const NOTHING = { inFlight: 0, open: 0, notConnected: 0, errors: 0, well: 0 };
+// Counts of a longer time do not tell what happened last.
+const SHORT_MS = 10000;
 
 const combined = (a, b, sign) => Object.fromEntries(Object.keys(NOTHING).map((key) => [key, a[key] + sign * b[key]]));
 
@@ -22,12 +26,18 @@ const countsByPort = ({ cluster_statuses: clusters = [] }) => {
   return ports;
 };
 
+// By the latest that is known: a request that went well, else one that did not. If that is not known, because `isLong` says that the counts
+// are of minutes, failed connections win unless one is open now: an agent that died must not look healthy.
+const healthOf = (grown, open, isLong, before) =>
+  grown.well && !(isLong && grown.notConnected && !open) ? '' : grown.notConnected ? 'unreachable' : grown.errors ? 'failing' : before;
+
 const traffic = {
   ports: new Map(),
+  noted: -Infinity,
 
   // `answer`: what Envoy says; `owners`: port -> id. Gives id -> its counts, and the ports that fail with how they do.
   note(answer, owners) {
-    const ports = new Map(), routes = new Map();
+    const ports = new Map(), routes = new Map(), now = performance.now(), isLong = now - this.noted > SHORT_MS;
     for (const [port, total] of countsByPort(answer)) {
       const id = owners.get(port);
       let before = this.ports.get(port);
@@ -36,15 +46,14 @@ const traffic = {
       // What an earlier owner of the port did is not this one's.
       if (before.id !== id) before = { id, total: before.total, base: before.total, health: '' };
       const grown = combined(total, before.total, -1);
-      // By the latest that is known: a request that went well, else one that did not.
-      const health = grown.well ? '' : grown.notConnected ? 'unreachable' : grown.errors ? 'failing' : before.health;
+      const health = healthOf(grown, total.open, isLong, before.health);
       ports.set(port, { id, total, base: before.base, health });
       if (id === undefined) continue;
       const route = routes.get(id) || { ...NOTHING, failing: [] };
       const counts = { ...combined(total, before.base, -1), inFlight: total.inFlight };
       routes.set(id, { ...combined(route, counts, 1), failing: health ? [...route.failing, { port, health }] : route.failing });
     }
-    this.ports = ports;
+    Object.assign(this, { ports, noted: now });
     return routes;
   },
 };
