@@ -7,10 +7,14 @@ use crate::settings::{
 };
 use crate::shown;
 use crate::tls::{is_path, quoted, watch, watched};
+use crate::token;
 use pixell_core::claim::CLAIMS_HEADER;
 use pixell_core::json::Json;
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
+use std::path::Path;
+
+mod key_set;
 
 /// Where the filter goes that verifies tokens.
 pub const PLACE: &str = "# (tokens)";
@@ -221,6 +225,14 @@ impl Jwt {
         )
     }
 
+    /// A warning if every user may read a file of keys with which they could make tokens.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let Keys::File(path) = &self.keys else { return None };
+        let set = Json::parse(&std::fs::read(path).ok()?).ok()?;
+        key_set::has_shared(&set).then(|| token::exposed(JWKS_FILE, Path::new(path)))?
+    }
+
     /// Checks the file that the settings name.
     ///
     /// # Errors
@@ -235,7 +247,7 @@ impl Jwt {
                     return Err(error("the file is larger than 1 MiB".to_owned()));
                 }
                 let json = Json::parse(&bytes).map_err(|reason| error(format!("the file is not JSON: {reason}")))?;
-                if has_keys(&json) { Ok(()) } else { Err(error("the file has no member \"keys\" with a key in it".to_owned())) }
+                key_set::check(&json).map_err(error)
             }
             Keys::Url { url: Url { is_https: true, .. }, ca_file, .. } => match std::fs::read(ca_file) {
                 Ok(_) => Ok(()),
@@ -247,11 +259,6 @@ impl Jwt {
             Keys::Url { .. } => Ok(()),
         }
     }
-}
-
-fn has_keys(json: &Json) -> bool {
-    let Json::Object(members) = json else { return false };
-    members.iter().any(|(name, value)| name == "keys" && matches!(value, Json::Array(keys) if !keys.is_empty()))
 }
 
 /// Reads a text; an absent one is as wrong as one that `parse` does not take.

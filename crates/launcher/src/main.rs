@@ -4,6 +4,7 @@
 use launcher::admin::AdminSocket;
 use launcher::configuration;
 use launcher::filter::{self, Filter, Role};
+use launcher::jwt::Jwt;
 use launcher::relay::Relay;
 use launcher::report;
 use launcher::restart;
@@ -87,7 +88,8 @@ fn main() -> ExitCode {
 fn warnings(settings: &Settings) -> Vec<String> {
     let token = std::env::var_os(settings::ADMIN_TOKEN_FILE)
         .and_then(|path| token::exposed(settings::ADMIN_TOKEN_FILE, Path::new(&path)));
-    token.into_iter().chain(settings.tls.iter().filter_map(Tls::warning)).collect()
+    let files = settings.tls.iter().filter_map(Tls::warning).chain(settings.jwt.iter().filter_map(Jwt::warning));
+    token.into_iter().chain(files).collect()
 }
 
 /// The configuration to run: the shipped file, or a changed copy if the settings ask for a change.

@@ -9,6 +9,7 @@ use harness::form::Form;
 use harness::ports::{ADMIN, LISTEN, Ports};
 use harness::shutdown::Shutdown;
 use harness::{Envoy, EnvoyBuilder};
+use launcher::jwt::Jwt;
 use launcher::settings::{self, Settings};
 use launcher::tls::Tls;
 use launcher::token;
@@ -64,9 +65,8 @@ fn check(settings: &Settings) -> Result<(), String> {
     if settings.tls.is_none() && settings.jwt.is_none() {
         return Ok(());
     }
-    if let Some(warning) = settings.tls.as_ref().and_then(Tls::warning) {
-        eprintln!("{warning}");
-    }
+    let warnings = settings.tls.iter().filter_map(Tls::warning).chain(settings.jwt.iter().filter_map(Jwt::warning));
+    warnings.for_each(|warning| eprintln!("{warning}"));
     settings.check(&workspace::envoy::locate().map_err(|error| format!("{error:#}"))?)
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the settings of tokens, and of what they write.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 type Vars<'v> = Vec<(&'v str, &'v str)>;
@@ -132,8 +134,24 @@ fn a_file_of_keys_is_checked() {
         assert!(error.starts_with(&begin) && !error.contains("s3cret"), "{error}");
         assert!(expected.is_none_or(|expected| error == begin.clone() + expected), "{error}");
     }
-    std::fs::write(&path, "{\"keys\": [{\"kty\": \"RSA\"}]}").unwrap();
-    assert_eq!(jwt.check(), Ok(()));
+    std::fs::write(&path, "{\"keys\": [{\"kty\": \"RSA\", \"d\": \"s3cret\"}]}").unwrap();
+    let begin = format!(
+        "PIXELL_JWKS_FILE is {path:?}: expected a JSON Web Key Set, but /keys/0 is a private key (it has the member \"d\")"
+    );
+    let error = jwt.check().unwrap_err();
+    assert!(error.starts_with(&begin) && !error.contains("s3cret"), "{error}");
+    for (content, warns) in
+        [("{\"keys\": [{\"kty\": \"RSA\"}]}", false), ("{\"keys\": [{\"kty\": \"oct\", \"k\": \"s3cret\"}]}", true)]
+    {
+        std::fs::write(&path, content).unwrap();
+        for (mode, is_open) in [(0o644, true), (0o600, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(jwt.check(), Ok(()));
+            let warning = jwt.warning();
+            assert_eq!(warning.is_some(), warns && is_open, "{content} {mode:o}");
+            assert!(warning.is_none_or(|text| text.starts_with("warning: PIXELL_JWKS_FILE is ") && !text.contains("s3cret")));
+        }
+    }
     std::fs::remove_file(&path).unwrap();
     let url = resolve(&with(&[(JWKS_CA_FILE, "/nonexistent")])).unwrap().unwrap();
     assert_eq!(
