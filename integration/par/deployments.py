@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import defaultdict
 from typing import Optional
 
@@ -69,7 +70,7 @@ class Deployments:
         record.write(())
 
     async def _begin(self, deployment_id: str, kind: str, old: Optional[Agent]) -> tuple[Agent, bool]:
-        port = ports.scan(self._reserved)
+        port = ports.scan(int(os.environ["A2A_PORT"]) + 1, self._reserved)
         self._reserved.add(port)
         try:
             # Before the process starts: an agent that died may have had the port, and its clients must not reach this

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Container
 
 
-def scan(taken: Container[int]) -> int:
-    """The lowest free port above `A2A_PORT` that is not `taken`."""
-    base = int(os.environ["A2A_PORT"]) + 1
+def scan(base: int, taken: Container[int] = ()) -> int:
+    """The lowest free port from `base` on that is not `taken`."""
     for port in range(base, 65536):
         if port not in taken and is_free(port):
             return port

@@ -16,6 +16,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 # How to start an Envoy is written down once for Python.
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "clients/python/tests")]
+# How PAR finds ports.
+sys.path.append(str(HERE.parents[1] / "integration/par"))
 
 from envoy_process import EnvoyProcess  # noqa: E402
 

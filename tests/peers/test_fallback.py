@@ -7,7 +7,6 @@ binds it later.
 from __future__ import annotations
 
 import json
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import grpc
 import pytest
 from envoy_process import EnvoyProcess
+from ports import is_free, scan
 
 from agents.protos import agent, agent_services
 from named import connection, named
@@ -93,21 +93,6 @@ class Running:
     def __exit__(self, *_: object) -> None:
         for peer in self._peers:
             peer.kill()
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def scan(start: int) -> int:
-    """The lowest free port, as PAR finds it."""
-    return next(port for port in range(start, 65536) if is_free(port))
 
 
 def free_range(count: int) -> int:
