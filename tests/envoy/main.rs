@@ -38,6 +38,7 @@ mod dice;
 #[path = "../ends.rs"]
 mod ends;
 mod endurance;
+mod fallback_claim;
 mod faults;
 mod grpc_streams;
 mod grpc_web;

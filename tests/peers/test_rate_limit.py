@@ -188,12 +188,13 @@ def test_clients_with_tokens_have_the_buckets_of_their_subjects(form: str, tmp_p
         assert [one(None), one(None), one(""), one("carol")] == [200, 429, 429, 200]
         # A subject that looks like an address is none.
         assert [one("127.0.0.1"), one("address")] == [200, 200]
-        # So it is for a preflight, which has no token.
+        # So it is for a preflight, which has no token. It does not spend what a client of its address may send.
         preflight = {"origin": "https://a.test", "access-control-request-method": "GET"}
         statuses = [
             httpx.options(place.envoy.url + "/agents/i/health", headers=preflight).status_code for _ in range(2)
         ]
         assert statuses[0] != 429 and statuses[1] == 429
+        assert [place.get("i", token=place.issuer.token(sub=None)).status_code for _ in range(2)] == [200, 429]
         assert [place.get("i", token=place.issuer.token()).status_code for _ in range(2)] == [200, 429]
         # Who has no valid token spends nobody's budget.
         for _ in range(3):

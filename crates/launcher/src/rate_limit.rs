@@ -45,10 +45,10 @@ impl RateLimit {
         let deployment = "request_headers: { header_name: x-deployment-id, descriptor_key: deployment }";
         let mut limits =
             vec![format!("{{ actions: [{{ {deployment} }}, {{ remote_address: {{}} }}{}] }}", kind_of_client(by_subject))];
-        let mut descriptors = vec![format!(
-            "{{ entries: [{{ key: deployment }}, {{ key: remote_address }}{}], {bucket} }}",
-            kind_entry(by_subject)
-        )];
+        let mut descriptors: Vec<_> = kinds_of_address(by_subject)
+            .iter()
+            .map(|kind| format!("{{ entries: [{{ key: deployment }}, {{ key: remote_address }}{kind}], {bucket} }}"))
+            .collect();
         if by_subject {
             limits.push(format!(
                 "{{ actions: [{{ {deployment} }}, {{ metadata: {{ descriptor_key: subject, source: DYNAMIC, metadata_key: {{ \
@@ -84,7 +84,7 @@ impl RateLimit {
     }
 }
 
-/// One more entry, which only requests of clients without a subject have in the form that a bucket is kept for.
+/// One more entry, which tells what kind of client it is if tokens are needed. What has no token is a preflight.
 fn kind_of_client(by_subject: bool) -> String {
     if !by_subject {
         return String::new();
@@ -93,13 +93,15 @@ fn kind_of_client(by_subject: bool) -> String {
     format!(
         ", {{ extension: {{ name: envoy.rate_limit_descriptors.expr, typed_config: {{ \
          \"@type\": type.googleapis.com/envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor, descriptor_key: by, \
-         text: \"'envoy.filters.http.jwt_authn' in metadata.filter_metadata && 'sub' in {filter}.{METADATA} && \
-         {filter}.{METADATA}.sub != '' ? 'subject' : 'address'\" }} }} }}"
+         text: \"!('envoy.filters.http.jwt_authn' in metadata.filter_metadata) ? 'preflight' : \
+         'sub' in {filter}.{METADATA} && {filter}.{METADATA}.sub != '' ? 'subject' : 'address'\" }} }} }}"
     )
 }
 
-const fn kind_entry(by_subject: bool) -> &'static str {
-    if by_subject { ", { key: by, value: address }" } else { "" }
+/// The kinds of clients that have buckets by their address, each of its own: a preflight, which anyone may send, must not spend what belongs to
+/// a client with a token.
+const fn kinds_of_address(by_subject: bool) -> &'static [&'static str] {
+    if by_subject { &[", { key: by, value: address }", ", { key: by, value: preflight }"] } else { &[""] }
 }
 
 #[cfg(test)]
@@ -135,6 +137,8 @@ mod tests {
         assert!(!limit.edit(false).text.contains("subject"));
         let text = limit.edit(true).text;
         assert!(text.contains("{ key: deployment }, { key: subject }"), "{text}");
-        assert!(text.contains("{ key: remote_address }, { key: by, value: address }"), "{text}");
+        for kind in ["address", "preflight"] {
+            assert!(text.contains(&format!("{{ key: remote_address }}, {{ key: by, value: {kind} }}")), "{text}");
+        }
     }
 }
