@@ -138,11 +138,19 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "python",
-        seconds: 130,
+        seconds: 260,
         about: "the Python client: its form and types, and its tests against a real Envoy",
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Pytest,
         command: python,
+    },
+    Suite {
+        name: "redis",
+        seconds: 60,
+        about: "the Python client's fleet with its directory in a real Redis",
+        needs: &[Need::Debian { program: "redis-server", package: "redis-server" }],
+        runner: Runner::Pytest,
+        command: redis,
     },
     Suite {
         name: "api",
@@ -284,7 +292,15 @@ fn python() -> Result<Command> {
     // The stand-in PAR and the scenarios run only in containers; their types are checked here.
     run(&mut self::tool(&python::INTEGRATION.programs()?, "mypy", "integration"))?;
     run(&mut tool("mypy"))?;
-    Ok(tool("pytest"))
+    let mut pytest = tool("pytest");
+    pytest.args(["-m", "not redis"]);
+    Ok(pytest)
+}
+
+fn redis() -> Result<Command> {
+    let mut pytest = tool(&python::CLIENT.programs()?, "pytest", "clients/python");
+    pytest.args(["-m", "redis"]);
+    Ok(pytest)
 }
 
 fn api() -> Result<Command> {

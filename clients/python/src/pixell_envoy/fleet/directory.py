@@ -1,0 +1,51 @@
+"""A directory: the store in which the tasks of one fleet publish their records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Callable, Protocol, runtime_checkable
+
+from .record import Record
+
+MAX_RECORDS = 1000
+"""The most records of a snapshot: as many as a fleet map may have peers."""
+
+RECORD_SECONDS = 3600
+"""How long the store keeps the record of a task that has vanished. Readers have dropped it long before."""
+
+
+class Directory(Protocol):
+    """One fleet's part of a store. Each method raises DirectoryUnavailable if the store does not work.
+
+    A directory does not judge what it holds: `snapshot` returns documents, which are read with `read_record`.
+    """
+
+    async def publish(self, record: Record) -> None:
+        """Puts the record of this task in place, whole.
+
+        The first one of an epoch takes the place of any other. Each further one is written only if the record in place
+        has the same epoch, or if there is none; else Superseded is raised. So a process that was replaced, but still
+        runs, cannot undo what its successor publishes.
+        """
+
+    async def snapshot(self) -> Mapping[str, bytes]:
+        """The documents that are there now, by the task under whose key each stands. At most MAX_RECORDS."""
+
+    async def withdraw(self, task_id: str) -> None:
+        """Removes the record that this directory published for the task, unless it has another epoch now."""
+
+
+@runtime_checkable
+class Watchable(Protocol):
+    """A directory that can tell that something has changed. This is a hint: snapshots are still taken."""
+
+    async def watch(self, notify: Callable[[], None]) -> None:
+        """Calls `notify` after changes, until it is cancelled. Raises DirectoryUnavailable."""
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A directory that holds connections."""
+
+    async def close(self) -> None:
+        """Closes them. Can be called several times."""

@@ -1,0 +1,267 @@
+"""Fleet: joins this task to the others, so that any of them serves any deployment id."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Mapping
+from types import TracebackType
+from typing import Callable, Optional, TypeVar
+
+from ..backoff import Backoff
+from ..errors import ClientClosed, InvalidArgument
+from ..fleet_map import FleetMap
+from ..log import logger_of
+from ..manager import EnvoyManager
+from .directory import Closable, Directory, Watchable
+from .ecs import find_task
+from .liveness import Liveness
+from .names import checked_name
+from .plan import Plan
+from .publisher import Publisher
+from .push import Push
+from .reading import checked_host
+from .record import Record
+from .records import Records
+from .trouble import Trouble
+from .waiting import Wake, within
+
+logger = logger_of(__name__)
+
+T = TypeVar("T")
+
+# Seconds between two snapshots, and between two looks at Envoy's version, unless something happens before.
+_POLL = 1.0
+# Hints are followed no faster, and never so fast that snapshots take more than a quarter of the time.
+_GAP, _SHARE = 0.1, 3
+# The most seconds that one call of a directory may take.
+_LIMIT = 5.0
+# How many beats fit into `ttl`.
+_BEATS = 4
+_BACKOFF = Backoff(first=0.2, longest=2.0)
+
+
+class Fleet:
+    """Publishes the agents of `manager` in `directory`, and gives its Envoy the agents of the other tasks.
+
+    An async context manager; `start` and `close` do the same. `task_id` and `host`, this task's name and address, are
+    by default what ECS says. A peer whose beat has not moved for `ttl` seconds is dropped; while the directory cannot
+    be read, none is. Close it before `manager`; it closes `directory`.
+
+    Only `start` raises, and only if it cannot find out task and address. Whatever the directory or Envoy does later is
+    logged, and retried.
+    """
+
+    def __init__(
+        self,
+        manager: EnvoyManager,
+        directory: Directory,
+        *,
+        task_id: Optional[str] = None,
+        host: Optional[str] = None,
+        ttl: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not ttl > 0:
+            raise InvalidArgument(f"ttl is a number of seconds above 0, not {ttl!r}")
+        self._manager = manager
+        self._directory = directory
+        self._task_id = task_id
+        self._host = host
+        self._ttl = ttl
+        self._clock = clock
+        self._poll = min(_POLL, ttl / 5)
+        self._plan = Plan()
+        self._liveness = Liveness(ttl, clock)
+        self._records = Records()
+        self._push = Push(manager.client, self._plan, self._refresh, self._take_over)
+        self._reading = Trouble(logger, "read the directory")
+        self._pushing = Trouble(logger, "give Envoy the fleet")
+        self._has_snapshot = False
+        self._last_read: Optional[float] = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._publisher: Optional[Publisher] = None
+        self._stop_listening: Callable[[], None] = lambda: None
+        self._is_drained = False
+        self._is_closed = False
+
+    @property
+    def peers(self) -> Mapping[str, Record]:
+        """The records of the other tasks that are alive."""
+        return {task: record for task, record in self._liveness.alive().items() if task != self._task_id}
+
+    async def start(self) -> None:
+        """Starts to publish and to read, in the running event loop. Raises InvalidArgument or MetadataError."""
+        if self._publisher is not None:
+            return
+        await self._identify()
+        self._change, self._hint, self._news = Wake(), Wake(), Wake()
+        self._envoy_asked = asyncio.Event()
+        task, host = str(self._task_id), str(self._host)
+        self._publisher = Publisher(self._directory, task, host, self._manager.agents, _LIMIT)
+        self._stop_listening = self._manager.on_change(self._change.set)
+        loops = [self._publish_for_ever(self._publisher), self._read_for_ever(), self._push_for_ever()]
+        if isinstance(self._directory, Watchable):
+            loops.append(self._watch_for_ever(self._directory))
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(each) for each in loops]
+        logger.info("joining the fleet as task %r at %s", task, host)
+
+    async def drain(self) -> bool:
+        """Publishes all agents as draining, and returns when the other tasks know it: they send nothing more here.
+
+        False if the directory could not be told. For the end of a task: call it first, then let the open requests end,
+        then `close`.
+        """
+        if self._publisher is None:
+            return False
+        if not self._is_drained and await self._publisher.drain():
+            self._is_drained = True
+            if not self._publisher.has_published:
+                return True
+            # A hint may be lost; then the others see it at their next poll.
+            await asyncio.sleep(self._poll + 1.0)
+        return self._is_drained
+
+    async def close(self) -> None:
+        """Drains unless that is done, withdraws this task's record, and ends. Envoy keeps its fleet map.
+
+        Can be called several times.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._publisher is not None:
+            try:
+                await self.drain()
+            finally:
+                self._stop_listening()
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.wait(self._tasks)
+            await self._publisher.withdraw()
+        if isinstance(self._directory, Closable):
+            try:
+                await within(_LIMIT, _called(self._directory.close))
+            except Exception as error:
+                logger.warning("cannot close the directory: %r", error)
+
+    async def __aenter__(self) -> Fleet:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        await self.close()
+
+    async def _identify(self) -> None:
+        if self._task_id is None or self._host is None:
+            task, host = await find_task()
+            self._task_id = task if self._task_id is None else self._task_id
+            self._host = host if self._host is None else self._host
+        checked_name(self._task_id, "a task's id")
+        try:
+            self._host = checked_host(str(self._host))
+        except ValueError as error:
+            raise InvalidArgument(f"the host of a task is its IP address, which the others reach: {error}") from error
+
+    async def _publish_for_ever(self, publisher: Publisher) -> None:
+        # A task whose Envoy has no fleet cannot be a peer.
+        await self._envoy_asked.wait()
+        delays = _BACKOFF.delays()
+        while True:
+            is_done = self._push.is_off or await publisher.publish(rival_lives=self._rival_lives(publisher))
+            if is_done:
+                delays = _BACKOFF.delays()
+            await self._change.wait(self._ttl / _BEATS if is_done else next(delays))
+
+    async def _read_for_ever(self) -> None:
+        delays = _BACKOFF.delays()
+        while True:
+            began = self._clock()
+            try:
+                self._take(await within(_LIMIT, _called(self._directory.snapshot)))
+            except Exception as error:  # A directory may raise anything.
+                self._last_read = None
+                self._reading.failed(error)
+                await asyncio.sleep(next(delays))
+                continue
+            self._reading.over()
+            delays = _BACKOFF.delays()
+            await asyncio.sleep(max(_GAP, _SHARE * (self._clock() - began)))
+            # Without jitter, tasks that were started together would read at the same time.
+            await self._hint.wait(self._poll * random.uniform(0.8, 1.0))
+
+    def _take(self, snapshot: Mapping[str, bytes]) -> None:
+        records = self._records.read(snapshot)
+        now = self._clock()
+        if self._last_read is None or now - self._last_read > self._ttl / 2:
+            # What the others published meanwhile may have been missed.
+            self._liveness.give_time()
+        self._last_read = now
+        self._liveness.observe(records)
+        self._has_snapshot = True
+        self._refresh()
+        if self._plan.change():
+            self._news.set()
+
+    def _take_over(self, left: FleetMap) -> None:
+        # The first snapshot may be partial, and no evidence that these peers are gone.
+        ids = {name: [key for key, names in left.routes.items() if name in names] for name in left.peers}
+        self._liveness.introduce(
+            {
+                name: Record(name, peer.host, "", 0, 0, dict.fromkeys(ids[name], peer.state))
+                for name, peer in left.peers.items()
+            }
+        )
+
+    def _refresh(self) -> bool:
+        if self._has_snapshot:
+            self._plan.follow(
+                {
+                    task: record
+                    for task, record in self.peers.items()
+                    # A record with this task's own address is of a task that had the address before.
+                    if record.host != self._host and self._push.accepts(task, record.host)
+                }
+            )
+        return self._has_snapshot
+
+    async def _push_for_ever(self) -> None:
+        delays = _BACKOFF.delays()
+        while True:
+            try:
+                await self._push.sync()
+            except ClientClosed:
+                logger.warning("the manager has been closed before its fleet: Envoy keeps the fleet map that it has")
+                return
+            except Exception as error:
+                self._pushing.failed(error)
+                delay = next(delays)
+            else:
+                self._pushing.over()
+                delays = _BACKOFF.delays()
+                delay = self._poll
+            finally:
+                self._envoy_asked.set()
+            await self._news.wait(delay)
+
+    async def _watch_for_ever(self, directory: Watchable) -> None:
+        while True:
+            try:
+                await directory.watch(self._hint.set)
+            except Exception as error:
+                # The snapshots say whether the directory works.
+                logger.debug("cannot watch the directory: %r", error)
+            await asyncio.sleep(self._poll)
+
+    def _rival_lives(self, publisher: Publisher) -> bool:
+        own = self._liveness.alive().get(str(self._task_id))
+        return own is not None and own.epoch != publisher.epoch
+
+
+async def _called(call: Callable[[], Awaitable[T]]) -> T:
+    # What a directory returns need not be a coroutine, and it may raise before it returns.
+    return await call()

@@ -1,0 +1,75 @@
+"""Which tasks are alive: those whose beat moves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Callable
+
+from .directory import RECORD_SECONDS
+from .record import Record
+
+# The most tasks that are remembered.
+_MOST = 10_000
+
+
+@dataclass
+class _Seen:
+    record: Record
+    moved: float
+    """When the beat was last seen to move, or the task was given time."""
+    is_alive: bool = True
+
+
+class Liveness:
+    """Drops a task whose beat has not moved for `ttl` seconds of this process's own monotonic clock.
+
+    A task that a snapshot does not have is dropped as late as any other: a store that was restarted is empty at first.
+    Clocks of other machines do not matter.
+    """
+
+    def __init__(self, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ttl = ttl
+        self._clock = clock
+        self._seen: dict[str, _Seen] = {}
+
+    def observe(self, records: Mapping[str, Record]) -> dict[str, Record]:
+        """Call it with the records of each snapshot. Returns the newest record of each task that is alive."""
+        now = self._clock()
+        self.introduce(records)
+        for task, record in records.items():
+            seen = self._seen.get(task)
+            if seen is not None and _moved(seen, record):
+                self._seen[task] = _Seen(record, now)
+        for task, seen in list(self._seen.items()):
+            seen.is_alive = now - seen.moved <= self._ttl
+            # A dead task is remembered: its record may still be there, and is no sign of life.
+            if task not in records and now - seen.moved > max(RECORD_SECONDS, self._ttl):
+                del self._seen[task]
+        return self.alive()
+
+    def introduce(self, records: Mapping[str, Record]) -> None:
+        """Counts tasks that have not been seen yet as seen now."""
+        now = self._clock()
+        for task, record in records.items():
+            if task not in self._seen and len(self._seen) < _MOST:
+                self._seen[task] = _Seen(record, now)
+
+    def alive(self) -> dict[str, Record]:
+        """The newest record of each task that was alive at the last snapshot."""
+        return {task: seen.record for task, seen in self._seen.items() if seen.is_alive}
+
+    def give_time(self) -> None:
+        """Gives each task that is alive a whole `ttl` from now on. For when no snapshot could be taken for a while."""
+        now = self._clock()
+        for seen in self._seen.values():
+            if seen.is_alive:
+                seen.moved = now
+
+
+def _moved(seen: _Seen, record: Record) -> bool:
+    if record.epoch != seen.record.epoch:
+        return True
+    # An older record is a late read, unless nothing newer follows.
+    return record.beat > seen.record.beat or (not seen.is_alive and record.beat != seen.record.beat)

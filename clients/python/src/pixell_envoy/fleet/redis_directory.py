@@ -1,0 +1,214 @@
+"""A directory in Redis or Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import Any, Callable, Optional, TypeVar
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from ..errors import InvalidArgument
+from .directory import MAX_RECORDS, RECORD_SECONDS
+from .errors import DirectoryUnavailable, MissingExtra, Superseded
+from .names import checked_name
+from .record import MAX_RECORD_BYTES, Record
+from .secret_file import read_secret
+
+T = TypeVar("T")
+
+_PASSWORD_FILE = "the password file of the directory"
+
+# Seconds for a connection, and for a response.
+_CONNECT, _RESPOND = 1.0, 2.0
+# Seconds without a message after which a subscription is tested.
+_QUIET = 5.0
+
+# KEYS: the task's record, the index of all tasks. ARGV: record, task, epoch, 1 to take the place of another epoch,
+# seconds until the record is forgotten, the channel, 1 to tell others.
+_PUBLISH = """
+if ARGV[4] == '0' then
+  local there = redis.call('get', KEYS[1])
+  if there then
+    local read, found = pcall(cjson.decode, there)
+    if not read or type(found) ~= 'table' or found.epoch ~= ARGV[3] then return 0 end
+  end
+end
+redis.call('set', KEYS[1], ARGV[1], 'EX', ARGV[5])
+redis.call('sadd', KEYS[2], ARGV[2])
+if ARGV[7] == '1' then redis.call('publish', ARGV[6], ARGV[2]) end
+return 1
+"""
+
+# KEYS as above. ARGV: task, epoch, the channel.
+_WITHDRAW = """
+local there = redis.call('get', KEYS[1])
+if there then
+  local read, found = pcall(cjson.decode, there)
+  if not read or type(found) ~= 'table' or found.epoch ~= ARGV[2] then return 0 end
+end
+redis.call('del', KEYS[1])
+redis.call('srem', KEYS[2], ARGV[1])
+redis.call('publish', ARGV[3], ARGV[1])
+return 1
+"""
+
+
+class RedisDirectory:
+    """See Directory. `url` has the form `redis://user@host:6379/0`, or `rediss://` for TLS; several fleets may use it.
+
+    The password comes from `password_file`, never from `url`, which is often a variable that agents inherit. The file
+    must be readable for this process's user alone. It is read by the constructor and may be removed afterwards; if it
+    is there at a new connection, it is read again, so that a password can be changed.
+
+    Keys: `pixell:fleet:<fleet>:task:<task>` for each record, `pixell:fleet:<fleet>:tasks` for the set of their names,
+    and a channel `pixell:fleet:<fleet>:changes`. Not for Redis in cluster mode.
+    """
+
+    def __init__(self, url: str, *, fleet: str, password_file: Optional[str] = None) -> None:
+        self._redis = _redis_module()
+        prefix = f"pixell:fleet:{checked_name(fleet, 'the name of a fleet')}"
+        self._record_prefix, self._index, self._channel = f"{prefix}:task:", f"{prefix}:tasks", f"{prefix}:changes"
+        self._client = self._connect(url, password_file)
+        self._published: Optional[Record] = None
+        # Tasks that had a record in the last snapshot: they come first if the index names too many.
+        self._known: frozenset[str] = frozenset()
+
+    async def publish(self, record: Record) -> None:
+        last, self._published = self._published, record
+        is_claim = last is None or last.epoch != record.epoch
+        is_news = last is None or (last.epoch, last.generation) != (record.epoch, record.generation)
+        keys = [self._record_prefix + record.task, self._index]
+        arguments = [record.to_json(), record.task, record.epoch, int(is_claim), RECORD_SECONDS, self._channel]
+        written = await self._within(self._client.eval(_PUBLISH, 2, *keys, *arguments, int(is_news)))
+        if not written:
+            raise Superseded(f"another process publishes as task {record.task!r}")
+
+    async def snapshot(self) -> Mapping[str, bytes]:
+        names = [_text(name) for name in await self._within(self._client.smembers(self._index))]
+        chosen = sorted(names, key=lambda name: (name not in self._known, name))[:MAX_RECORDS]
+        pipeline = self._client.pipeline(transaction=False)
+        for name in chosen:
+            # Not GET: a record that is too large is not worth reading.
+            pipeline.getrange(self._record_prefix + name, 0, MAX_RECORD_BYTES)
+        # Something else than a string under the key is damage, and no reason to lose the other records.
+        found = await self._within(pipeline.execute(raise_on_error=False)) if chosen else []
+        errors = [document for document in found if isinstance(document, Exception)]
+        if errors and len(errors) == len(found):
+            raise DirectoryUnavailable(f"the directory rejects reads: {errors[0]}") from errors[0]
+        documents: dict[str, bytes] = {}
+        gone = []
+        for name, text in zip(chosen, found):
+            if isinstance(text, Exception):
+                documents[name] = b""
+            elif text:
+                documents[name] = text
+            else:
+                gone.append(name)
+        self._known = frozenset(documents)
+        await self._forget(gone)
+        return documents
+
+    async def withdraw(self, task_id: str) -> None:
+        if self._published is not None and self._published.task == task_id:
+            keys = [self._record_prefix + task_id, self._index]
+            epoch = self._published.epoch
+            await self._within(self._client.eval(_WITHDRAW, 2, *keys, task_id, epoch, self._channel))
+
+    async def watch(self, notify: Callable[[], None]) -> None:
+        async with self._client.pubsub() as subscription:
+            await self._within(subscription.subscribe(self._channel))
+            is_quiet = False
+            while True:
+                message = await self._within(subscription.get_message(timeout=_QUIET))
+                if message is None:
+                    if is_quiet:
+                        raise DirectoryUnavailable("the subscription of the directory does not respond")
+                    await self._within(subscription.ping())
+                is_quiet = message is None
+                # "subscribe" counts as well: what was told before is lost.
+                if message is not None and message["type"] in ("subscribe", "message"):
+                    notify()
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _forget(self, names: list[str]) -> None:
+        """Removes tasks from the index whose records have been forgotten."""
+        if names:
+            try:
+                await self._client.srem(self._index, *names)
+            except (self._redis.RedisError, OSError):
+                pass  # An access list may forbid it, and it does no harm.
+
+    def _connect(self, url: str, password_file: Optional[str]) -> Any:
+        place, user = _without_user(url)
+        credentials = None
+        if password_file is not None:
+            credentials = _credentials(self._redis, user, password_file)
+        elif user is not None:
+            raise InvalidArgument("a user in the directory's URL needs `password_file`")
+        try:
+            return self._redis.asyncio.Redis.from_url(
+                place,
+                credential_provider=credentials,
+                socket_connect_timeout=_CONNECT,
+                socket_timeout=_RESPOND,
+                socket_keepalive=True,
+                # Fleet repeats each call anyway.
+                retry=self._redis.asyncio.retry.Retry(self._redis.backoff.NoBackoff(), 0),
+            )
+        except ValueError as error:
+            raise InvalidArgument(f"the directory's URL cannot be used: {error}") from error
+
+    async def _within(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except (self._redis.RedisError, OSError, asyncio.TimeoutError) as error:
+            if isinstance(error, self._redis.exceptions.ReadOnlyError):
+                # The connection leads to a server that has become a replica. The name leads to the new primary.
+                await self._client.connection_pool.disconnect(inuse_connections=False)
+            raise DirectoryUnavailable(f"the directory in Redis does not work: {error!r}") from error
+
+
+def _redis_module() -> Any:
+    try:
+        import redis.asyncio.retry
+        import redis.backoff
+    except ModuleNotFoundError as error:
+        raise MissingExtra.named("redis", "RedisDirectory") from error
+    return redis
+
+
+def _credentials(redis: Any, user: Optional[str], path: str) -> Any:
+    read = read_secret(path, _PASSWORD_FILE)
+
+    class FromFile(redis.CredentialProvider):  # type: ignore[misc]
+        def get_credentials(self) -> tuple[str, ...]:
+            nonlocal read
+            try:
+                read = read_secret(path, _PASSWORD_FILE)
+            except InvalidArgument:
+                pass  # It is gone, or just being written: the password is the one that was read.
+            return (read,) if user is None else (user, read)
+
+        async def get_credentials_async(self) -> tuple[str, ...]:
+            return self.get_credentials()
+
+    return FromFile()
+
+
+def _without_user(url: str) -> tuple[str, Optional[str]]:
+    """The URL without its user, and the user. Raises InvalidArgument if it holds a password."""
+    parts = urlsplit(url)
+    if parts.password is not None or "password=" in parts.query:
+        # The URL is not shown: it holds the password.
+        raise InvalidArgument(
+            "the directory's URL holds a password, which every agent could read: write the password into a file "
+            "with the mode 0600, and pass its path as `password_file`"
+        )
+    place = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return place, unquote(parts.username) if parts.username else None
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")

@@ -1,0 +1,185 @@
+"""An agent is a process of another user: it can neither read the directory's credentials nor use the directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from stores import RedisServer, in_thread
+
+from pixell_envoy import InvalidArgument
+from pixell_envoy.fleet import DirectoryUnavailable, DynamoDbDirectory, Record, RedisDirectory, read_record
+
+PASSWORD = "correct-horse"
+AGENT = 65534
+"""The user nobody."""
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> Path:
+    # The directory itself hides nothing: the file's mode does.
+    for place in (tmp_path, *tmp_path.parents[:3]):
+        if place != Path("/tmp"):
+            place.chmod(0o755)
+    return secret(tmp_path / "password", PASSWORD + "\n")
+
+
+def secret(place: Path, text: str, mode: int = 0o600) -> Path:
+    place.write_text(text)
+    place.chmod(mode)
+    return place
+
+
+def user(name: str, task: str) -> str:
+    """A user of Redis that may read the whole fleet, and write the record of one task. docs/fleet.md shows it."""
+    text = (Path(__file__).resolve().parents[3] / "docs/fleet.md").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("user "))
+    return line.replace("TASK", task).replace("NAME", name).replace("PASSWORD", PASSWORD)
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    rules = secret(tmp_path / "users.acl", f"user default off\n{user('one', 'task-a')}\n{user('two', 'task-b')}\n")
+    server = RedisServer("--aclfile", str(rules))
+    server.start()
+    yield server
+    server.remove()
+
+
+def as_agent(*command: str) -> str:
+    """What a program of another user prints. Like PAR, it starts agents without its own environment."""
+    if os.geteuid() != 0:
+        raise AssertionError("only root can start a process of another user: run this test as root")
+    environment = {"PATH": "/usr/bin:/bin"}
+    started = subprocess.run(
+        command,
+        env=environment,
+        cwd="/",
+        user=AGENT,
+        group=AGENT,
+        extra_groups=[],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    return started.stdout
+
+
+@pytest.mark.redis
+async def test_an_agent_can_neither_read_nor_publish(redis_server: RedisServer, password_file: Path) -> None:
+    url = f"redis://one@127.0.0.1:{redis_server.port}/0"
+    directory = RedisDirectory(url, fleet="prod", password_file=str(password_file))
+    record = Record("task-a", "10.0.0.1", "e", 1, 1, {"x": "active"})
+    await directory.publish(record)
+    assert await in_thread(partial(as_agent, "id", "-u")) == f"{AGENT}\n"
+    for place in (str(password_file), f"/proc/{os.getpid()}/environ"):
+        assert "Permission denied" in await in_thread(partial(as_agent, "cat", place))
+    key = "pixell:fleet:prod:task:task-a"
+    for asked in (["SET", key, "forged"], ["GET", key], ["PUBLISH", "pixell:fleet:prod:changes", "x"]):
+        said = await in_thread(partial(as_agent, "redis-cli", "-p", str(redis_server.port), *asked))
+        assert "NOAUTH" in said
+    assert read_record("task-a", (await directory.snapshot())["task-a"]) == record
+    await directory.close()
+
+
+@pytest.mark.redis
+async def test_a_tasks_user_writes_its_own_record_alone(redis_server: RedisServer, password_file: Path) -> None:
+    one, two = (
+        RedisDirectory(
+            f"redis://{name}@127.0.0.1:{redis_server.port}/0", fleet="prod", password_file=str(password_file)
+        )
+        for name in ("one", "two")
+    )
+    a, b = Record("task-a", "10.0.0.1", "e", 1, 1), Record("task-b", "10.0.0.2", "e", 1, 1)
+    await one.publish(a)
+    await two.publish(b)
+    for forged in (Record("task-b", "10.0.0.9", "f", 1, 1), Record("task-c", "10.0.0.9", "f", 1, 1)):
+        with pytest.raises(DirectoryUnavailable, match="permission"):
+            await one.publish(forged)
+        with pytest.raises(DirectoryUnavailable, match="permission"):
+            await one.withdraw(forged.task)
+    snapshot = await two.snapshot()
+    assert {task: read_record(task, document) for task, document in snapshot.items()} == {"task-a": a, "task-b": b}
+    assert one._published is not None
+    one._published = a
+    await one.withdraw("task-a")
+    assert set(await two.snapshot()) == {"task-b"}
+    login = ["redis-cli", "-p", str(redis_server.port), "--user", "one", "--pass", PASSWORD, "--no-auth-warning"]
+    for command in ("KEYS *", "FLUSHALL", "CONFIG GET *", "SET pixell:fleet:prod:task:task-b x", "GET other"):
+        said = await in_thread(partial(as_agent, *login, *command.split()))
+        assert "NOPERM" in said, command
+    await one.close()
+    await two.close()
+
+
+@pytest.mark.redis
+async def test_the_password_may_change_and_its_file_may_be_gone(redis_server: RedisServer, password_file: Path) -> None:
+    url = f"redis://one@127.0.0.1:{redis_server.port}/0"
+    directory = RedisDirectory(url, fleet="prod", password_file=str(password_file))
+    password_file.unlink()
+    assert await directory.snapshot() == {}
+    secret(password_file, "another")
+    assert await directory.snapshot() == {}
+    await in_thread(redis_server.stop)
+    await in_thread(redis_server.start)
+    # A new connection, and a file that is there again.
+    with contextlib.suppress(DirectoryUnavailable):
+        await directory.snapshot()
+    with pytest.raises(DirectoryUnavailable, match=r"(?i)pass|auth"):
+        await directory.snapshot()
+    secret(password_file, PASSWORD)
+    assert await directory.snapshot() == {}
+    await directory.close()
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize(
+    "url",
+    [f"redis://one:{PASSWORD}@h/0", f"redis://:{PASSWORD}@h/0", f"redis://h/0?password={PASSWORD}", "redis://one@h/0"],
+)
+def test_a_password_in_the_url_is_an_error_that_does_not_show_it(url: str) -> None:
+    with pytest.raises(InvalidArgument, match="password_file") as raised:
+        RedisDirectory(url, fleet="prod")
+    assert PASSWORD not in str(raised.value)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644])
+@pytest.mark.parametrize("kind", ["redis", "dynamodb"])
+def test_a_file_that_others_can_read_is_an_error(tmp_path: Path, mode: int, kind: str) -> None:
+    place = str(secret(tmp_path / "secret", PASSWORD, mode))
+    with pytest.raises(InvalidArgument, match="chmod 600") as raised:
+        made(kind, place)
+    assert PASSWORD not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["redis", "dynamodb"])
+def test_a_file_that_is_not_there_is_an_error(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(InvalidArgument, match="cannot read"):
+        made(kind, str(tmp_path / "nothing"))
+    with pytest.raises(InvalidArgument, match="not text"):
+        place = tmp_path / "bytes"
+        place.write_bytes(b"\xff")
+        place.chmod(0o600)
+        made(kind, str(place))
+
+
+def test_a_credentials_file_in_awss_form(tmp_path: Path) -> None:
+    place = secret(tmp_path / "aws", "[default]\naws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = geheim\n")
+    assert isinstance(made("dynamodb", str(place)), DynamoDbDirectory)
+    for text in ("geheim", "[other]\naws_access_key_id = a\naws_secret_access_key = geheim\n"):
+        secret(place, text)
+        with pytest.raises(InvalidArgument) as raised:
+            made("dynamodb", str(place))
+        assert "geheim" not in str(raised.value)
+
+
+def made(kind: str, place: str) -> object:
+    if kind == "redis":
+        return RedisDirectory("redis://127.0.0.1:1/0", fleet="prod", password_file=place)
+    return DynamoDbDirectory("table", fleet="prod", region="us-east-2", credentials_file=place)

@@ -1,0 +1,132 @@
+"""Fleet over real stores: how fast a change arrives, and what an outage of the store does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Union
+
+import pytest
+from stand_in_api import StandInManager
+from stores import DynamoDb, RedisServer, aws_keys, in_thread
+from tcp_proxy import TcpProxy
+from watching import eventually
+
+from pixell_envoy.fleet import Fleet
+
+TTL = 2.0
+
+Server = Union[RedisServer, DynamoDb]
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    started = RedisServer() if request.param == "redis" else DynamoDb()
+    with aws_keys():
+        started.start()
+        try:
+            yield started
+        finally:
+            started.stop()
+
+
+every_server = pytest.mark.parametrize(
+    ("server", "bound"), [pytest.param("redis", 0.3, marks=pytest.mark.redis), ("dynamodb", 2.0)], indirect=["server"]
+)
+
+
+class Task:
+    """One task, whose store is behind a proxy of its own."""
+
+    def __init__(self, server: Server, name: str, host: str, proxy: TcpProxy) -> None:
+        self.proxy = proxy
+        self.manager = StandInManager()
+        self.fleet = Fleet(self.manager, server.directory("prod", proxy.port), task_id=name, host=host, ttl=TTL)
+
+    @property
+    def routes(self) -> dict[str, list[str]]:
+        return self.manager.api.routes
+
+
+@asynccontextmanager
+async def tasks(server: Server, count: int) -> AsyncIterator[list[Task]]:
+    assert server.port is not None
+    await in_thread(server.clear)
+    proxies = [TcpProxy(server.port) for _ in range(count)]
+    made = []
+    for number, proxy in enumerate(proxies):
+        await proxy.__aenter__()
+        task = Task(server, f"task-{number}", f"10.0.0.{number + 1}", proxy)
+        await task.fleet.start()
+        made.append(task)
+    try:
+        yield made
+    finally:
+        await asyncio.gather(*(task.fleet.close() for task in made))
+        for task in made:
+            await task.manager.client().close()
+            await task.proxy.__aexit__()
+
+
+async def arrives(task: Task, key: str, seconds: float) -> float:
+    async def there() -> bool:
+        return key in task.routes
+
+    return await eventually(there, seconds, f"{key} in {task.routes}")
+
+
+@every_server
+async def test_a_change_arrives_in_time(server: Server, bound: float) -> None:
+    async with tasks(server, 3) as (a, b, c):
+        b.manager.set(first="active")
+        await arrives(a, "first", 10)
+        await arrives(c, "first", 10)
+        # A store in the same region responds within a few milliseconds.
+        for task in (a, b, c):
+            task.proxy.delay = 0.003
+        took = []
+        for number in range(15):
+            await asyncio.sleep(0.37)
+            b.manager.set(**{f"x{number}": "active"})
+            took.append(max(await asyncio.gather(arrives(a, f"x{number}", 10), arrives(c, f"x{number}", 10))))
+        print(f"propagation: median {sorted(took)[7]:.3f} s, longest {max(took):.3f} s")
+        assert max(took) <= bound
+
+
+@every_server
+async def test_an_outage_drops_nobody_even_if_the_store_is_empty_afterwards(server: Server, bound: float) -> None:
+    async with tasks(server, 2) as (a, b):
+        b.manager.set(x="active")
+        await arrives(a, "x", 10)
+        await in_thread(server.stop)
+        b.manager.set(x="active", y="active")
+        await asyncio.sleep(3 * TTL)
+        assert a.routes == {"x": ["task-1"]}
+        await in_thread(server.start)
+        for _ in range(60):
+            assert "x" in a.routes
+            await asyncio.sleep(0.05)
+        await arrives(a, "y", 10)
+
+
+@every_server
+async def test_a_task_that_is_cut_off_keeps_its_map_and_comes_back(server: Server, bound: float) -> None:
+    async with tasks(server, 3) as (a, b, c):
+        a.manager.set(x="active")
+        b.manager.set(y="active")
+        for task in (a, c):
+            await arrives(task, "y", 10)
+        await arrives(c, "x", 10)
+        a.proxy.set("silent")
+        await asyncio.sleep(2 * TTL)
+        assert a.routes == {"y": ["task-1"]}
+
+        async def dropped() -> bool:
+            return c.routes == {"y": ["task-1"]}
+
+        # Nobody can tell a task that is cut off from one that has vanished.
+        await eventually(dropped, 5, "a is dropped by c")
+        a.proxy.set("pass")
+        await arrives(c, "x", 10)
+        assert a.routes == {"y": ["task-1"]}
