@@ -112,8 +112,13 @@ async fn all_move(envoys: &[&Envoy], named: &BTreeSet<String>) {
 
 /// Whether Envoy has this metric only with TLS, tokens or rates.
 pub(crate) fn is_of_a_setting(name: &str) -> bool {
-    let starts =
-        ["envoy_http_jwt_authn_", "envoy_http_local_rate_limit_", "envoy_listener_server_ssl_socket_factory_", "envoy_sds_"];
+    let starts = [
+        "envoy_http_jwt_authn_",
+        "envoy_http_local_rate_limit_",
+        "envoy_listener_server_ssl_socket_factory_",
+        "envoy_sds_",
+        "envoy_tokens_",
+    ];
     starts.iter().any(|start| name.starts_with(start))
 }
 

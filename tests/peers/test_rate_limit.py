@@ -203,7 +203,7 @@ def test_clients_with_tokens_have_the_buckets_of_their_subjects(form: str, tmp_p
         line = place.envoy.logged(lambda line: line.get("error") == "rate_limited")
         assert line["subject"] == "alice"
         described = metrics_of("(authentication.md#tokens) and [rates](authentication.md#rates):")
-        assert len(described) == 5
+        assert len(described) == 6
         assert place.envoy.missing_metrics(*described) == []
     finally:
         place.remove()

@@ -5,6 +5,9 @@ use crate::configuration::Edit;
 /// Where they go, in the list of mappers.
 pub const PLACE: &str = "# (client rejections)";
 
+/// Where they are counted that have reasons, among the access logs.
+pub const COUNT_PLACE: &str = "# (unauthenticated)";
+
 /// A kind of rejection by a filter of Envoy's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
@@ -59,6 +62,22 @@ fn mappers(kind: &Kind) -> [String; 3] {
              detail: \"%LOCAL_REPLY_BODY%\", code: {code} }} }} }}"
         ),
     ]
+}
+
+/// An access log that counts, for each of Envoy's reasons, the clients without a valid token. Envoy's own counter has no reasons. The first
+/// condition, which agents' responses can also meet, keeps the expression from being evaluated for each request.
+pub(crate) fn count() -> Edit {
+    let expression = [UNAUTHENTICATED, PREFLIGHT_BODY].map(|kind| kind.expression).join(" || ");
+    let text = format!(
+        "- {{ name: pixell.unauthenticated, filter: {{ and_filter: {{ filters: [{{ grpc_status_filter: {{ \
+         statuses: [UNAUTHENTICATED] }} }}, {{ extension_filter: {{ name: envoy.access_loggers.extension_filters.cel, typed_config: {{ \
+         \"@type\": type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter, \
+         expression: \"{expression}\" }} }} }}] }} }}, typed_config: {{ \
+         \"@type\": type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config, stats_scope: {{ prefix: tokens }}, \
+         counters: [{{ stat: {{ name: unauthenticated_total, tags: [{{ name: reason, \
+         value_format: \"%RESPONSE_CODE_DETAILS%\" }}] }}, value_fixed: 1 }}] }} }}"
+    );
+    Edit { place: COUNT_PLACE, text }
 }
 
 /// A CORS preflight with a body, perhaps one that exceeds Envoy's buffer. No browser sends one.

@@ -286,7 +286,7 @@ mod tests {
             ("PIXELL_JWT_DEPLOYMENTS_CLAIM", "https://i.test/deployments"),
             ("PIXELL_FLEET_CIDRS", "10.0.1.0/24"),
         ]));
-        assert_eq!(all.len(), 32);
+        assert_eq!(all.len(), 33);
         let rendered = render(SHIPPED, &all).unwrap();
         for expected in [
             "pixell.access_log.full: 0, pixell.access_log.brief: 100",

@@ -1,5 +1,6 @@
 //! Tokens of clients on the data path: JSON Web Tokens (RFC 7519), which Envoy's filter verifies with the keys of a file or of a server.
 
+use crate::client_rejections;
 use crate::configuration::Edit;
 use crate::settings::{
     JWKS_CA_FILE, JWKS_CACHE_SECONDS, JWKS_FILE, JWKS_URL, JWT_AUDIENCES, JWT_DEPLOYMENTS_CLAIM, JWT_FORWARD, JWT_ISSUER,
@@ -201,6 +202,7 @@ impl Jwt {
         let mut edits = vec![
             Edit { place: PLACE, text: filter },
             Edit { place: SUBJECT_PLACE, text: subject },
+            client_rejections::count(),
             Edit { place: CLUSTER_PLACE, text: self.cluster() },
             Edit { place: CLAIMS_PLACE, text: format!("request_headers_to_remove: [{CLAIMS_HEADER}]") },
         ];
