@@ -1,0 +1,188 @@
+"""`python -m pixell_envoy`, against a real Envoy."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+from conftest import TOKEN
+from envoy_process import EnvoyProcess
+
+from pixell_envoy import Route, RouteApiClient
+
+
+def run(*arguments: str, code: int = 0, **environment: str) -> tuple[str, str]:
+    command = [sys.executable, "-W", "error", "-m", "pixell_envoy", *arguments]
+    finished = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
+    assert finished.returncode == code, finished
+    return finished.stdout, finished.stderr
+
+
+def words(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+async def test_status(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
+    await client.replace_routes({"a": 50054})
+    version = (await client.get_routes()).version
+    said, _ = run("status", "--url", shared_envoy.url)
+    lines = words(said)
+    assert lines[0] == ["Envoy", shared_envoy.url]
+    assert lines[1] == ["ready", "yes"]
+    assert lines[3] == f"routes 1 route, generation {version.generation}, epoch {version.epoch}".split()
+    assert lines[4][:2] == ["fleet", "off:"]
+    found = json.loads(run("status", "--json", ENVOY_ADMIN_URL=shared_envoy.url)[0])
+    assert found["url"] == shared_envoy.url and found["ready"] is True
+    assert found["routes"] == {"loaded": True, "epoch": version.epoch, "generation": version.generation, "routes": 1}
+    assert found["fleet"] is None or found["fleet"]["enabled"] is False
+
+
+def test_status_before_a_push(own_envoy: EnvoyProcess) -> None:
+    said, _ = run("status", "--url", own_envoy.url)
+    assert "routes  not pushed" in said
+
+
+async def test_routes(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
+    assert run("routes", "--url", shared_envoy.url)[0] == "ID  STATE  PORT  ENDPOINTS\n"
+    await client.replace_routes({"long-name": Route(50054, "draining", {"rest": 63001, "ui": 65001}), "b": 50055})
+    said, _ = run("routes", "--url", shared_envoy.url)
+    assert said.splitlines() == [
+        "ID         STATE     PORT   ENDPOINTS",
+        "b          active    50055  -",
+        "long-name  draining  50054  rest=63001 ui=65001",
+    ]
+    found = json.loads(run("routes", "--json", "--url", shared_envoy.url)[0])
+    assert found["routes"] == {
+        "b": {"port": 50055, "state": "active"},
+        "long-name": {"port": 50054, "state": "draining", "endpoints": {"rest": 63001, "ui": 65001}},
+    }
+
+
+def test_a_task_without_a_fleet_says_so(shared_envoy: EnvoyProcess) -> None:
+    said, error = run("fleet", "--url", shared_envoy.url, code=1)
+    assert said == "" and error.startswith("pixell_envoy: 40")
+
+
+def test_the_token(guarded_envoy: EnvoyProcess, tmp_path: Path) -> None:
+    url = guarded_envoy.url
+    _, error = run("routes", "--url", url, code=1)
+    assert "401" in error
+    run("routes", "--url", url, PIXELL_ADMIN_TOKEN=TOKEN)
+    place = tmp_path / "token"
+    place.write_text(TOKEN)
+    run("routes", "--url", url, PIXELL_ADMIN_TOKEN_FILE=str(place))
+    _, error = run("routes", "--url", url, code=2, PIXELL_ADMIN_TOKEN=TOKEN, PIXELL_ADMIN_TOKEN_FILE=str(place))
+    assert "both" in error and TOKEN not in error
+    _, error = run("routes", "--url", url, code=2, PIXELL_ADMIN_TOKEN="zwei Wörter")
+    assert "zwei" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["status", "--url", "http://127.0.0.1:1"], 3, "shell inside its task"),
+        (["status", "--url", "no-url"], 2, "admin URL"),
+        (["status", "--timeout", "0"], 2, "--timeout"),
+        (["watch", "--interval", "nan"], 2, "--interval"),
+        ([], 2, "COMMAND"),
+        (["delete"], 2, "invalid choice"),
+    ],
+)
+def test_errors_have_their_exit_codes(arguments: list[str], code: int, reason: str) -> None:
+    said, error = run(*arguments, code=code)
+    assert said == "" and reason in error and "Traceback" not in error
+
+
+def test_the_data_path_is_not_the_route_api(shared_envoy: EnvoyProcess) -> None:
+    _, error = run("routes", "--url", f"http://127.0.0.1:{shared_envoy.agents_port}", code=1)
+    assert "9901" in error
+
+
+def test_help_names_address_token_and_exit_codes() -> None:
+    said, _ = run("--help")
+    for word in ("ENVOY_ADMIN_URL", "PIXELL_ADMIN_TOKEN_FILE", "Exit codes", "watch"):
+        assert word in said
+
+
+class Watching:
+    """`watch --json` in a process of its own."""
+
+    def __init__(self, url: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", "pixell_envoy", "watch", "--interval", "0.05", "--url", url, *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self._lines: Queue[str] = Queue()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+
+    def line(self) -> str:
+        return self._lines.get(timeout=30)
+
+    def event(self) -> dict[str, Any]:
+        event: dict[str, Any] = json.loads(self.line())
+        assert event.pop("time", "").endswith("+00:00")
+        return event
+
+    def end(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGINT)
+        _, error = self.process.communicate(timeout=30)
+        self._thread.join()
+        return self.process.returncode, error
+
+
+@pytest.fixture
+def watching(own_envoy: EnvoyProcess) -> Iterator[Watching]:
+    watching = Watching(own_envoy.url, "--json", "--timeout", "0.3")
+    yield watching
+    if watching.process.poll() is None:
+        watching.end()
+
+
+async def test_watch(own_envoy: EnvoyProcess, watching: Watching) -> None:
+    assert watching.event() == {"map": "routes", "event": "found", "epoch": "0", "generation": 0, "routes": 0}
+    assert watching.event() == {"map": "fleet", "event": "off"}
+    async with RouteApiClient(own_envoy.url) as client:
+        await client.replace_routes({"a": 50054, "b": 50055})
+        assert watching.event()["event"] == "pushed"
+        added = {"map": "routes", "event": "added", "state": "active"}
+        assert watching.event() == {**added, "route": "a", "port": 50054}
+        assert watching.event() == {**added, "route": "b", "port": 50055}
+        await client.patch_routes({"a": Route(50054, "draining"), "b": None})
+        changed = {"map": "routes", "event": "changed", "route": "a", "port": 50054, "state": "draining"}
+        assert watching.event() == changed
+        assert watching.event() == {"map": "routes", "event": "removed", "route": "b"}
+    own_envoy.kill()
+    assert watching.event()["event"] == "unreachable"
+    own_envoy.start()
+    event = watching.event()
+    assert (event["event"], event["epoch"]) == ("restarted", "0")
+    assert watching.event() == {"map": "routes", "event": "removed", "route": "a"}
+    assert watching.end() == (130, "")
+
+
+async def test_watch_for_people(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:
+    watching = Watching(shared_envoy.url)
+    assert watching.line().split()[1:3] == ["routes", "found"]
+    assert watching.line().split()[1:] == ["fleet", "off"]
+    await client.put_route("a", Route(50054, endpoints={"ui": 65001}))
+    assert watching.line().split()[1:] == "routes added route=a port=50054 state=active endpoints=ui:65001".split()
+    assert watching.end()[0] == 130
+
+
+def test_a_reader_that_has_enough_is_no_error(shared_envoy: EnvoyProcess) -> None:
+    script = f"{sys.executable} -m pixell_envoy watch --interval 0.05 --url {shared_envoy.url} | true"
+    finished = subprocess.run(["bash", "-c", f"set -o pipefail; {script}"], capture_output=True, text=True, timeout=60)
+    assert (finished.returncode, finished.stderr) == (0, "")
