@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import time
 from typing import Any, Optional
 
 import httpx
@@ -19,6 +20,8 @@ class StandInApi(httpx.AsyncBaseTransport):
         self.enabled = enabled
         self.is_down = False
         self.puts = self.patches = 0
+        self.cpu = 0.0
+        """Seconds that its writes took."""
         self._epochs = 0
         self.restart()
 
@@ -49,7 +52,11 @@ class StandInApi(httpx.AsyncBaseTransport):
             if request.headers.get("If-None-Match") == self._etag():
                 return httpx.Response(304)
             return httpx.Response(200, json={**self._version(), "peers": self.peers, "routes": self.routes})
-        return self._write(request)
+        start = time.process_time()
+        try:
+            return self._write(request)
+        finally:
+            self.cpu += time.process_time() - start
 
     def _write(self, request: httpx.Request) -> httpx.Response:
         if request.headers.get("If-Match") not in (None, self._etag()):
@@ -69,7 +76,7 @@ class StandInApi(httpx.AsyncBaseTransport):
         errors += [
             {"pointer": f"/routes/{key}/0", "detail": "no such peer"}
             for key, names in routes.items()
-            if not 1 <= len(names) <= 16 or not set(names) <= set(peers)
+            if not 1 <= len(names) <= 16 or not peers.keys() >= set(names)
         ]
         if errors:
             return problem(422, "invalid_fleet", errors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from stores import DynamoDb, Memory, RedisServer, Store, aws_keys, closed, in_th
 from tcp_proxy import TcpProxy
 from watching import eventually
 
-from pixell_envoy import InvalidArgument
+from pixell_envoy import InvalidArgument, RouteState
 from pixell_envoy.fleet import Directory, DirectoryUnavailable, Record, Superseded, read_record
 from pixell_envoy.fleet.directory import MAX_RECORDS, Watchable
 from pixell_envoy.fleet.waiting import within
@@ -157,6 +158,32 @@ async def test_a_large_fleet_is_read_whole(store: Store, directories: list[Direc
 
 
 @every_store
+async def test_a_reader_sees_every_change_of_a_record(store: Store, directories: list[Directory]) -> None:
+    ids: dict[str, RouteState] = {f"{n:0>40}": "active" for n in range(20)}
+    now = replace(RECORD, ids=ids)
+    versions = [
+        now,
+        replace(now, beat=2),
+        replace(now, beat=10**12),
+        replace(now, beat=9, ids={**ids, "id-2": "draining"}),
+        replace(now, beat=10, generation=2, ids={**ids, "id-3": "active"}),
+        replace(now, beat=11, generation=2),
+        replace(now, beat=11, generation=2, host="10.0.0.2", epoch="e2"),
+        replace(now, beat=11, generation=2, host="10.0.0.2", epoch="e3" * 30),
+        Record("task-a", "10.0.0.1", "e", 0, 0),
+    ]
+    for version in versions:
+        await in_thread(lambda version=version: store.put("prod", "task-a", version.to_json()))
+        for directory in directories[:2]:
+            assert await records_in(directory) == {"task-a": version}
+    # Not written by this package: white space, and another order.
+    spaced = json.dumps({**json.loads(now.to_json()), "ids": {"x": "active"}}, indent=1).encode()
+    for document in (spaced, now.to_json()[:-1], b"{}", b"", now.to_json()):
+        await in_thread(lambda document=document: store.put("prod", "task-a", document))
+        assert (await directories[0].snapshot()).get("task-a", b"") == document
+
+
+@every_store
 async def test_names_are_checked(store: Store) -> None:
     for fleet in ("", "a b", "a:b", "a/b", "*", "x" * 129):
         with pytest.raises(InvalidArgument):
@@ -265,6 +292,11 @@ async def test_redis_forgets_tasks_that_have_vanished() -> None:
                 await two.snapshot()
             assert set(await two.snapshot()) == {"task-b", "list"}
             assert client.smembers("pixell:fleet:prod:tasks") == {b"task-b", b"list"}
+            # Even what was written by hand, and tells of no change, is seen after a minute.
+            forged = Record("task-b", "10.0.0.9", "e2", 1, 2).to_json()
+            client.set("pixell:fleet:prod:task:task-b", forged)
+            two._read_whole_at = 0.0
+            assert (await two.snapshot())["task-b"] == forged
         assert len(first) <= MAX_RECORDS
         await one.close()
         await two.close()

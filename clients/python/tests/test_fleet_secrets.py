@@ -23,7 +23,7 @@ AGENT = 65534
 @pytest.fixture
 def password_file(tmp_path: Path) -> Path:
     # The directory itself hides nothing: the file's mode does.
-    for place in (tmp_path, *tmp_path.parents[:3]):
+    for place in (tmp_path, *list(tmp_path.parents)[:3]):
         if place != Path("/tmp"):
             place.chmod(0o755)
     return secret(tmp_path / "password", PASSWORD + "\n")

@@ -60,8 +60,9 @@ class Plan:
             touched.update(self._drop(task))
         for task, record in records.items():
             old = self._records.get(task)
-            if old is None or old.ids != record.ids:
-                touched.update(self._claim(task, old, record))
+            if old is not None and old.ids is record.ids and old.host == record.host:
+                continue
+            touched.update(self._claim(task, old, record))
             self._records[task] = record
             self.peers[task] = Peer(record.host, "draining" if record.is_draining else "active")
         if self._is_full and touched:

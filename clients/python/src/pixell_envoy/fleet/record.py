@@ -31,7 +31,9 @@ class Record:
     ids: Mapping[str, RouteState] = field(default_factory=FrozenDict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", FrozenDict(self.ids))
+        # A record with a new beat shares the ids of the last one.
+        if not isinstance(self.ids, FrozenDict):
+            object.__setattr__(self, "ids", FrozenDict(self.ids))
 
     @property
     def is_draining(self) -> bool:
@@ -39,14 +41,15 @@ class Record:
         return bool(self.ids) and all(state == "draining" for state in self.ids.values())
 
     def to_json(self) -> bytes:
-        # The beat is the last member: a reader sees at once that nothing else has changed.
+        # What tells whether anything has changed comes last: `RedisDirectory` reads the end of each record first, and
+        # `Records` compares what stands before the beat.
         members = {
             "version": VERSION,
             "task": self.task,
             "host": self.host,
+            "ids": dict(sorted(self.ids.items())),
             "epoch": self.epoch,
             "generation": self.generation,
-            "ids": dict(sorted(self.ids.items())),
             "beat": self.beat,
         }
         return json.dumps(members, separators=(",", ":")).encode("ascii")

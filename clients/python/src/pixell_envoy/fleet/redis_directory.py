@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections.abc import Awaitable, Mapping
 from typing import Any, Callable, Optional, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -22,6 +24,11 @@ _PASSWORD_FILE = "the password file of the directory"
 _CONNECT, _RESPOND = 1.0, 2.0
 # Seconds without a message after which a subscription is tested.
 _QUIET = 5.0
+
+# A snapshot reads the last bytes of each record, and the whole record only if they tell that it has changed. In case a
+# record was written by hand, it reads all of them once in so many seconds.
+_END_BYTES, _WHOLE = 160, 60.0
+_END = re.compile(rb'(?P<state>,"epoch":"[A-Za-z0-9]{1,64}","generation":[0-9]{1,18},"beat":)(?P<beat>[0-9]{1,18})\}\Z')
 
 # KEYS: the task's record, the index of all tasks. ARGV: record, task, epoch, 1 to take the place of another epoch,
 # seconds until the record is forgotten, the channel, 1 to tell others.
@@ -70,8 +77,9 @@ class RedisDirectory:
         self._record_prefix, self._index, self._channel = f"{prefix}:task:", f"{prefix}:tasks", f"{prefix}:changes"
         self._client = self._connect(url, password_file)
         self._published: Optional[Record] = None
-        # Tasks that had a record in the last snapshot: they come first if the index names too many.
-        self._known: frozenset[str] = frozenset()
+        # The last snapshot. Its tasks come first if the index names too many.
+        self._known: Mapping[str, bytes] = {}
+        self._read_whole_at = 0.0
 
     async def publish(self, record: Record) -> None:
         last, self._published = self._published, record
@@ -86,27 +94,24 @@ class RedisDirectory:
     async def snapshot(self) -> Mapping[str, bytes]:
         names = [_text(name) for name in await self._within(self._client.smembers(self._index))]
         chosen = sorted(names, key=lambda name: (name not in self._known, name))[:MAX_RECORDS]
-        pipeline = self._client.pipeline(transaction=False)
-        for name in chosen:
-            # Not GET: a record that is too large is not worth reading.
-            pipeline.getrange(self._record_prefix + name, 0, MAX_RECORD_BYTES)
-        # Something else than a string under the key is damage, and no reason to lose the other records.
-        found = await self._within(pipeline.execute(raise_on_error=False)) if chosen else []
-        errors = [document for document in found if isinstance(document, Exception)]
-        if errors and len(errors) == len(found):
-            raise DirectoryUnavailable(f"the directory rejects reads: {errors[0]}") from errors[0]
+        if time.monotonic() >= self._read_whole_at:
+            self._read_whole_at = time.monotonic() + _WHOLE
+            self._known = {}
         documents: dict[str, bytes] = {}
-        gone = []
-        for name, text in zip(chosen, found):
-            if isinstance(text, Exception):
-                documents[name] = b""
-            elif text:
-                documents[name] = text
-            else:
+        gone, changed = [], []
+        ends = await self._ranges([(name, -_END_BYTES) for name in chosen])
+        for name, (end, size) in ends.items():
+            if size == 0:
                 gone.append(name)
-        self._known = frozenset(documents)
+            elif (document := _with_beat_of(end, self._known.get(name, b""))) is not None and len(document) == size:
+                documents[name] = document
+            else:
+                changed.append(name)
+        for name, (document, _) in (await self._ranges([(name, 0) for name in changed])).items():
+            documents[name] = document
+        self._known = documents
         await self._forget(gone)
-        return documents
+        return dict(documents)
 
     async def withdraw(self, task_id: str) -> None:
         if self._published is not None and self._published.task == task_id:
@@ -131,6 +136,25 @@ class RedisDirectory:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    async def _ranges(self, wanted: list[tuple[str, int]]) -> dict[str, tuple[bytes, int]]:
+        """What each record has from a place on, and its whole size. Nothing, if something else is under the key."""
+        if not wanted:
+            return {}
+        pipeline = self._client.pipeline(transaction=False)
+        for name, start in wanted:
+            # Not GET: a record that is too large is not worth reading.
+            pipeline.getrange(self._record_prefix + name, start, MAX_RECORD_BYTES if start == 0 else -1)
+            pipeline.strlen(self._record_prefix + name)
+        found = await self._within(pipeline.execute(raise_on_error=False))
+        for each in found:
+            # Something else than a string is damage, and no reason to lose the other records.
+            if isinstance(each, Exception) and not str(each).startswith("WRONGTYPE"):
+                raise DirectoryUnavailable(f"the directory rejects reads: {each}") from each
+        return {
+            name: (b"", 1) if isinstance(text, Exception) or isinstance(size, Exception) else (text, size)
+            for (name, _), text, size in zip(wanted, found[::2], found[1::2])
+        }
 
     async def _forget(self, names: list[str]) -> None:
         """Removes tasks from the index whose records have been forgotten."""
@@ -208,6 +232,14 @@ def _without_user(url: str) -> tuple[str, Optional[str]]:
         )
     place = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     return place, unquote(parts.username) if parts.username else None
+
+
+def _with_beat_of(end: bytes, known: bytes) -> Optional[bytes]:
+    """`known` with the beat in `end`, which is the end of a newer version; None if more than the beat has changed."""
+    new, old = _END.search(end), _END.search(known[-_END_BYTES:])
+    if new is None or old is None or new["state"] != old["state"]:
+        return None
+    return known[: len(known) - len(old["beat"]) - 1] + new["beat"] + b"}"
 
 
 def _text(name: bytes) -> str:

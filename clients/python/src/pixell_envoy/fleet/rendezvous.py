@@ -11,7 +11,11 @@ def in_order(deployment_id: str, tasks: Iterable[str]) -> tuple[str, ...]:
 
     So all tasks send an id's requests to one peer, and if it goes, only its ids move.
     """
-    return tuple(sorted(tasks, key=lambda task: _weight(deployment_id, task), reverse=True))
+    tasks = tuple(tasks)
+    # Most ids have one task, which needs no hash.
+    return (
+        tasks if len(tasks) < 2 else tuple(sorted(tasks, key=lambda task: _weight(deployment_id, task), reverse=True))
+    )
 
 
 def _weight(deployment_id: str, task: str) -> bytes:
