@@ -2,16 +2,14 @@
 
 use crate::host::{self, HostData, Signal};
 use crate::metrics::AdminMetrics;
-use pixell_core::admin::RouteApi;
 use pixell_core::admin::exchange::{Admin, Exchange, OwnedHead, Step};
 use pixell_core::admin::reply::{Outcome, Reply};
-use pixell_core::admin::status_page::StatusPage;
-use pixell_core::admin::tally;
+use pixell_core::admin::tally::{self, Map};
 use pixell_core::admin::token::{self, Token};
 use pixell_core::config::AdminConfig;
+use pixell_core::fleet;
 use pixell_core::routes::{LAYOUT, bootstrap};
 use pixell_core::store::{Backend, prepare};
-use pixell_core::unfinished::Unfinished;
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, ContextType};
@@ -63,22 +61,19 @@ impl Plugin {
             Err(std::env::VarError::NotUnicode(_)) => return Err(token::InvalidToken.to_string()),
         };
         prepare(&HostData, &LAYOUT);
-        let plugin = Self {
-            admin: Admin {
-                unfinished: Unfinished::new(config.max_body_bytes),
-                page: StatusPage::new(&config.agents_url),
-                api: RouteApi { config, token },
-            },
-            signal: Signal::open(),
-            metrics: AdminMetrics::define(),
-        };
+        if config.fleet.is_some() {
+            prepare(&HostData, &fleet::LAYOUT);
+        }
+        let plugin = Self { admin: Admin::new(config, token), signal: Signal::open(), metrics: AdminMetrics::define() };
         if let Some(routes) = &plugin.admin.api.config.bootstrap_routes
             && bootstrap::store(routes, &plugin.backend())?
         {
-            plugin.record(Outcome::Published { displaced: 0 });
+            plugin.record(Outcome::Published { displaced: 0 }, Map::Routes);
         }
         // An earlier VM may have died after publishing a map and before it set the gauges.
-        tally::settle(&plugin.metrics, &HostData, &plugin.signal);
+        for map in [Map::Routes, Map::Fleet] {
+            tally::settle(map, &plugin.metrics, &HostData, &plugin.signal);
+        }
         Ok(plugin)
     }
 
@@ -86,8 +81,8 @@ impl Plugin {
         Backend { data: &HostData, signal: &self.signal, new_epoch: host::random }
     }
 
-    fn record(&self, outcome: Outcome) {
-        tally::record(outcome, &self.metrics, &HostData, &self.signal);
+    fn record(&self, outcome: Outcome, map: Map) {
+        tally::record(outcome, map, &self.metrics, &HostData, &self.signal);
     }
 }
 
@@ -131,8 +126,8 @@ impl AdminStream {
                 let step = self.exchange.finish(&plugin.admin, &body, &plugin.backend());
                 self.carry_out(plugin, step)
             }
-            Step::Reply(reply, outcome) => {
-                plugin.record(outcome);
+            Step::Reply(reply, outcome, map) => {
+                plugin.record(outcome, map);
                 send(&reply);
                 Action::Pause
             }

@@ -1,10 +1,11 @@
 //! Envoy's metrics as the filter uses them. A metric that Envoy's configuration switches off takes every value and shows none.
 
 use crate::host;
-use pixell_core::admin::tally::{Gauge, Metrics};
+use pixell_core::admin::tally::{Gauge, Map, Metrics};
 use pixell_core::metrics::{
-    BUILD_INFO, CARDS_UNCHANGED, DISPLACED, FIRST_LOGGED, GENERATION, LAST_PUSH, OTHER, PANICS, PUBLISHES, REFRESHES,
-    REFUSAL_REASONS, REFUSED_CONNECTIONS, REFUSED_WRITES, REJECTION_REASONS, REJECTIONS, ROUTES, labelled, worker_label,
+    BUILD_INFO, CARDS_UNCHANGED, DISPLACED, FIRST_LOGGED, FLEET_GENERATION, FLEET_LAST_PUSH, FLEET_PEERS, FLEET_PUBLISHES,
+    FLEET_REFUSED_WRITES, FLEET_ROUTES, GENERATION, LAST_PUSH, OTHER, PANICS, PUBLISHES, REFRESHES, REFUSAL_REASONS,
+    REFUSED_CONNECTIONS, REFUSED_WRITES, REJECTION_REASONS, REJECTIONS, ROUTES, labelled, worker_label,
 };
 use pixell_core::responses::Unchanged;
 use proxy_wasm::hostcalls;
@@ -168,6 +169,17 @@ pub(crate) struct AdminMetrics {
     displaced: Metric,
     last_push: Metric,
     refused: Labelled<{ REFUSAL_REASONS.len() }>,
+    fleet: FleetMetrics,
+}
+
+/// What it counts of the fleet map.
+struct FleetMetrics {
+    routes: Metric,
+    peers: Metric,
+    generation: Metric,
+    publishes: Metric,
+    last_push: Metric,
+    refused: Labelled<{ REFUSAL_REASONS.len() }>,
 }
 
 impl AdminMetrics {
@@ -182,13 +194,25 @@ impl AdminMetrics {
             displaced: Metric::counter(DISPLACED),
             last_push: Metric::gauge(LAST_PUSH),
             refused: Labelled::define(REFUSED_WRITES, "reason", REFUSAL_REASONS),
+            fleet: FleetMetrics {
+                routes: Metric::gauge(FLEET_ROUTES),
+                peers: Metric::gauge(FLEET_PEERS),
+                generation: Metric::gauge(FLEET_GENERATION),
+                publishes: Metric::counter(FLEET_PUBLISHES),
+                last_push: Metric::gauge(FLEET_LAST_PUSH),
+                refused: Labelled::define(FLEET_REFUSED_WRITES, "reason", REFUSAL_REASONS),
+            },
         }
     }
 }
 
 impl Metrics for AdminMetrics {
-    fn count_publish(&self) {
-        self.publishes.increment();
+    fn count_publish(&self, map: Map) {
+        match map {
+            Map::Routes => self.publishes,
+            Map::Fleet => self.fleet.publishes,
+        }
+        .increment();
     }
 
     fn count_displaced(&self, routes: usize) {
@@ -197,8 +221,12 @@ impl Metrics for AdminMetrics {
         }
     }
 
-    fn count_rejected_write(&self, code: &str) {
-        self.refused.increment(code);
+    fn count_rejected_write(&self, map: Map, code: &str) {
+        match map {
+            Map::Routes => &self.refused,
+            Map::Fleet => &self.fleet.refused,
+        }
+        .increment(code);
     }
 
     fn set(&self, gauge: Gauge, value: u64) {
@@ -206,6 +234,10 @@ impl Metrics for AdminMetrics {
             Gauge::Routes => self.routes,
             Gauge::Generation => self.generation,
             Gauge::LastPush => self.last_push,
+            Gauge::FleetRoutes => self.fleet.routes,
+            Gauge::FleetPeers => self.fleet.peers,
+            Gauge::FleetGeneration => self.fleet.generation,
+            Gauge::FleetLastPush => self.fleet.last_push,
         }
         .set(value);
     }

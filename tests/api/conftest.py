@@ -16,6 +16,8 @@ sys.path.insert(0, str(ROOT / "clients/python/tests"))
 
 from envoy_process import EnvoyProcess  # noqa: E402
 
+# Switches the fleet on.
+FLEET = ('"role": "admin"', '"role": "admin", "fleet": {"peer_cidrs": ["10.0.0.0/8", "fd00::/8"]}')
 TOKEN = "correct-horse-battery-staple"
 
 
@@ -27,14 +29,20 @@ def document() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def envoy() -> Iterator[EnvoyProcess]:
-    """An Envoy without a token."""
+    """An Envoy without a token, with a fleet."""
+    yield from running(EnvoyProcess(edits=[FLEET]))
+
+
+@pytest.fixture(scope="session")
+def envoy_alone() -> Iterator[EnvoyProcess]:
+    """An Envoy without a fleet."""
     yield from running(EnvoyProcess())
 
 
 @pytest.fixture(scope="session")
 def guarded_envoy() -> Iterator[EnvoyProcess]:
     """An Envoy that wants TOKEN."""
-    yield from running(EnvoyProcess(token=TOKEN))
+    yield from running(EnvoyProcess(token=TOKEN, edits=[FLEET]))
 
 
 def running(envoy: EnvoyProcess) -> Iterator[EnvoyProcess]:

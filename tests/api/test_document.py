@@ -39,8 +39,10 @@ def test_each_example_fits_its_schema(document: dict[str, Any]) -> None:
 
 
 def test_each_success_has_the_response_of_its_example(document: dict[str, Any], envoy: EnvoyProcess) -> None:
-    """A request and a response with the same name belong together. Each is tested on the two routes of the first example."""
-    start = document["paths"]["/v1/routes"]["put"]["requestBody"]["content"]["application/json"]["examples"]["two"]
+    """A request and a response with the same name belong together. Each is tested on the two routes of the first example, and calls of the
+    fleet map on its first example."""
+    start = first_example(document, "/v1/routes", "two")
+    fleet = first_example(document, "/v1/fleet", "two_peers")
     replayed = 0
     for path, method, operation in operations(document):
         responses = success_examples(operation)
@@ -52,12 +54,17 @@ def test_each_success_has_the_response_of_its_example(document: dict[str, Any], 
         assert requests, f"{method} {path} has no example"
         assert set(responses) <= {name for _, name, _ in requests} | others(document, path), f"{method} {path}"
         for content_type, name, body in requests:
-            call(envoy.url, "PUT", "/v1/routes", b'{"routes":{}}')
-            before = call(envoy.url, "GET", "/v1/status").json
-            if (path, method, name) != ("/v1/routes", "put", "two"):
-                before = call(envoy.url, "PUT", "/v1/routes", json.dumps(start["value"]).encode()).json
+            resource, empty, full = "/v1/routes", b'{"routes":{}}', start
+            if path == "/v1/fleet":
+                resource, empty, full = "/v1/fleet", b'{"peers":{},"routes":{}}', fleet
+            call(envoy.url, "PUT", resource, empty)
+            before = call(envoy.url, "GET", resource).json
+            if (path, method, name) not in [("/v1/routes", "put", "two"), ("/v1/fleet", "put", "two_peers")]:
+                before = call(envoy.url, "PUT", resource, full).json
                 # In the examples, generations count from the first map.
                 before["generation"] -= 1
+            if path == "/v1/status":
+                call(envoy.url, "PUT", "/v1/fleet", fleet)
             target = path.replace("{id}", "agent-a")
             sent = None if body is None else json.dumps(body).encode()
             response = call(envoy.url, method.upper(), target, sent, {"Content-Type": content_type} if sent else None)
@@ -67,6 +74,11 @@ def test_each_success_has_the_response_of_its_example(document: dict[str, Any], 
                 assert at_first_version(response.json, before) == responses[name], f"{method} {target} {name}"
             replayed += 1
     assert replayed >= 12
+
+
+def first_example(document: dict[str, Any], path: str, name: str) -> bytes:
+    content = document["paths"][path]["put"]["requestBody"]["content"]["application/json"]
+    return json.dumps(content["examples"][name]["value"]).encode()
 
 
 class Provocation(NamedTuple):
@@ -94,16 +106,24 @@ PROVOCATIONS = {
     "invalid_routes": Provocation(
         "PUT", "/v1/routes", b'{"routes":{"agent-a":{"port":80},"agent-b":{"port":50055,"state":"up"}}}'
     ),
+    "invalid_fleet": Provocation(
+        "PUT", "/v1/fleet", b'{"peers":{"task-b":{"host":"127.0.0.1"}},"routes":{"agent-x":"task-b"}}'
+    ),
+    "fleet_disabled": Provocation("GET", "/v1/fleet"),
     "refused_by_envoy": Provocation("GET", "/v1/routes", None, {"X-Long": "x" * 70_000}),
 }
 
 
 @pytest.mark.parametrize("code", PROVOCATIONS)
 def test_each_problem_has_the_response_of_its_example(
-    code: str, document: dict[str, Any], envoy: EnvoyProcess, guarded_envoy: EnvoyProcess
+    code: str,
+    document: dict[str, Any],
+    envoy: EnvoyProcess,
+    guarded_envoy: EnvoyProcess,
+    envoy_alone: EnvoyProcess,
 ) -> None:
     described, example = problems(document)[code]
-    url = guarded_envoy.url if code == "unauthorized" else envoy.url
+    url = {"unauthorized": guarded_envoy.url, "fleet_disabled": envoy_alone.url}.get(code, envoy.url)
     before = call(envoy.url, "PUT", "/v1/routes", b'{"routes":{"agent-a":50054,"agent-b":50055}}').json
     method, path, body, headers = PROVOCATIONS[code]
     response = call(url, method, path, body, headers)
@@ -213,4 +233,7 @@ def at_first_version(body: Any, before: dict[str, Any]) -> Any:
         body["generation"] -= before["generation"]
     if "epoch" in body:
         body["epoch"] = EPOCH
+    if "fleet" in body:
+        # Its generation depends on the tests before.
+        body["fleet"] = {**body["fleet"], "epoch": EPOCH, "generation": 1}
     return body

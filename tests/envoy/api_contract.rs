@@ -17,7 +17,7 @@ fn active(port: u16) -> Value {
 async fn every_success() {
     let envoy = Envoy::builder().start().await.unwrap();
     let api = Api::open(&envoy).await;
-    let status = |epoch: &str, generation: u64, routes: u64, loaded: bool| json!({"epoch": epoch, "generation": generation, "routes": routes, "loaded": loaded, "version": env!("CARGO_PKG_VERSION")});
+    let status = |epoch: &str, generation: u64, routes: u64, loaded: bool| json!({"epoch": epoch, "generation": generation, "routes": routes, "loaded": loaded, "version": env!("CARGO_PKG_VERSION"), "fleet": {"enabled": false, "loaded": false, "epoch": "0", "generation": 0, "peers": 0, "routes": 0}});
 
     // Before the first map: there are no routes, and a write that changes nothing stores no map.
     api.check("GET", "/v1/status", "", 200, status("0", 0, 0, false)).await;

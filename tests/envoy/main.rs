@@ -40,6 +40,7 @@ mod ends;
 mod endurance;
 mod fallback_claim;
 mod faults;
+mod fleet_map;
 mod grpc_streams;
 mod grpc_web;
 mod hostile_bytes;

@@ -59,6 +59,12 @@ async fn names_and_types_are_there_from_the_start() {
         ("pixell_displaced_routes_total", "counter"),
         ("pixell_route_map_last_push_timestamp_seconds", "gauge"),
         ("pixell_route_map_refused_writes_total", "counter"),
+        ("pixell_fleet_routes", "gauge"),
+        ("pixell_fleet_peers", "gauge"),
+        ("pixell_fleet_map_generation", "gauge"),
+        ("pixell_fleet_map_publishes_total", "counter"),
+        ("pixell_fleet_map_last_push_timestamp_seconds", "gauge"),
+        ("pixell_fleet_map_refused_writes_total", "counter"),
         ("pixell_build_info", "gauge"),
     ] {
         assert_eq!(scrape.types.get(name).map(String::as_str), Some(kind), "{name}");

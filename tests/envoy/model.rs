@@ -88,7 +88,8 @@ impl Model {
             },
             Call::Status => {
                 json!({"epoch": self.epoch, "generation": self.generation, "routes": self.routes.len(), "loaded": true,
-                "version": env!("CARGO_PKG_VERSION")})
+                "version": env!("CARGO_PKG_VERSION"),
+                "fleet": {"enabled": false, "loaded": false, "epoch": "0", "generation": 0, "peers": 0, "routes": 0}})
             }
             _ => json!({"epoch": self.epoch, "generation": self.generation, "routes": self.shown()}),
         };

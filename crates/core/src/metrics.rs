@@ -27,6 +27,24 @@ pub const LAST_PUSH: &str = "pixell_route_map_last_push_timestamp_seconds";
 /// Counter: writes that the route API rejected, by `reason`.
 pub const REFUSED_WRITES: &str = "pixell_route_map_refused_writes_total";
 
+/// Gauge: routes in the fleet map.
+pub const FLEET_ROUTES: &str = "pixell_fleet_routes";
+
+/// Gauge: peers in the fleet map, draining ones too.
+pub const FLEET_PEERS: &str = "pixell_fleet_peers";
+
+/// Gauge: generation of the fleet map; 0 until the first one was stored.
+pub const FLEET_GENERATION: &str = "pixell_fleet_map_generation";
+
+/// Counter: writes that changed the fleet map.
+pub const FLEET_PUBLISHES: &str = "pixell_fleet_map_publishes_total";
+
+/// Gauge: Unix time of the last accepted write to the fleet map, in seconds, whether it changed anything or not; 0 until the first.
+pub const FLEET_LAST_PUSH: &str = "pixell_fleet_map_last_push_timestamp_seconds";
+
+/// Counter: writes to the fleet map that the route API rejected, by `reason`.
+pub const FLEET_REFUSED_WRITES: &str = "pixell_fleet_map_refused_writes_total";
+
 /// Counter: agent cards that passed unchanged although the client addressed the agent by path or host, by `reason`
 /// ([`crate::responses::Unchanged::REASONS`]).
 pub const CARDS_UNCHANGED: &str = "pixell_agent_cards_unchanged_total";
@@ -55,7 +73,7 @@ pub const REJECTION_REASONS: [&str; Rejection::CODES.len()] = Rejection::CODES;
 /// What is counted if a value outside of its set turns up, so that a label stays bounded whatever happens.
 pub const OTHER: &str = "other";
 
-/// Every reason of [`REFUSED_WRITES`]: the codes of the route API's error documents.
+/// Every reason of [`REFUSED_WRITES`] and [`FLEET_REFUSED_WRITES`]: the codes of the route API's error documents.
 pub const REFUSAL_REASONS: [&str; Code::ALL.len() + 1] = {
     let mut reasons = [OTHER; Code::ALL.len() + 1];
     let mut n = 0;

@@ -3,9 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many bodies of the largest size may be unfinished at a time.
-const MOST_LARGEST: usize = 4;
-
 /// What all unfinished bodies hold together, in bytes.
 #[derive(Clone, Debug)]
 pub struct Unfinished {
@@ -14,10 +11,10 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// None yet; room for a few bodies of `largest` bytes.
+    /// None yet; room for `bodies` of `largest` bytes.
     #[must_use]
-    pub fn new(largest: usize) -> Self {
-        Self { held: Arc::default(), most: largest.saturating_mul(MOST_LARGEST) }
+    pub fn new(largest: usize, bodies: usize) -> Self {
+        Self { held: Arc::default(), most: largest.saturating_mul(bodies) }
     }
 
     /// A body that holds nothing yet.
@@ -64,7 +61,7 @@ mod tests {
 
     #[test]
     fn bodies_share_what_room_there_is_and_give_it_back() {
-        let all = Unfinished::new(10);
+        let all = Unfinished::new(10, 4);
         let (mut one, mut two) = (all.body(), all.body());
         assert!(one.grow(10) && one.grow(10) && one.grow(5) && two.grow(30));
         assert_eq!((one.bytes(), two.bytes()), (10, 30));

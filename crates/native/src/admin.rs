@@ -5,18 +5,16 @@ use crate::abi_types::{DataStatus, Status};
 use crate::metrics::{AdminMetrics, AdminRecord, now};
 use crate::shared::{DATA, SIGNAL, ShownSignal, backend};
 use crate::{fault, host};
-use pixell_core::admin::RouteApi;
 use pixell_core::admin::exchange::{Admin, Exchange, OwnedHead, Step};
 use pixell_core::admin::reply::{Outcome, Reply};
-use pixell_core::admin::status_page::StatusPage;
-use pixell_core::admin::tally;
+use pixell_core::admin::tally::{self, Map};
 use pixell_core::admin::token::{self, Token};
 use pixell_core::config::AdminConfig;
 use pixell_core::data_path::Rejected;
+use pixell_core::fleet;
 use pixell_core::rejection::{Client, Rejection};
 use pixell_core::routes::{LAYOUT, bootstrap};
 use pixell_core::store::prepare;
-use pixell_core::unfinished::Unfinished;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,16 +42,15 @@ impl AdminFilter {
             Err(std::env::VarError::NotUnicode(_)) => return Err(token::InvalidToken.to_string()),
         };
         prepare(&*DATA, &LAYOUT);
+        if config.fleet.is_some() {
+            prepare(&*DATA, &fleet::LAYOUT);
+        }
         let stored = match &config.bootstrap_routes {
             Some(routes) => bootstrap::store(routes, &backend(&*SIGNAL))?,
             None => false,
         };
         Ok(Self {
-            admin: Admin {
-                unfinished: Unfinished::new(config.max_body_bytes),
-                page: StatusPage::new(&config.agents_url),
-                api: RouteApi { config, token },
-            },
+            admin: Admin::new(config, token),
             metrics: AdminMetrics::define(envoy),
             started_with_routes: stored.then(now),
             settled: AtomicBool::new(false),
@@ -116,8 +113,8 @@ impl AdminFilter {
                 let step = exchange.finish(&self.admin, &body, &backend(&signal));
                 self.carry_out(exchange, envoy, step)
             }
-            Step::Reply(reply, outcome) => {
-                self.record(envoy, outcome, now());
+            Step::Reply(reply, outcome, map) => {
+                self.record(envoy, outcome, map, now());
                 send(envoy, &reply);
                 Done::Replied
             }
@@ -127,14 +124,16 @@ impl AdminFilter {
     fn settle(&self, envoy: &Host<'_>) {
         self.metrics.show_build(envoy);
         self.metrics.show_change(envoy);
+        let record = AdminRecord { metrics: &self.metrics, host: envoy, now: 0 };
+        tally::settle(Map::Fleet, &record, &*DATA, &*SIGNAL);
         match self.started_with_routes {
-            Some(then) => self.record(envoy, Outcome::Published { displaced: 0 }, then),
-            None => tally::settle(&AdminRecord { metrics: &self.metrics, host: envoy, now: 0 }, &*DATA, &*SIGNAL),
+            Some(then) => self.record(envoy, Outcome::Published { displaced: 0 }, Map::Routes, then),
+            None => tally::settle(Map::Routes, &record, &*DATA, &*SIGNAL),
         }
     }
 
-    fn record(&self, envoy: &Host<'_>, outcome: Outcome, now: u64) {
-        tally::record(outcome, &AdminRecord { metrics: &self.metrics, host: envoy, now }, &*DATA, &*SIGNAL);
+    fn record(&self, envoy: &Host<'_>, outcome: Outcome, map: Map, now: u64) {
+        tally::record(outcome, map, &AdminRecord { metrics: &self.metrics, host: envoy, now }, &*DATA, &*SIGNAL);
     }
 }
 

@@ -6,10 +6,11 @@
 use crate::abi::{ConfigHost, Host, Metric};
 use crate::host;
 use crate::shared;
-use pixell_core::admin::tally::{Gauge, Metrics};
+use pixell_core::admin::tally::{Gauge, Map, Metrics};
 use pixell_core::metrics::{
-    BUILD_INFO, CARDS_UNCHANGED, CHANGES, DISPLACED, GENERATION, LAST_PUSH, OTHER, PANICS, PUBLISHES, REFRESHES,
-    REFUSAL_REASONS, REFUSED_WRITES, REJECTION_REASONS, REJECTIONS, ROUTES, labelled, worker_label,
+    BUILD_INFO, CARDS_UNCHANGED, CHANGES, DISPLACED, FLEET_GENERATION, FLEET_LAST_PUSH, FLEET_PEERS, FLEET_PUBLISHES,
+    FLEET_REFUSED_WRITES, FLEET_ROUTES, GENERATION, LAST_PUSH, OTHER, PANICS, PUBLISHES, REFRESHES, REFUSAL_REASONS,
+    REFUSED_WRITES, REJECTION_REASONS, REJECTIONS, ROUTES, labelled, worker_label,
 };
 use pixell_core::responses::Unchanged;
 use std::rc::Rc;
@@ -114,6 +115,18 @@ pub(crate) struct AdminMetrics {
     changes: Option<Metric>,
     panics: Option<Metric>,
     refused: Labelled<{ REFUSAL_REASONS.len() }>,
+    fleet: FleetMetrics,
+}
+
+/// What it counts of the fleet map.
+#[derive(Debug)]
+struct FleetMetrics {
+    routes: Option<Metric>,
+    peers: Option<Metric>,
+    generation: Option<Metric>,
+    publishes: Option<Metric>,
+    last_push: Option<Metric>,
+    refused: Labelled<{ REFUSAL_REASONS.len() }>,
 }
 
 impl AdminMetrics {
@@ -128,6 +141,14 @@ impl AdminMetrics {
             changes: host.gauge(CHANGES),
             panics: host.counter(PANICS, None),
             refused: Labelled::define(host, REFUSED_WRITES, "reason", REFUSAL_REASONS),
+            fleet: FleetMetrics {
+                routes: host.gauge(FLEET_ROUTES),
+                peers: host.gauge(FLEET_PEERS),
+                generation: host.gauge(FLEET_GENERATION),
+                publishes: host.counter(FLEET_PUBLISHES, None),
+                last_push: host.gauge(FLEET_LAST_PUSH),
+                refused: Labelled::define(host, FLEET_REFUSED_WRITES, "reason", REFUSAL_REASONS),
+            },
         }
     }
 
@@ -155,8 +176,12 @@ pub(crate) struct AdminRecord<'a> {
 }
 
 impl Metrics for AdminRecord<'_> {
-    fn count_publish(&self) {
-        count(self.host, self.metrics.publishes, None);
+    fn count_publish(&self, map: Map) {
+        let metric = match map {
+            Map::Routes => self.metrics.publishes,
+            Map::Fleet => self.metrics.fleet.publishes,
+        };
+        count(self.host, metric, None);
     }
 
     fn count_displaced(&self, routes: usize) {
@@ -165,8 +190,12 @@ impl Metrics for AdminRecord<'_> {
         }
     }
 
-    fn count_rejected_write(&self, code: &str) {
-        self.metrics.refused.increment(self.host, code);
+    fn count_rejected_write(&self, map: Map, code: &str) {
+        let counters = match map {
+            Map::Routes => &self.metrics.refused,
+            Map::Fleet => &self.metrics.fleet.refused,
+        };
+        counters.increment(self.host, code);
     }
 
     fn set(&self, gauge: Gauge, value: u64) {
@@ -174,6 +203,10 @@ impl Metrics for AdminRecord<'_> {
             Gauge::Routes => self.metrics.routes,
             Gauge::Generation => self.metrics.generation,
             Gauge::LastPush => self.metrics.last_push,
+            Gauge::FleetRoutes => self.metrics.fleet.routes,
+            Gauge::FleetPeers => self.metrics.fleet.peers,
+            Gauge::FleetGeneration => self.metrics.fleet.generation,
+            Gauge::FleetLastPush => self.metrics.fleet.last_push,
         };
         set(self.host, metric, value);
     }

@@ -1,6 +1,7 @@
 //! Measurements other than single requests. Each section has a file and returns figures.
 
 mod changes;
+mod fleet;
 mod grpc;
 mod memory;
 mod pause;
@@ -36,6 +37,7 @@ enum Kind {
     Changes(Filter),
     Pause,
     Put,
+    Fleet(Filter),
     Memory,
     MemoryAboveNone(Filter),
     Start(Filter),
@@ -54,11 +56,13 @@ pub const SECTIONS: &[Section] = &[
     Section { name: "changes", about: "requests while the map changes 100 times a second", kind: Kind::Changes(Wasm) },
     Section { name: "pause", about: "time that one changed route takes from a worker", kind: Kind::Pause },
     Section { name: "put", about: "the whole map of 10,000 routes replaced", kind: Kind::Put },
+    Section { name: "fleet", about: "the fleet map of 100,000 routes replaced, and changed", kind: Kind::Fleet(Wasm) },
     Section { name: "memory", about: "memory of Envoy with large maps", kind: Kind::Memory },
     Section { name: "memory-20", about: "memory of the filter with 20 routes", kind: Kind::MemoryAboveNone(Wasm) },
     Section { name: "start", about: "start of Envoy to the first routed request", kind: Kind::Start(Wasm) },
     Section { name: "native-writes", about: "writes with the native filter", kind: Kind::Writes(Native) },
     Section { name: "native-changes", about: "changes with the native filter", kind: Kind::Changes(Native) },
+    Section { name: "native-fleet", about: "the fleet map with the native filter", kind: Kind::Fleet(Native) },
     Section { name: "native-memory-20", about: "memory of the native filter", kind: Kind::MemoryAboveNone(Native) },
     Section { name: "native-start", about: "start with the native filter", kind: Kind::Start(Native) },
 ];
@@ -77,6 +81,7 @@ impl Section {
             Kind::Changes(filter) => changes::measure(stage, filter, rounds).await,
             Kind::Pause => pause::measure(stage, rounds).await,
             Kind::Put => put::measure(stage, rounds).await,
+            Kind::Fleet(filter) => fleet::measure(stage, filter, rounds).await,
             Kind::Memory => memory::measure(stage).await,
             Kind::MemoryAboveNone(filter) => memory::above_none(stage, filter).await,
             Kind::Start(filter) => start::measure(stage, filter, rounds).await,

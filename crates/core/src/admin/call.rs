@@ -58,6 +58,8 @@ pub enum Resource {
     Route(OwnedDeploymentId),
     /// `GET /v1/status`
     Status,
+    /// `GET /v1/fleet`
+    Fleet,
 }
 
 /// A write that has a body.
@@ -78,6 +80,28 @@ pub enum Target {
     Patch,
     /// `PUT /v1/routes/{id}`
     Route(OwnedDeploymentId),
+    /// `PUT /v1/fleet`
+    ReplaceFleet,
+    /// `PATCH /v1/fleet`
+    PatchFleet,
+}
+
+impl Write {
+    /// Longest body, in bytes.
+    #[must_use]
+    pub fn most_bytes(&self, config: &AdminConfig) -> usize {
+        self.target.most_bytes(config)
+    }
+}
+
+impl Target {
+    fn most_bytes(&self, config: &AdminConfig) -> usize {
+        match self {
+            Self::Replace | Self::Patch | Self::Route(_) => config.max_body_bytes,
+            // Without a fleet there is no such call.
+            Self::ReplaceFleet | Self::PatchFleet => config.fleet.as_ref().map_or(0, |fleet| fleet.max_body_bytes),
+        }
+    }
 }
 
 /// The terms of a write.
@@ -111,8 +135,9 @@ impl Call {
                 let terms = Terms { dry_run: dry_run(query, true)?, preconditions: preconditions(head)? };
                 check_content_type(head.content_type, &target)?;
                 let announced = head.content_length.and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
-                if announced.is_some_and(|bytes| bytes > config.max_body_bytes as u64) {
-                    return Err(payload_too_large(config.max_body_bytes));
+                let most = target.most_bytes(config);
+                if announced.is_some_and(|bytes| bytes > most as u64) {
+                    return Err(payload_too_large(most));
                 }
                 Ok(Self::Write(Write { target, terms }))
             }
@@ -139,6 +164,12 @@ pub fn payload_too_large(most: usize) -> Problem {
     Code::PayloadTooLarge.problem(detail)
 }
 
+/// The error of every call of the fleet map if there is none.
+pub(super) fn fleet_disabled() -> Problem {
+    let detail = "the fleet is off; to switch it on, set PIXELL_FLEET_CIDRS, or fleet in the configuration of the admin filter";
+    Code::FleetDisabled.problem(detail)
+}
+
 /// `HEAD` is a read as `GET` is (RFC 9110, 9.3.2); the host leaves out the body.
 fn operation(method: &[u8], path: &[u8], config: &AdminConfig) -> Result<Operation, Problem> {
     let rest = path.strip_prefix(b"/v1/").ok_or_else(no_such_path)?;
@@ -147,6 +178,13 @@ fn operation(method: &[u8], path: &[u8], config: &AdminConfig) -> Result<Operati
             b"GET" | b"HEAD" => return Ok(Operation::Read(Resource::Routes)),
             b"PUT" => return Ok(Operation::Write(Target::Replace)),
             b"PATCH" => return Ok(Operation::Write(Target::Patch)),
+            _ => "GET, HEAD, PUT, PATCH",
+        },
+        b"fleet" => match method {
+            b"GET" | b"HEAD" | b"PUT" | b"PATCH" if config.fleet.is_none() => return Err(fleet_disabled()),
+            b"GET" | b"HEAD" => return Ok(Operation::Read(Resource::Fleet)),
+            b"PUT" => return Ok(Operation::Write(Target::ReplaceFleet)),
+            b"PATCH" => return Ok(Operation::Write(Target::PatchFleet)),
             _ => "GET, HEAD, PUT, PATCH",
         },
         b"status" => match method {
@@ -224,7 +262,7 @@ fn dry_run(query: &[u8], writes: bool) -> Result<bool, Problem> {
 
 fn check_content_type(header: Option<&[u8]>, target: &Target) -> Result<(), Problem> {
     let media_type = header.unwrap_or_default().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    let patches = *target == Target::Patch;
+    let patches = matches!(target, Target::Patch | Target::PatchFleet);
     if media_type.eq_ignore_ascii_case(b"application/json")
         || (patches && media_type.eq_ignore_ascii_case(b"application/merge-patch+json"))
     {
@@ -280,6 +318,36 @@ mod tests {
         check("HEAD", "/v1/status", &read(Resource::Status));
         assert!(parse("PATCH", "/v1/routes", Some("Application/Merge-Patch+JSON"), None).is_ok());
         assert!(parse("DELETE", "/v1/routes/a", None, None).is_ok());
+    }
+
+    #[test]
+    fn knows_the_operations_of_the_fleet() {
+        let with = |config: &str, method: &str, content_type: &str, length: &str| {
+            let head = Head {
+                method: method.as_bytes(),
+                target: b"/v1/fleet",
+                content_type: Some(content_type.as_bytes()),
+                content_length: Some(length.as_bytes()),
+                ..Head::default()
+            };
+            let on = AdminConfig::parse(config.as_bytes()).expect("valid");
+            Call::parse(&head, &on).map_err(|problem| problem.code)
+        };
+        let on = r#"{"role":"admin","max_body_bytes":5,"fleet":{"peer_cidrs":["10.0.0.0/8"],"max_body_bytes":100}}"#;
+        let json = "application/json";
+        let write = |target| Ok(Call::Write(Write { target, terms: Terms::default() }));
+        let read = Ok(Call::Read(Read { resource: Resource::Fleet, preconditions: Preconditions::default() }));
+        assert_eq!((with(on, "GET", json, "0"), with(on, "HEAD", json, "0")), (read.clone(), read));
+        assert_eq!(with(on, "PUT", json, "100"), write(Target::ReplaceFleet));
+        assert_eq!(with(on, "PATCH", "application/merge-patch+json", "100"), write(Target::PatchFleet));
+        assert_eq!(with(on, "PUT", json, "101"), Err("payload_too_large"));
+        assert_eq!(with(on, "PUT", "application/merge-patch+json", "1"), Err("unsupported_media_type"));
+        assert_eq!(with(on, "DELETE", json, "0"), Err("method_not_allowed"));
+        let off = r#"{"role":"admin"}"#;
+        for method in ["GET", "HEAD", "PUT", "PATCH"] {
+            assert_eq!(with(off, method, json, "0"), Err("fleet_disabled"), "{method}");
+        }
+        assert_eq!(with(off, "POST", json, "0"), Err("method_not_allowed"));
     }
 
     #[test]

@@ -7,10 +7,14 @@ use crate::problem::Problem;
 pub enum Code {
     /// Other writers were faster every time.
     ConflictRetriesExhausted,
+    /// The fleet is off.
+    FleetDisabled,
     /// `Host` or `Origin` names another machine than this one.
     ForeignOrigin,
     /// The id in the path is not a deployment id.
     InvalidDeploymentId,
+    /// The body is JSON, but not a valid fleet map.
+    InvalidFleet,
     /// `If-Match` or `If-None-Match` is not a list of entity tags.
     InvalidPrecondition,
     /// An unknown query parameter, or one with a wrong value.
@@ -39,10 +43,12 @@ pub enum Code {
 
 impl Code {
     /// Every code, in ascending order of the names.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::ConflictRetriesExhausted,
+        Self::FleetDisabled,
         Self::ForeignOrigin,
         Self::InvalidDeploymentId,
+        Self::InvalidFleet,
         Self::InvalidPrecondition,
         Self::InvalidQuery,
         Self::InvalidRoutes,
@@ -78,8 +84,10 @@ impl Code {
     const fn name_and_status(self) -> (&'static str, u16) {
         match self {
             Self::ConflictRetriesExhausted => ("conflict_retries_exhausted", 503),
+            Self::FleetDisabled => ("fleet_disabled", 409),
             Self::ForeignOrigin => ("foreign_origin", 403),
             Self::InvalidDeploymentId => ("invalid_deployment_id", 400),
+            Self::InvalidFleet => ("invalid_fleet", 422),
             Self::InvalidPrecondition => ("invalid_precondition", 400),
             Self::InvalidQuery => ("invalid_query", 400),
             Self::InvalidRoutes => ("invalid_routes", 422),
@@ -115,8 +123,10 @@ mod tests {
     fn statuses_and_titles_are_those_of_http() {
         let expected = [
             ("conflict_retries_exhausted", 503, "Service Unavailable"),
+            ("fleet_disabled", 409, "Conflict"),
             ("foreign_origin", 403, "Forbidden"),
             ("invalid_deployment_id", 400, "Bad Request"),
+            ("invalid_fleet", 422, "Unprocessable Content"),
             ("invalid_precondition", 400, "Bad Request"),
             ("invalid_query", 400, "Bad Request"),
             ("invalid_routes", 422, "Unprocessable Content"),

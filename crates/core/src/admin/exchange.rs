@@ -4,7 +4,10 @@ use super::call::{Head, Write};
 use super::code::Code;
 use super::reply::{Outcome, Reply};
 use super::status_page::{self, StatusPage};
-use super::{Begun, RouteApi, owns_path};
+use super::tally::Map;
+use super::token::Token;
+use super::{Begun, RouteApi, owns_path, ready};
+use crate::config::AdminConfig;
 use crate::store::{Backend, ChangeSignal, SharedData};
 use crate::unfinished::{Body, Unfinished};
 
@@ -21,6 +24,28 @@ pub struct Admin {
     pub page: StatusPage,
     /// Bodies that are still arriving.
     pub unfinished: Unfinished,
+    /// Those of writes to the fleet map, apart from the others, because they are much larger.
+    pub unfinished_fleet: Unfinished,
+}
+
+/// How many bodies of the largest size may be unfinished at a time.
+const MOST_BODIES: usize = 4;
+
+/// The same for writes to the fleet map, which one program of the task makes.
+const MOST_FLEET_BODIES: usize = 2;
+
+impl Admin {
+    /// With these settings.
+    #[must_use]
+    pub fn new(config: AdminConfig, token: Option<Token>) -> Self {
+        let largest = config.fleet.as_ref().map_or(0, |fleet| fleet.max_body_bytes);
+        Self {
+            unfinished: Unfinished::new(config.max_body_bytes, MOST_BODIES),
+            unfinished_fleet: Unfinished::new(largest, MOST_FLEET_BODIES),
+            page: StatusPage::new(&config.agents_url),
+            api: RouteApi { config, token },
+        }
+    }
 }
 
 /// The head of a request, as its host read it.
@@ -89,8 +114,8 @@ pub enum Step {
         /// Most bytes.
         most: usize,
     },
-    /// Send this. The outcome is what the metrics count.
-    Reply(Reply, Outcome),
+    /// Send this. The outcome is what the metrics count, for this map.
+    Reply(Reply, Outcome, Map),
 }
 
 /// One request.
@@ -98,6 +123,8 @@ pub enum Step {
 pub struct Exchange {
     /// What waits for its body.
     waiting: Option<Waiting>,
+    /// The map that the request is about.
+    map: Map,
 }
 
 #[derive(Debug)]
@@ -117,16 +144,22 @@ impl Exchange {
         backend: &Backend<'_, impl SharedData, impl ChangeSignal>,
     ) -> Step {
         if status_page::owns_path(&head.target) {
-            return Step::Reply(admin.page.reply(&head.method), Outcome::Read);
+            return Step::Reply(admin.page.reply(&head.method), Outcome::Read, self.map);
         }
+        if ready::owns_path(&head.target) {
+            return Step::Reply(ready::reply(&head.method, &admin.api.config, backend.data), Outcome::Read, self.map);
+        }
+        self.map = Map::of_path(&head.target);
+        let map = self.map;
         let mut wait = |write| {
-            self.waiting = Some(Waiting { write, body: admin.unfinished.body() });
+            let bodies = if map == Map::Fleet { &admin.unfinished_fleet } else { &admin.unfinished };
+            self.waiting = Some(Waiting { write, body: bodies.body() });
             Step::Wait
         };
         if names_agents(&head.target)
             && let Err(problem) = admin.api.admit(&head.head())
         {
-            return Step::Reply(Reply::problem(&problem), Outcome::Read);
+            return Step::Reply(Reply::problem(&problem), Outcome::Read, map);
         }
         if !owns_path(&head.target) {
             return if ends { Step::Pass } else { wait(None) };
@@ -136,9 +169,9 @@ impl Exchange {
                 // A read that is rejected says nothing about the map; what is not a read can only be meant as a write.
                 let read = matches!(head.method.as_slice(), b"GET" | b"HEAD" | b"OPTIONS");
                 let outcome = if read { Outcome::Read } else { reply.outcome };
-                Step::Reply(reply, outcome)
+                Step::Reply(reply, outcome, map)
             }
-            Begun::NeedsBody(write) if ends => replied(admin.api.finish(&write, &[], backend)),
+            Begun::NeedsBody(write) if ends => replied(admin.api.finish(&write, &[], backend), map),
             Begun::NeedsBody(write) => wait(Some(write)),
         }
     }
@@ -148,12 +181,12 @@ impl Exchange {
     pub fn on_body(&mut self, admin: &Admin, size: usize, ends: bool) -> Step {
         let Some(Waiting { write, body }) = &mut self.waiting else { return Step::Pass };
         // One byte more than allowed is enough to see that it is too much.
-        let most = if write.is_some() { admin.api.config.max_body_bytes } else { MOST_UNASKED }.saturating_add(1);
+        let most = write.as_ref().map_or(MOST_UNASKED, |write| write.most_bytes(&admin.api.config)).saturating_add(1);
         let room = body.grow(size.min(most));
         if write.is_none() && body.bytes() >= most {
             self.waiting = None;
             let detail = format!("this path takes no body; at most {MOST_UNASKED} bytes are ignored");
-            return Step::Reply(Reply::problem(&Code::PayloadTooLarge.problem(detail)), Outcome::Read);
+            return Step::Reply(Reply::problem(&Code::PayloadTooLarge.problem(detail)), Outcome::Read, self.map);
         }
         if ends || body.bytes() >= most {
             let most = body.bytes();
@@ -170,7 +203,7 @@ impl Exchange {
         self.waiting = None;
         let reply = no_room();
         let outcome = if writes { reply.outcome } else { Outcome::Read };
-        Step::Reply(reply, outcome)
+        Step::Reply(reply, outcome, self.map)
     }
 
     /// Trailers have arrived, and with them all of the body.
@@ -183,7 +216,7 @@ impl Exchange {
     /// The body has been read.
     pub fn finish(&mut self, admin: &Admin, body: &[u8], backend: &Backend<'_, impl SharedData, impl ChangeSignal>) -> Step {
         let write = self.waiting.take().and_then(|waiting| waiting.write);
-        write.map_or(Step::Pass, |write| replied(admin.api.finish(&write, body, backend)))
+        write.map_or(Step::Pass, |write| replied(admin.api.finish(&write, body, backend), self.map))
     }
 }
 
@@ -193,9 +226,9 @@ fn names_agents(target: &[u8]) -> bool {
     target.starts_with(b"/clusters")
 }
 
-fn replied(reply: Reply) -> Step {
+fn replied(reply: Reply, map: Map) -> Step {
     let outcome = reply.outcome;
-    Step::Reply(reply, outcome)
+    Step::Reply(reply, outcome, map)
 }
 
 /// The reply to a body for which there is no room.
@@ -224,9 +257,8 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let config = AdminConfig::parse(br#"{"role":"admin","max_body_bytes":30}"#).expect("valid");
-            let page = StatusPage::new(&config.agents_url);
-            let admin = Admin { api: RouteApi { config, token: None }, page, unfinished: Unfinished::new(30) };
-            let fixture = Self { admin, data: MemoryData::default(), signal: MemorySignal::default() };
+            let fixture =
+                Self { admin: Admin::new(config, None), data: MemoryData::default(), signal: MemorySignal::default() };
             prepare(&fixture.data, &LAYOUT);
             fixture
         }
@@ -252,7 +284,7 @@ mod tests {
     #[track_caller]
     fn status(step: &Step) -> (u16, Outcome) {
         match step {
-            Step::Reply(reply, outcome) => (reply.status, *outcome),
+            Step::Reply(reply, outcome, _) => (reply.status, *outcome),
             other => panic!("{other:?}"),
         }
     }
@@ -281,7 +313,7 @@ mod tests {
     #[test]
     fn a_body_that_nothing_asks_for_is_ignored_if_it_is_short() {
         let mut fixture = Fixture::new();
-        fixture.admin.unfinished = Unfinished::new(2000);
+        fixture.admin.unfinished = Unfinished::new(2000, 4);
         for trailers in [false, true] {
             let (mut exchange, step) = fixture.begin("GET", "/stats", false);
             assert_eq!(step, Step::Wait);
@@ -328,6 +360,30 @@ mod tests {
         let (mut next, _) = fixture.begin("PUT", "/v1/routes/a", false);
         assert_eq!(next.on_body(&fixture.admin, 20, false), Step::Wait);
         assert_eq!(next.on_trailers(&fixture.admin), Step::ReadBody { most: 20 });
+    }
+
+    #[test]
+    fn writes_to_the_fleet_map_have_limits_of_their_own() {
+        let config = r#"{"role":"admin","max_body_bytes":30,"fleet":{"peer_cidrs":["10.0.0.0/8"],"max_body_bytes":100}}"#;
+        let mut fixture = Fixture::new();
+        fixture.admin = Admin::new(AdminConfig::parse(config.as_bytes()).expect("valid"), None);
+        let mut waiting = Vec::new();
+        for _ in 0..2 {
+            let (mut exchange, _) = fixture.begin("PUT", "/v1/fleet", false);
+            assert_eq!(exchange.on_body(&fixture.admin, 100, false), Step::Wait);
+            waiting.push(exchange);
+        }
+        let (mut one_more, _) = fixture.begin("PATCH", "/v1/fleet?dry_run=true", false);
+        let step = one_more.on_body(&fixture.admin, 1, false);
+        assert!(matches!(step, Step::Reply(_, Outcome::Rejected("overloaded"), Map::Fleet)), "{step:?}");
+        // They leave room for writes of routes.
+        let (mut route, _) = fixture.begin("PUT", "/v1/routes/a", false);
+        assert_eq!(route.on_body(&fixture.admin, 30, false), Step::Wait);
+        waiting.clear();
+        let (mut large, _) = fixture.begin("PUT", "/v1/fleet", false);
+        assert_eq!(large.on_body(&fixture.admin, 101, false), Step::ReadBody { most: 101 });
+        let step = large.finish(&fixture.admin, &[b' '; 101], &fixture.backend());
+        assert!(matches!(step, Step::Reply(_, Outcome::Rejected("payload_too_large"), Map::Fleet)), "{step:?}");
     }
 
     #[test]

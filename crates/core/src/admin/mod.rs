@@ -8,7 +8,9 @@ pub mod call;
 pub mod code;
 pub mod etag;
 pub mod exchange;
+mod fleet_map;
 pub mod local;
+mod ready;
 pub mod reply;
 pub mod status_page;
 pub mod tally;
@@ -20,11 +22,14 @@ use self::local::{is_local_host, is_local_origin};
 use self::reply::{Outcome, Reply};
 use self::token::Token;
 use crate::config::AdminConfig;
+use crate::fleet;
 use crate::json::Json;
 use crate::problem::{FieldErrors, Problem};
 use crate::routes::change::{Applied, Change, Edit, Invalid};
 use crate::routes::{LAYOUT, RouteMap, edition};
-use crate::store::{Backend, ChangeSignal, Moved, NoEdition, PublishError, SharedData, Stop, Stored, Update, Version, publish};
+use crate::store::{
+    Backend, ChangeSignal, Edition, Layout, Moved, NoEdition, PublishError, SharedData, Stop, Stored, Update, Version, publish,
+};
 
 /// Whether a path belongs to the route API (whatever version): the rest of the listener is Envoy's own admin interface.
 #[must_use]
@@ -60,7 +65,7 @@ impl RouteApi {
         match Call::parse(head, &self.config) {
             Err(problem) => Begun::Done(Reply::problem(&problem)),
             Ok(Call::Write(write)) => Begun::NeedsBody(write),
-            Ok(Call::Read(call)) => Begun::Done(read(&call, backend.data)),
+            Ok(Call::Read(call)) => Begun::Done(read(&call, &self.config, backend.data)),
             Ok(Call::Delete(id, terms)) => {
                 let change = Change { replace: false, edits: vec![(id.as_id(), Edit::Remove)] };
                 Begun::Done(match self.commit(&change, &terms, backend) {
@@ -92,28 +97,32 @@ impl RouteApi {
 
     fn write(
         &self,
-        Write { target, terms }: &Write,
+        write: &Write,
         body: &[u8],
         backend: &Backend<'_, impl SharedData, impl ChangeSignal>,
     ) -> Result<Reply, Problem> {
-        if body.len() > self.config.max_body_bytes {
-            return Err(call::payload_too_large(self.config.max_body_bytes));
+        let most = write.most_bytes(&self.config);
+        if body.len() > most {
+            return Err(call::payload_too_large(most));
         }
         let json = Json::parse(body).map_err(|error| {
             let mut problem = Code::MalformedJson.problem(format!("the body is not JSON: {error}"));
             problem.position = Some((error.line, error.column));
             problem
         })?;
+        let Write { target, terms } = write;
         let limits = &self.config.limits;
         let change = match target {
+            Target::ReplaceFleet => return self.write_fleet(&json, true, terms, backend),
+            Target::PatchFleet => return self.write_fleet(&json, false, terms, backend),
             Target::Replace => body::replacement(&json, limits),
             Target::Patch => body::patch(&json, limits),
             Target::Route(id) => body::single(id.as_id(), &json, limits),
         };
         let committed = self.commit(&change.map_err(invalid_routes)?, terms, backend);
         let Committed { version, applied, outcome } = committed.map_err(|problem| match target {
-            Target::Replace | Target::Patch => problem,
             Target::Route(_) => about_one_route(problem),
+            _ => problem,
         })?;
         let created = matches!(target, Target::Route(_)) && applied.added > 0;
         let reply = Reply::json(if created { 201 } else { 200 }, version, reply::applied_body(version, &applied));
@@ -127,41 +136,68 @@ impl RouteApi {
         terms: &Terms,
         backend: &Backend<'_, impl SharedData, impl ChangeSignal>,
     ) -> Result<Committed, Problem> {
-        let published = publish(backend, &LAYOUT, |stored| {
-            let now = stored.version();
-            if !terms.preconditions.if_match_holds(now) || !terms.preconditions.if_none_match_holds(now) {
-                return Err(Stop::Rejected(precondition_failed(now)));
-            }
+        let committed = publish_on(terms, backend, &LAYOUT, |stored| {
             let map = RouteMap::new(stored);
             let applied = change.apply(&map, self.config.limits.max_routes).map_err(|stop| match stop {
                 Stop::Moved => Stop::Moved,
                 Stop::Rejected(invalid) => Stop::Rejected(rejected(invalid)),
             })?;
             // Replacing nothing by an empty map is a change all the same: from now on the map counts as loaded.
-            let loads = !map.is_loaded() && change.replace;
-            if terms.dry_run || (applied.is_empty() && !loads) {
-                return Ok(Update::Keep(applied));
-            }
-            match edition(&map, &applied) {
-                Ok(edition) => Ok(Update::Store(edition, applied)),
-                Err(NoEdition::Moved) => Err(Stop::Moved),
-                Err(NoEdition::TooLarge) => {
-                    Err(Stop::Rejected(Code::PayloadTooLarge.problem("the map would be larger than can be stored")))
-                }
-            }
+            let changes = !applied.is_empty() || (!map.is_loaded() && change.replace);
+            let edition = changes.then(|| edition(&map, &applied)).transpose().map_err(no_edition)?;
+            Ok((edition, applied))
         });
-        match published {
-            Ok(done) => {
-                let outcome = match done.stored {
-                    true => Outcome::Published { displaced: done.outcome.displaced.len() },
-                    false if terms.dry_run => Outcome::Read,
-                    false => Outcome::Confirmed,
-                };
-                Ok(Committed { version: done.version, applied: done.outcome, outcome })
+        committed.map(|mut committed| {
+            if let Outcome::Published { displaced } = &mut committed.outcome {
+                *displaced = committed.applied.displaced.len();
             }
-            Err(PublishError::Rejected(problem)) => Err(problem),
-            Err(PublishError::RetriesExhausted) => Err(retries_exhausted()),
+            committed
+        })
+    }
+}
+
+/// A write that was accepted, and what it did.
+struct Committed<T = Applied> {
+    version: Version,
+    applied: T,
+    outcome: Outcome,
+}
+
+/// Publishes on these terms what `decide` makes of a map: the edition, unless the map stays as it is, and what the client is told.
+fn publish_on<D: SharedData, T>(
+    terms: &Terms,
+    backend: &Backend<'_, D, impl ChangeSignal>,
+    layout: &'static Layout,
+    decide: impl Fn(&Stored<'_, D>) -> Result<(Option<Edition>, T), Stop<Problem>>,
+) -> Result<Committed<T>, Problem> {
+    let published = publish(backend, layout, |stored| {
+        let now = stored.version();
+        if !terms.preconditions.if_match_holds(now) || !terms.preconditions.if_none_match_holds(now) {
+            return Err(Stop::Rejected(precondition_failed(now)));
         }
+        Ok(match decide(stored)? {
+            (Some(edition), applied) if !terms.dry_run => Update::Store(edition, applied),
+            (_, applied) => Update::Keep(applied),
+        })
+    });
+    match published {
+        Ok(done) => {
+            let outcome = match done.stored {
+                true => Outcome::Published { displaced: 0 },
+                false if terms.dry_run => Outcome::Read,
+                false => Outcome::Confirmed,
+            };
+            Ok(Committed { version: done.version, applied: done.outcome, outcome })
+        }
+        Err(PublishError::Rejected(problem)) => Err(problem),
+        Err(PublishError::RetriesExhausted) => Err(retries_exhausted()),
+    }
+}
+
+fn no_edition(none: NoEdition) -> Stop<Problem> {
+    match none {
+        NoEdition::Moved => Stop::Moved,
+        NoEdition::TooLarge => Stop::Rejected(Code::PayloadTooLarge.problem("the map would be larger than can be stored")),
     }
 }
 
@@ -178,27 +214,23 @@ fn check_names(head: &Head<'_>) -> Result<(), Problem> {
     Err(Code::ForeignOrigin.problem(detail))
 }
 
-/// A write that was accepted.
-struct Committed {
-    version: Version,
-    applied: Applied,
-    outcome: Outcome,
-}
-
 /// How often a read starts over because the map moved on meanwhile.
 const READ_ATTEMPTS: usize = 16;
 
-fn read(call: &Read, data: &impl SharedData) -> Reply {
-    let attempt = |_| try_read(call, &Stored::now(data, &LAYOUT)).ok();
+fn read(call: &Read, config: &AdminConfig, data: &impl SharedData) -> Reply {
+    let attempt = |_| try_read(call, config, data).ok();
     (0..READ_ATTEMPTS).find_map(attempt).unwrap_or_else(|| Reply::problem(&retries_exhausted()))
 }
 
-fn try_read(call: &Read, stored: &Stored<'_, impl SharedData>) -> Result<Reply, Moved> {
+fn try_read(call: &Read, config: &AdminConfig, data: &impl SharedData) -> Result<Reply, Moved> {
+    let layout = if call.resource == Resource::Fleet { &fleet::LAYOUT } else { &LAYOUT };
+    let stored = Stored::now(data, layout);
     let now = stored.version();
     if !call.preconditions.if_match_holds(now) {
         return Ok(Reply::problem(&precondition_failed(now)));
     }
-    let map = RouteMap::new(stored);
+    let map = RouteMap::new(&stored);
+    let mut versioned = true;
     let body = match &call.resource {
         Resource::Route(id) => match map.find(id.as_id())? {
             Some(route) => reply::route_body(now, &route),
@@ -209,9 +241,15 @@ fn try_read(call: &Read, stored: &Stored<'_, impl SharedData>) -> Result<Reply, 
             routes.sort_unstable_by_key(|(id, _)| *id);
             reply::routes_body(now, &routes)
         }
-        Resource::Status => reply::status_body(now, map.len(), map.is_loaded()),
+        Resource::Status => {
+            // The entity tag is that of the route map, and the status tells of both.
+            versioned = config.fleet.is_none();
+            reply::status_body(now, map.len(), map.is_loaded(), &fleet_map::status(config, data)?)
+        }
+        Resource::Fleet => fleet_map::body(&stored)?,
     };
-    Ok(if call.preconditions.if_none_match_holds(now) { Reply::json(200, now, body) } else { Reply::empty(304, now) })
+    let full = !versioned || call.preconditions.if_none_match_holds(now);
+    Ok(if full { Reply::json(200, now, body) } else { Reply::empty(304, now) })
 }
 
 fn retries_exhausted() -> Problem {

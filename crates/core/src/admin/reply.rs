@@ -1,6 +1,8 @@
 //! A reply of the route API.
 
 use crate::deployment_id::{DeploymentId, OwnedDeploymentId};
+use crate::fleet::change::Counts;
+use crate::fleet::{Peers, Preference};
 use crate::json::quote;
 use crate::problem::{self, Problem};
 use crate::route::Route;
@@ -110,12 +112,58 @@ fn members(route: &Route) -> String {
 }
 
 /// The body of `GET /v1/status`.
-pub(super) fn status_body(version: Version, routes: usize, loaded: bool) -> String {
+pub(super) fn status_body(version: Version, routes: usize, loaded: bool, fleet: &FleetStatus) -> String {
+    let FleetStatus { enabled, version: of_fleet, peers, routes: fleet_routes } = fleet;
     format!(
-        r#"{{"epoch":"{}","generation":{},"routes":{routes},"loaded":{loaded},"version":{}}}"#,
+        r#"{{"epoch":"{}","generation":{},"routes":{routes},"loaded":{loaded},"version":{},"fleet":{{"enabled":{enabled},"loaded":{},"epoch":"{}","generation":{},"peers":{peers},"routes":{fleet_routes}}}}}"#,
         version.epoch_text(),
         version.generation,
-        quote(env!("CARGO_PKG_VERSION"))
+        quote(env!("CARGO_PKG_VERSION")),
+        of_fleet.generation != 0,
+        of_fleet.epoch_text(),
+        of_fleet.generation,
+    )
+}
+
+/// What the status says of the fleet map. All of it is 0 if the fleet is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FleetStatus {
+    pub(super) enabled: bool,
+    pub(super) version: Version,
+    pub(super) peers: usize,
+    pub(super) routes: usize,
+}
+
+/// The body of `GET /v1/fleet`.
+pub(super) fn fleet_body(version: Version, peers: &Peers<'_>, routes: &[(DeploymentId<'_>, Preference)]) -> String {
+    let mut json = String::with_capacity(64 + peers.len() * 96 + routes.len() * 96);
+    let _ = write!(json, r#"{{"epoch":"{}","generation":{},"peers":{{"#, version.epoch_text(), version.generation);
+    for (n, (name, peer)) in peers.iter().enumerate() {
+        let comma = if n == 0 { "" } else { "," };
+        let _ = write!(json, r#"{comma}"{name}":{{"host":"{}","state":"{}"}}"#, peer.host, peer.state.name());
+    }
+    json.push_str(r#"},"routes":{"#);
+    for (n, (id, route)) in routes.iter().enumerate() {
+        json.push_str(if n == 0 { "\"" } else { ",\"" });
+        json.push_str(id.as_str());
+        json.push_str("\":[");
+        for (n, name) in peers.names_of(route).enumerate() {
+            json.push_str(if n == 0 { "\"" } else { ",\"" });
+            json.push_str(name.as_str());
+            json.push('"');
+        }
+        json.push(']');
+    }
+    json.push_str("}}");
+    json
+}
+
+/// The body of every write to the fleet map.
+pub(super) fn fleet_applied_body(version: Version, Counts { added, changed, removed }: Counts) -> String {
+    format!(
+        r#"{{"epoch":"{}","generation":{},"added":{added},"changed":{changed},"removed":{removed}}}"#,
+        version.epoch_text(),
+        version.generation
     )
 }
 

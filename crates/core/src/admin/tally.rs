@@ -1,13 +1,33 @@
 //! What the route API counts, whatever host keeps the metrics.
 
 use super::reply::Outcome;
-use crate::routes::LAYOUT;
+use crate::fleet::{self, FleetMap};
+use crate::routes;
 use crate::store::{ChangeSignal, SharedData, Stored};
 
 /// How often the gauges are set once more because the map moved on meanwhile; then the writer that moved it sets them.
 const MAX_SETTLING: usize = 16;
 
-/// A gauge about the map.
+/// One of the two maps that are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Map {
+    /// The route map.
+    #[default]
+    Routes,
+    /// The fleet map.
+    Fleet,
+}
+
+impl Map {
+    /// The map that a request for this path is about.
+    #[must_use]
+    pub fn of_path(target: &[u8]) -> Self {
+        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        if path == b"/v1/fleet" { Self::Fleet } else { Self::Routes }
+    }
+}
+
+/// A gauge about a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gauge {
     /// [`crate::metrics::ROUTES`]
@@ -16,18 +36,26 @@ pub enum Gauge {
     Generation,
     /// [`crate::metrics::LAST_PUSH`]
     LastPush,
+    /// [`crate::metrics::FLEET_ROUTES`]
+    FleetRoutes,
+    /// [`crate::metrics::FLEET_PEERS`]
+    FleetPeers,
+    /// [`crate::metrics::FLEET_GENERATION`]
+    FleetGeneration,
+    /// [`crate::metrics::FLEET_LAST_PUSH`]
+    FleetLastPush,
 }
 
 /// Where the metrics are kept.
 pub trait Metrics {
     /// Counts a write that changed the map.
-    fn count_publish(&self);
+    fn count_publish(&self, map: Map);
 
     /// Counts routes that lost their port to another id.
     fn count_displaced(&self, routes: usize);
 
     /// Counts a write that was rejected with this code.
-    fn count_rejected_write(&self, code: &str);
+    fn count_rejected_write(&self, map: Map, code: &str);
 
     /// Sets a gauge.
     fn set(&self, gauge: Gauge, value: u64);
@@ -36,29 +64,44 @@ pub trait Metrics {
     fn now(&self) -> u64;
 }
 
-/// Counts how a request ended.
-pub fn record(outcome: Outcome, metrics: &impl Metrics, data: &impl SharedData, signal: &impl ChangeSignal) {
+/// Counts how a request about a map ended.
+pub fn record(outcome: Outcome, map: Map, metrics: &impl Metrics, data: &impl SharedData, signal: &impl ChangeSignal) {
+    let last_push = match map {
+        Map::Routes => Gauge::LastPush,
+        Map::Fleet => Gauge::FleetLastPush,
+    };
     match outcome {
         Outcome::Read => {}
         Outcome::Published { displaced } => {
-            metrics.count_publish();
+            metrics.count_publish(map);
             metrics.count_displaced(displaced);
-            metrics.set(Gauge::LastPush, metrics.now());
-            settle(metrics, data, signal);
+            metrics.set(last_push, metrics.now());
+            settle(map, metrics, data, signal);
         }
-        Outcome::Confirmed => metrics.set(Gauge::LastPush, metrics.now()),
-        Outcome::Rejected(code) => metrics.count_rejected_write(code),
+        Outcome::Confirmed => metrics.set(last_push, metrics.now()),
+        Outcome::Rejected(code) => metrics.count_rejected_write(map, code),
     }
 }
 
-/// Makes the gauges tell of the map as it is now. Two writers may get here in another order than that of their maps, so each looks
+/// Makes the gauges tell of a map as it is now. Two writers may get here in another order than that of their maps, so each looks
 /// whether the map has moved on since it set the gauges.
-pub fn settle(metrics: &impl Metrics, data: &impl SharedData, signal: &impl ChangeSignal) {
+pub fn settle(map: Map, metrics: &impl Metrics, data: &impl SharedData, signal: &impl ChangeSignal) {
     for _ in 0..MAX_SETTLING {
         let seen = signal.read();
-        let map = Stored::now(data, &LAYOUT);
-        metrics.set(Gauge::Routes, map.len() as u64);
-        metrics.set(Gauge::Generation, map.version().generation);
+        match map {
+            Map::Routes => {
+                let map = Stored::now(data, &routes::LAYOUT);
+                metrics.set(Gauge::Routes, map.len() as u64);
+                metrics.set(Gauge::Generation, map.version().generation);
+            }
+            Map::Fleet => {
+                let map = Stored::now(data, &fleet::LAYOUT);
+                metrics.set(Gauge::FleetRoutes, map.len() as u64);
+                // If it moved on meanwhile, so has the signal.
+                metrics.set(Gauge::FleetPeers, FleetMap::new(&map).peer_count().unwrap_or_default() as u64);
+                metrics.set(Gauge::FleetGeneration, map.version().generation);
+            }
+        }
         if signal.read() == seen {
             break;
         }
@@ -84,8 +127,8 @@ mod tests {
     }
 
     impl Metrics for Kept {
-        fn count_publish(&self) {
-            self.words.borrow_mut().push("publish".to_owned());
+        fn count_publish(&self, map: Map) {
+            self.words.borrow_mut().push(if map == Map::Fleet { "fleet publish" } else { "publish" }.to_owned());
         }
 
         fn count_displaced(&self, routes: usize) {
@@ -94,8 +137,8 @@ mod tests {
             }
         }
 
-        fn count_rejected_write(&self, code: &str) {
-            self.words.borrow_mut().push(code.to_owned());
+        fn count_rejected_write(&self, map: Map, code: &str) {
+            self.words.borrow_mut().push(format!("{map:?} {code}"));
         }
 
         fn set(&self, gauge: Gauge, value: u64) {
@@ -112,7 +155,7 @@ mod tests {
 
     fn words(outcome: Outcome, rival: bool) -> Vec<String> {
         let kept = Kept { rival, ..Kept::default() };
-        record(outcome, &kept, &map_of(&[("a", Route::active(1))]), &kept.signal);
+        record(outcome, Map::Routes, &kept, &map_of(&[("a", Route::active(1))]), &kept.signal);
         kept.words.into_inner()
     }
 
@@ -123,7 +166,31 @@ mod tests {
         assert_eq!(published(0), ["publish", "LastPush 99", "Routes 1", "Generation 1"]);
         assert_eq!(published(2), ["publish", "displaced 2", "LastPush 99", "Routes 1", "Generation 1"]);
         assert_eq!(words(Outcome::Confirmed, false), ["LastPush 99"]);
-        assert_eq!(words(Outcome::Rejected("not_found"), false), ["not_found"]);
+        assert_eq!(words(Outcome::Rejected("not_found"), false), ["Routes not_found"]);
+    }
+
+    #[test]
+    fn writes_to_the_fleet_map_are_counted_apart() {
+        let data = fleet::tests::prepared();
+        let of = |outcome| {
+            let kept = Kept::default();
+            record(outcome, Map::Fleet, &kept, &data, &kept.signal);
+            kept.words.into_inner()
+        };
+        assert_eq!(of(Outcome::Confirmed), ["FleetLastPush 99"]);
+        assert_eq!(of(Outcome::Rejected("invalid_fleet")), ["Fleet invalid_fleet"]);
+        let change = fleet::tests::setting(true, &[("b", fleet::tests::at(2)), ("c", fleet::tests::at(3))], &[("x", &["b"])]);
+        fleet::tests::publish_change(&data, &MemorySignal::default(), &change);
+        let published = of(Outcome::Published { displaced: 0 });
+        assert_eq!(published, ["fleet publish", "FleetLastPush 99", "FleetRoutes 1", "FleetPeers 2", "FleetGeneration 1"]);
+        for (path, map) in [
+            ("/v1/fleet", Map::Fleet),
+            ("/v1/fleet?dry_run=true", Map::Fleet),
+            ("/v1/routes", Map::Routes),
+            ("/v1/fleets", Map::Routes),
+        ] {
+            assert_eq!(Map::of_path(path.as_bytes()), map, "{path}");
+        }
     }
 
     #[test]
@@ -132,7 +199,7 @@ mod tests {
         // The rival comes while LastPush is set, before the map is looked at.
         assert_eq!(words(Outcome::Published { displaced: 0 }, true), expected[..4]);
         let kept = Kept { rival: true, ..Kept::default() };
-        settle(&kept, &map_of(&[("a", Route::active(1))]), &kept.signal);
+        settle(Map::Routes, &kept, &map_of(&[("a", Route::active(1))]), &kept.signal);
         assert_eq!(kept.words.into_inner(), expected[2..]);
     }
 }

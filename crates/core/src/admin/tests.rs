@@ -8,7 +8,13 @@ use serde_json::{Value, json};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+mod fleet;
+
 const EPOCH: u64 = 0x1234;
+
+fn fleet_off() -> Value {
+    json!({"enabled": false, "loaded": false, "epoch": "0", "generation": 0, "peers": 0, "routes": 0})
+}
 
 /// An API over a map in memory.
 struct Fixture {
@@ -27,6 +33,7 @@ impl Fixture {
         let token = token.map(|token| Token::parse(token).expect("valid"));
         let fixture = Self { api: RouteApi { config, token }, data: MemoryData::default(), signal: MemorySignal::default() };
         prepare(&fixture.data, &LAYOUT);
+        prepare(&fixture.data, &crate::fleet::LAYOUT);
         fixture
     }
 
@@ -82,7 +89,7 @@ fn a_map_lives_through_its_calls() {
         "/v1/status",
         "",
         200,
-        json!({"epoch": "0", "generation": 0, "routes": 0, "loaded": false, "version": env!("CARGO_PKG_VERSION")}),
+        json!({"epoch": "0", "generation": 0, "routes": 0, "loaded": false, "version": env!("CARGO_PKG_VERSION"), "fleet": fleet_off()}),
     );
     api.check("GET", "/v1/routes", "", 200, json!({"epoch": "0", "generation": 0, "routes": {}}));
     api.check(
@@ -101,7 +108,7 @@ fn a_map_lives_through_its_calls() {
     api.check("DELETE", "/v1/routes/d", "", 204, Value::Null);
     let routes = json!({"a": {"port": 2000, "state": "active"}, "c": {"port": 2001, "state": "draining"}});
     api.check("GET", "/v1/routes", "", 200, json!({"epoch": "0000000000001234", "generation": 5, "routes": routes}));
-    api.check("GET", "/v1/status", "", 200, json!({"epoch": "0000000000001234", "generation": 5, "routes": 2, "loaded": true, "version": env!("CARGO_PKG_VERSION")}));
+    api.check("GET", "/v1/status", "", 200, json!({"epoch": "0000000000001234", "generation": 5, "routes": 2, "loaded": true, "version": env!("CARGO_PKG_VERSION"), "fleet": fleet_off()}));
     assert_eq!(api.signal.read(), 5, "one signal a change");
 }
 

@@ -40,10 +40,44 @@ pub enum PeerEdit {
 /// What happens to one id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteEdit<'a> {
-    /// These peers serve it, in order of preference.
-    Set(Vec<DeploymentId<'a>>),
+    /// These peers serve it.
+    Set(PeerNames<'a>),
     /// The route goes, if there is one.
     Remove,
+}
+
+/// The names of a route's peers: 1 to [`Preference::MOST`] different ones, in order of preference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerNames<'a>(Vec<DeploymentId<'a>>);
+
+/// Why some names cannot be those of a route's peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvalidPeerNames {
+    /// There are none, or too many.
+    Count(usize),
+    /// The names at these places stand earlier in the list, too.
+    Repeated(Vec<usize>),
+}
+
+impl<'a> PeerNames<'a> {
+    /// Takes the names.
+    ///
+    /// # Errors
+    /// [`InvalidPeerNames`]
+    pub fn new(names: Vec<DeploymentId<'a>>) -> Result<Self, InvalidPeerNames> {
+        if !(1..=Preference::MOST).contains(&names.len()) {
+            return Err(InvalidPeerNames::Count(names.len()));
+        }
+        let is_repeated = |(n, name): &(usize, &DeploymentId<'a>)| names.iter().take(*n).any(|earlier| earlier == *name);
+        let repeated: Vec<_> = names.iter().enumerate().filter(is_repeated).map(|(n, _)| n).collect();
+        if repeated.is_empty() { Ok(Self(names)) } else { Err(InvalidPeerNames::Repeated(repeated)) }
+    }
+
+    /// The names, in order of preference.
+    #[must_use]
+    pub fn as_slice(&self) -> &[DeploymentId<'a>] {
+        &self.0
+    }
 }
 
 /// What a change may make of a map.
@@ -144,8 +178,11 @@ impl Change<'_> {
         for (id, edit) in &self.routes {
             let route = match edit {
                 RouteEdit::Remove => None,
-                RouteEdit::Set(names) => {
-                    check_names(names, &pointer("/routes", id.as_str()), peers, errors);
+                RouteEdit::Set(PeerNames(names)) => {
+                    for (n, name) in names.iter().enumerate().filter(|(_, name)| peers.number(**name).is_none()) {
+                        let place = || pointer(&pointer("/routes", id.as_str()), &n.to_string());
+                        errors.add(|| FieldError::new(place(), format!("there is no peer {name} in \"peers\"")));
+                    }
                     Preference::of(names.iter().filter_map(|name| peers.number(*name)))
                 }
             };
@@ -197,22 +234,6 @@ impl PeerEdit {
                 let state = state.or(present.map(|peer| peer.state)).unwrap_or_default();
                 Ok(Some(Peer { host, state }))
             }
-        }
-    }
-}
-
-/// Reports what is wrong with the peers of the route at `at`.
-fn check_names(names: &[DeploymentId<'_>], at: &str, peers: &Peers<'_>, errors: &mut FieldErrors) {
-    if !(1..=Preference::MOST).contains(&names.len()) {
-        errors.add(|| FieldError::new(at, format!("must name 1 to {} peers, got {}", Preference::MOST, names.len())));
-        return;
-    }
-    for (n, name) in names.iter().enumerate() {
-        let place = || pointer(at, &n.to_string());
-        if names.iter().take(n).any(|earlier| earlier == name) {
-            errors.add(|| FieldError::new(place(), format!("names {name} a second time")));
-        } else if peers.number(*name).is_none() {
-            errors.add(|| FieldError::new(place(), format!("there is no peer {name} in \"peers\"")));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! A fleet map as JSON: `{"peers": {"<name>": {"host": "10.0.1.7", "state": "active"}}, "routes": {"<id>": ["<name>"]}}`.
 
-use super::change::{Change, PeerEdit, RouteEdit};
+use super::change::{Change, InvalidPeerNames, PeerEdit, PeerNames, RouteEdit};
 use super::limits::FleetLimits;
-use super::{Peer, PeerState};
+use super::{Peer, PeerState, Preference};
 use crate::deployment_id::DeploymentId;
 use crate::fields::Fields;
 use crate::json::{Json, pointer};
@@ -115,16 +115,34 @@ fn parse_route<'j>(json: &'j Json, id: DeploymentId<'_>, whole: bool, errors: &m
             return None;
         }
     };
+    let before = errors.total();
     let mut parsed = Vec::with_capacity(names.len());
     for (n, json) in names.iter().enumerate() {
         let name = if let Json::String(name) = json { DeploymentId::parse(name.as_bytes()).ok() } else { None };
         match name {
             Some(name) => parsed.push(name),
-            None => errors
-                .add(|| FieldError::new(pointer(&at(), &n.to_string()), format!("must be the name of a peer, got {json}"))),
+            None => errors.add(|| FieldError::new(place_of(&at(), n), format!("must be the name of a peer, got {json}"))),
         }
     }
-    Some(RouteEdit::Set(parsed))
+    if errors.total() > before {
+        return None;
+    }
+    match PeerNames::new(parsed) {
+        Ok(names) => return Some(RouteEdit::Set(names)),
+        Err(InvalidPeerNames::Count(count)) => {
+            errors.add(|| FieldError::new(at(), format!("must name 1 to {} peers, got {count}", Preference::MOST)));
+        }
+        Err(InvalidPeerNames::Repeated(places)) => {
+            for n in places {
+                errors.add(|| FieldError::new(place_of(&at(), n), "names a peer a second time"));
+            }
+        }
+    }
+    None
+}
+
+fn place_of(list: &str, n: usize) -> String {
+    pointer(list, &n.to_string())
 }
 
 #[cfg(test)]
@@ -156,7 +174,7 @@ mod tests {
         for ((found, edit), (text, names)) in change.routes.iter().zip(routes) {
             let names = names.map(|names| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
             let found_names = match edit {
-                RouteEdit::Set(names) => Some(names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>()),
+                RouteEdit::Set(names) => Some(names.as_slice().iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>()),
                 RouteEdit::Remove => None,
             };
             assert_eq!((found.as_str(), found_names), (*text, names));
@@ -177,10 +195,9 @@ mod tests {
     #[test]
     fn reads_a_whole_map() {
         check(PUT, r#"{"peers":{},"routes":{}}"#, &[], &[]);
-        let text =
-            r#"{"routes":{"x":["b","c"],"y":[]},"peers":{"b":{"host":"10.0.1.7"},"c":{"state":"draining","host":"fd00::7"}}}"#;
+        let text = r#"{"routes":{"x":["b","c"],"y":["c"]},"peers":{"b":{"host":"10.0.1.7"},"c":{"state":"draining","host":"fd00::7"}}}"#;
         let peers = [("b", peer("10.0.1.7", PeerState::Active)), ("c", peer("fd00::7", PeerState::Draining))];
-        check(PUT, text, &peers, &[("x", Some(&["b", "c"])), ("y", Some(&[]))]);
+        check(PUT, text, &peers, &[("x", Some(&["b", "c"])), ("y", Some(&["c"]))]);
     }
 
     #[test]
@@ -202,6 +219,19 @@ mod tests {
             ("e", merge(None, Some(PeerState::Active))),
         ];
         check(PATCH, text, &peers, &[]);
+    }
+
+    #[test]
+    fn a_route_names_1_to_16_different_peers() {
+        let names = |count: usize| (0..count).map(|n| format!("\"p{n}\"")).collect::<Vec<_>>().join(",");
+        let body = |names: &str| format!(r#"{{"peers":{{}},"routes":{{"x":[{names}]}}}}"#);
+        for parser in [PUT, PATCH] {
+            check_errors(parser, &body(""), &["/routes/x"]);
+            check_errors(parser, &body(&names(17)), &["/routes/x"]);
+            check_errors(parser, &body(r#""b","c","b","d","c","B""#), &["/routes/x/2", "/routes/x/4"]);
+            let text = body(&names(16));
+            assert!(parser(&Json::parse(text.as_bytes()).expect("JSON"), &limits()).is_ok());
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A fleet map in memory, and what its readers see.
 
-use super::change::{Change, Counts, Most, PeerEdit, RouteEdit};
+use super::change::{Change, Counts, Most, PeerEdit, PeerNames, RouteEdit};
 use super::*;
 use crate::problem::FieldErrors;
 use crate::store::memory::{MemoryData, MemorySignal};
@@ -25,7 +25,7 @@ pub(crate) fn draining(last: u8) -> Peer {
 
 /// A change that sets these peers and routes.
 pub(crate) fn setting<'a>(replace: bool, peers: &[(&'a str, Peer)], routes: &[(&'a str, &[&'a str])]) -> Change<'a> {
-    let names = |names: &[&'a str]| RouteEdit::Set(names.iter().map(|name| id(name)).collect());
+    let names = |names: &[&'a str]| RouteEdit::Set(PeerNames::new(names.iter().map(|name| id(name)).collect()).expect("valid"));
     Change {
         replace,
         peers: peers.iter().map(|(name, peer)| (id(name), PeerEdit::Set(*peer))).collect(),
@@ -211,7 +211,11 @@ fn a_change_in_the_largest_map_stores_what_it_concerns() {
     let change = Change {
         replace: true,
         peers: peers.iter().map(|(name, peer)| (id(name), PeerEdit::Set(*peer))).collect(),
-        routes: ids.iter().zip((0..1000).cycle()).map(|(text, n)| (id(text), RouteEdit::Set(vec![id(&peers[n].0)]))).collect(),
+        routes: ids
+            .iter()
+            .zip((0..1000).cycle())
+            .map(|(text, n)| (id(text), RouteEdit::Set(PeerNames::new(vec![id(&peers[n].0)]).expect("valid"))))
+            .collect(),
     };
     assert_eq!(publish_change(&data, &signal, &change).outcome, Counts { added: 100_000, ..Counts::default() });
     let mut cache = FleetCache::default();

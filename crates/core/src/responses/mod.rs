@@ -19,8 +19,8 @@ use std::borrow::Cow;
 use url::Target;
 use way::{Note, Reached};
 
-/// How many bytes all cards of a host may hold together while they arrive: sixteen of the largest.
-const MOST_HELD: usize = 4 * card::LARGEST;
+/// How many cards of the largest size may be arriving at a time.
+const MOST_CARDS: usize = 16;
 
 /// The head of a response, as its host shows it.
 pub trait ResponseHost {
@@ -155,7 +155,7 @@ impl Responses {
     #[must_use]
     pub fn new(config: &RouterConfig) -> Self {
         let (addressing, origins) = (config.addressing.clone(), config.external_origins.clone());
-        Self { addressing, origins, unfinished: Unfinished::new(MOST_HELD) }
+        Self { addressing, origins, unfinished: Unfinished::new(card::LARGEST, MOST_CARDS) }
     }
 
     /// What becomes of the response, by its head.
