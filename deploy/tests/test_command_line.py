@@ -114,8 +114,11 @@ def test_it_fits_the_image() -> None:
     expected = [f"EXPOSE {' '.join(str(each['containerPort']) for each in envoy['portMappings'])}", f"USER {envoy['user']}"]
     expected += [f"VOLUME {envoy['mountPoints'][0]['containerPath']}", envoy["healthCheck"]["command"][1]]
     assert all(text in (ROOT / "Dockerfile.envoy").read_text() for text in expected)
+    fleet: Doc = json.loads((DEPLOY / "task-definition-fleet.json").read_text())
+    parts = [task_definition.container(each, "envoy") for each in fleet.values() if "containerDefinitions" in each]
+    set_by_us = [each["name"] for some in [envoy, *parts] for key in ("environment", "secrets") for each in some.get(key, [])]
     known = git(ROOT, "grep", "-hoE", '"PIXELL_[A-Z_]+"', "--", "*/launcher/src/settings.rs")
-    assert all(f'"{each["name"]}"' in known for each in envoy["environment"])
+    assert [name for name in set_by_us if f'"{name}"' not in known] == []
 
 
 @pytest.mark.parametrize("name", ["DB_PASSWORD", "API_KEY", "TOKEN", "URL"])

@@ -1,10 +1,12 @@
 """A fleet: its table and rights, who reaches port 50050, what its tasks get, and how it is switched on and off."""
 
+import asyncio
 import json
 import os
 import re
 import subprocess
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import cfnlint.api
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from pixell_envoy.fleet import DynamoDbDirectory, Record, RedisDirectory
 
 from pixell_envoy_deploy import checks, settings, task_definition
 from pixell_envoy_deploy.aws import Doc
@@ -83,6 +86,40 @@ def test_the_stack_has_the_table_and_lets_a_task_write_its_own_record_only(tool:
     assert "may not dynamodb:PutItem on pixell-envoy-fleet (explicitDeny)" in errors(fleet(), "directory")[0]
     fleet(fleet_directory="redis")
     assert "the fleet needs no table" in tool("directory --yes", 1)
+
+
+def test_the_client_does_with_the_table_what_a_task_may_do(account: Account, fleet: Fleet) -> None:
+    async def live_and_end() -> str:
+        directory = DynamoDbDirectory(S.fleet_table, fleet=S.service, role_id=role["RoleId"], region=S.region)
+        await directory.publish(Record("task-1", "10.0.1.1", "epoch", 1, 1))
+        assert set(await directory.snapshot()) == {"task-1"}
+        key = account.api("dynamodb").scan(TableName=S.fleet_table)["Items"][0]["key"]["S"]
+        await directory.withdraw("task-1")
+        assert await directory.snapshot() == {}
+        await directory.close()
+        return str(key)
+
+    role = account.api("iam").get_role(RoleName=S.task_role)["Role"]
+    account.calls.clear()
+    key = asyncio.run(live_and_end())
+    context = {"aws:userid": [f"{role['RoleId']}:task-1"], "dynamodb:LeadingKeys": [key]}
+    entries = [{"ContextKeyName": name, "ContextKeyValues": values} for name, values in context.items()]
+    for action in [name.replace(".", ":") for name in account.calls if name.startswith("dynamodb.")]:
+        found = simulate(account, {"ActionNames": [action], "ResourceArns": [TABLE], "ContextEntries": entries})
+        assert found["EvaluationResults"][0]["EvalDecision"] == "allowed", action
+    assert {"dynamodb.PutItem", "dynamodb.Scan", "dynamodb.DeleteItem"} <= account.calls.keys()
+
+
+@pytest.mark.parametrize(("kind", "directory"), [("dynamodb", DynamoDbDirectory), ("redis", RedisDirectory)])
+def test_the_documented_call_of_par_has_its_variables(
+    tool: Tool, account: Account, fleet: Fleet, monkeypatch: Any, kind: str, directory: Any
+) -> None:
+    account.api("secretsmanager").create_secret(Name=S.fleet_redis_password_secret, SecretString="not-a-real-secret")
+    fleet(fleet_directory=kind)
+    for each in task_definition.container(json.loads(tool("render")), "par")["environment"]:
+        monkeypatch.setenv(each["name"], each["value"])
+    line = re.search(rf"`({directory.__name__}\(.+?\))`", (ROOT / "docs/deploy/fleet.md").read_text())
+    assert line and eval(line[1], {"os": os, directory.__name__: signature(directory).bind})
 
 
 def test_without_the_table_nothing_is_applied(tool: Tool, account: Account, fleet: Fleet) -> None:
