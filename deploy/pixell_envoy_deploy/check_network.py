@@ -97,7 +97,8 @@ class Network(Checks):
         subnets = [IPv4Network(f.subnets[zone["SubnetId"]]["CidrBlock"]) for zone in f.load_balancer["AvailabilityZones"]]
         source = f"--source-group {groups[0]}" if groups else f"--cidr {subnets[0]} (and each other subnet of the load balancer)"
         # The health check of a fleet is on the admin port. The data path is the last one: what follows is about it alone.
-        for port in ([ADMIN_PORT] if s.fleet_directory else []) + [A2A_PORT]:
+        ports = [ADMIN_PORT, A2A_PORT] if s.fleet_directory else [A2A_PORT]
+        for port in ports:
             rules = [rule for group in mine for rule in self._rules(group, port)]
             named = any(pair["GroupId"] in groups for rule in rules for pair in rule.get("UserIdGroupPairs", []))
             ranges = [IPv4Network(each["CidrIp"]) for rule in rules for each in rule.get("IpRanges", [])]
@@ -115,10 +116,10 @@ class Network(Checks):
         for group, port in doors:
             text = f"{group} of the load balancer lets no client in on {port}"
             yield bad(not self._rules(group, port), text, add.format("ingress", group, port, "--cidr (of the clients)"))
-        for group in groups:
-            text = f"{group} of the load balancer lets nothing out to {A2A_PORT}, not even health checks"
-            out = self._rules(group, A2A_PORT, "IpPermissionsEgress")
-            yield bad(not out, text, add.format("egress", group, A2A_PORT, f"--source-group {first}"))
+        for group, port in [(group, port) for group in groups for port in ports]:
+            text = f"{group} of the load balancer lets nothing out to {port}, not even health checks"
+            out = self._rules(group, port, "IpPermissionsEgress")
+            yield bad(not out, text, add.format("egress", group, port, f"--source-group {first}"))
         pulls = not mine or any(self._rules(group, 443, "IpPermissionsEgress") for group in mine)
         text = f"{', '.join(mine)} lets nothing out to 443: tasks get no image and no secret, and write no log"
         yield bad(not pulls, text, add.format("egress", first, 443, "--cidr 0.0.0.0/0"))
