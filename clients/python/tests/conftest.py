@@ -31,6 +31,25 @@ def guarded_envoy() -> Iterator[EnvoyProcess]:
     yield from _running(EnvoyProcess(token=TOKEN))
 
 
+FLEET = [('"role": "admin"', '"role": "admin", "fleet": {"peer_cidrs": ["10.0.0.0/8", "fd00::/8"]}')]
+"""The edits that switch the fleet on in the route API, as PIXELL_FLEET_CIDRS does."""
+
+
+@pytest.fixture(scope="session")
+def shared_fleet_envoy() -> Iterator[EnvoyProcess]:
+    """An Envoy with a fleet, for all tests that only read and write its maps."""
+    yield from _running(EnvoyProcess(edits=FLEET))
+
+
+@pytest.fixture
+def own_fleet_envoys() -> Iterator[list[EnvoyProcess]]:
+    """Two Envoys with fleets that the test may kill; no map has been pushed to them."""
+    first, second = EnvoyProcess(edits=FLEET), EnvoyProcess(edits=FLEET)
+    for one in _running(first):
+        for two in _running(second):
+            yield [one, two]
+
+
 @pytest.fixture
 def own_envoy() -> Iterator[EnvoyProcess]:
     """An Envoy that the test may kill; no map has been pushed to it."""

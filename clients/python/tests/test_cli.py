@@ -17,7 +17,7 @@ import pytest
 from conftest import TOKEN
 from envoy_process import EnvoyProcess
 
-from pixell_envoy import Route, RouteApiClient
+from pixell_envoy import Peer, Route, RouteApiClient
 
 
 def run(*arguments: str, code: int = 0, **environment: str) -> tuple[str, str]:
@@ -70,6 +70,50 @@ async def test_routes(shared_envoy: EnvoyProcess, client: RouteApiClient) -> Non
 def test_a_task_without_a_fleet_says_so(shared_envoy: EnvoyProcess) -> None:
     said, error = run("fleet", "--url", shared_envoy.url, code=1)
     assert said == "" and error.startswith("pixell_envoy: 40")
+
+
+async def test_fleet(shared_fleet_envoy: EnvoyProcess) -> None:
+    url = shared_fleet_envoy.url
+    async with RouteApiClient(url) as client:
+        peers = {"task-b": Peer("10.0.1.7"), "task-c": Peer("10.0.1.8", "draining")}
+        await client.replace_fleet(peers, {"x": ["task-c", "task-b"], "long-name": ["task-b"]})
+        fleet = await client.get_fleet()
+    said, _ = run("fleet", "--url", url)
+    assert said.splitlines() == [
+        "PEER    HOST      STATE     IDS",
+        "task-b  10.0.1.7  active    2",
+        "task-c  10.0.1.8  draining  1",
+        "",
+        "ID         PEERS, THE PREFERRED ONE FIRST",
+        "long-name  task-b",
+        "x          task-c, task-b",
+    ]
+    assert json.loads(run("fleet", "--json", "--url", url)[0]) == {
+        "epoch": fleet.version.epoch,
+        "generation": fleet.version.generation,
+        "peers": {
+            "task-b": {"host": "10.0.1.7", "state": "active"},
+            "task-c": {"host": "10.0.1.8", "state": "draining"},
+        },
+        "routes": {"x": ["task-c", "task-b"], "long-name": ["task-b"]},
+    }
+    assert "fleet   2 peers, 2 ids, generation" in run("status", "--url", url)[0]
+    watching = Watching(url, "--json")
+    assert watching.event()["map"] == "routes"
+    assert watching.event() == {
+        "map": "fleet",
+        "event": "found",
+        "epoch": fleet.version.epoch,
+        "generation": fleet.version.generation,
+        "peers": 2,
+        "routes": 2,
+    }
+    async with RouteApiClient(url) as client:
+        await client.patch_fleet({"task-c": Peer("10.0.1.8")}, {"x": ["task-b"]})
+    changed = {"map": "fleet", "event": "changed"}
+    assert watching.event() == {**changed, "peer": "task-c", "host": "10.0.1.8", "state": "active"}
+    assert watching.event() == {**changed, "route": "x", "peers": ["task-b"]}
+    assert watching.end() == (130, "")
 
 
 def test_the_token(guarded_envoy: EnvoyProcess, tmp_path: Path) -> None:

@@ -58,6 +58,14 @@ async def test_drain(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None
     assert (await client.get_routes()).routes == {"a": Route(50054, "draining"), "b": Route(50055, "draining")}
 
 
+async def test_fleet(shared_fleet_envoy: EnvoyProcess) -> None:
+    async with RouteApiClient(shared_fleet_envoy.url) as client:
+        await client.replace_routes({})
+        await client.replace_fleet({}, {})
+    said = run("fleet.py", shared_fleet_envoy)
+    assert said == "registered: True\nother tasks: []\nthe others send nothing more here: True\n"
+
+
 @pytest.mark.parametrize("path", sorted((PROJECT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_the_readme_shows_it(path: Path) -> None:
     assert f"```python\n{path.read_text()}```" in (PROJECT / "README.md").read_text()

@@ -367,12 +367,17 @@ async def test_a_second_process_of_a_task_takes_its_place(store: MemoryStore, ca
 
 
 async def test_the_managers_end_is_no_error(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     a = Task(store, "a", "10.0.0.1")
+    a.manager.set(x="active")
     async with running(a):
-        await until(lambda: a.api.generation == 1, "a push")
+        await until(lambda: a.api.generation == 1 and stored(store, "a") is not None, "push and publication")
         await a.manager.client().close()
-        await until(lambda: "closed before its fleet" in caplog.text, "a line")
-    assert "ERROR" not in caplog.text
+        await until(lambda: "the manager has been closed" in caplog.text, "a line")
+        # It still drains and withdraws.
+        assert await a.fleet.drain()
+    assert stored(store, "a") is None
+    assert "ERROR" not in caplog.text and "WARNING" not in caplog.text
 
 
 @pytest.mark.parametrize(

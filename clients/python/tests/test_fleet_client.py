@@ -1,4 +1,4 @@
-"""The calls for the fleet map."""
+"""The calls for the fleet map, with a real Envoy, and with the stand-in, which so behaves as Envoy does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from envoy_process import EnvoyProcess
 from stand_in_api import StandInApi
 
 from pixell_envoy import (
@@ -26,21 +27,29 @@ from pixell_envoy import (
 B, C = Peer("10.0.1.7"), Peer("10.0.1.8", "draining")
 
 
-@pytest.fixture
-async def fleet_client() -> AsyncIterator[RouteApiClient]:
-    async with RouteApiClient(transport=StandInApi()) as client:
+@pytest.fixture(params=["envoy", "stand-in"])
+async def fleet_client(
+    request: pytest.FixtureRequest, shared_fleet_envoy: EnvoyProcess
+) -> AsyncIterator[RouteApiClient]:
+    """A client of an Envoy whose fleet map is empty."""
+    transport = StandInApi() if request.param == "stand-in" else None
+    async with RouteApiClient(shared_fleet_envoy.url, transport=transport) as client:
+        await client.replace_fleet({}, {})
         yield client
 
 
 async def test_replaces_patches_and_reads_the_fleet(fleet_client: RouteApiClient) -> None:
+    empty = (await fleet_client.get_fleet()).version
     status = (await fleet_client.status()).fleet
-    assert status == FleetStatus(enabled=True, version=MapVersion("0", 0), peers=0, routes=0, loaded=False)
+    assert status == FleetStatus(enabled=True, version=empty, peers=0, routes=0, loaded=True)
     first = await fleet_client.replace_fleet({"b": B, "c": C}, {"x": ["b", "c"], "y": ("c",)})
     assert (first.added, first.changed, first.removed, first.displaced) == (2, 0, 0, ())
     assert await fleet_client.get_fleet() == FleetMap(first.version, {"b": B, "c": C}, {"x": ("b", "c"), "y": ("c",)})
     assert await fleet_client.get_fleet_if_changed(first.version) is None
     second = await fleet_client.patch_fleet({"c": None}, {"x": ["b"], "y": None, "z": ["b"]})
     assert (second.added, second.changed, second.removed) == (1, 1, 1)
+    status = (await fleet_client.status()).fleet
+    assert status == FleetStatus(enabled=True, version=second.version, peers=1, routes=2, loaded=True)
     now = await fleet_client.get_fleet_if_changed(first.version)
     assert now == FleetMap(second.version, {"b": B}, {"x": ("b",), "z": ("b",)})
 
@@ -65,8 +74,22 @@ async def test_an_error_names_its_peer(fleet_client: RouteApiClient) -> None:
     assert [(fault.peer, fault.deployment_id) for fault in raised.value.faults] == [("far", None)]
 
 
-async def test_without_a_fleet_there_is_an_error_of_its_own() -> None:
-    async with RouteApiClient(transport=StandInApi(enabled=False)) as client:
+async def test_a_peer_may_only_go_with_its_routes(fleet_client: RouteApiClient) -> None:
+    await fleet_client.replace_fleet({"b": B, "c": C}, {"x": ["b", "c"]})
+    with pytest.raises(InvalidRoutes) as raised:
+        await fleet_client.patch_fleet({"b": None}, {})
+    assert raised.value.faults
+    await fleet_client.patch_fleet({"b": None}, {"x": ["c"]})
+    # A write that changes a peer alone counts no route.
+    moved = await fleet_client.patch_fleet({"c": Peer("10.0.1.9")}, {})
+    assert (moved.added, moved.changed, moved.removed) == (0, 0, 0)
+    assert (await fleet_client.get_fleet()).version == moved.version
+
+
+@pytest.mark.parametrize("kind", ["envoy", "stand-in"])
+async def test_without_a_fleet_there_is_an_error_of_its_own(kind: str, shared_envoy: EnvoyProcess) -> None:
+    transport = StandInApi(enabled=False) if kind == "stand-in" else None
+    async with RouteApiClient(shared_envoy.url, transport=transport) as client:
         status = (await client.status()).fleet
         assert status is not None and not status.enabled
         for call in (client.get_fleet(), client.replace_fleet({}, {}), client.patch_fleet({}, {})):

@@ -235,7 +235,7 @@ class Fleet:
             try:
                 await self._push.sync()
             except ClientClosed:
-                logger.warning("the manager has been closed before its fleet: Envoy keeps the fleet map that it has")
+                logger.info("the manager has been closed: Envoy keeps the fleet map that it has")
                 return
             except Exception as error:
                 self._pushing.failed(error)
