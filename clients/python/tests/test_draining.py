@@ -24,6 +24,17 @@ async def test_drains_and_ends_the_draining(manager: EnvoyManager, client: Route
     assert manager.agents() == {}
 
 
+async def test_an_agent_that_starts_may_be_registered_as_draining(
+    manager: EnvoyManager, client: RouteApiClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await manager.register_agent("a", 50054, {"ui": 65001}, state="draining") is True
+    assert await client.get_route("a") == Route(50054, "draining", {"ui": 65001}) == manager.agents()["a"]
+    assert await manager.register_agent("a", 50054, {"ui": 65001}) is True
+    assert await client.get_route("a") == Route(50054, endpoints={"ui": 65001})
+    assert await manager.register_agent("b", 50055, state="asleep") is False  # type: ignore[arg-type]
+    assert "asleep" in caplog.text and "b" not in manager.agents()
+
+
 async def test_an_id_that_cannot_stand_in_a_path_drains(manager: EnvoyManager, client: RouteApiClient) -> None:
     assert await manager.register_agent("..", 50054) and await manager.drain_agent("..")
     assert (await client.get_routes()).routes == {"..": Route(50054, "draining")}

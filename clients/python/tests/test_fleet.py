@@ -13,7 +13,7 @@ import pytest
 from stand_in_api import StandInApi, StandInManager
 from watching import eventually
 
-from pixell_envoy import InvalidArgument, Peer, RouteApiClient
+from pixell_envoy import ClientClosed, InvalidArgument, Peer, RouteApiClient
 from pixell_envoy.fleet import DirectoryUnavailable, Fleet, MemoryDirectory, MemoryStore, Record, read_record
 
 TTL = 1.0
@@ -322,6 +322,8 @@ async def test_the_end_of_a_task_in_steps(store: MemoryStore) -> None:
         # The wait is not repeated.
         assert asyncio.get_running_loop().time() - start < 0.5
     assert stored(store, "a") is None
+    with pytest.raises(ClientClosed):
+        await a.fleet.start()
 
 
 async def test_closing_ends_in_time_without_a_directory(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:

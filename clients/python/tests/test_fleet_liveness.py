@@ -101,6 +101,17 @@ def test_a_forged_beat_does_not_silence_a_peer_for_ever(liveness: Liveness, cloc
     assert alive == {"b": record("b", beat)}
 
 
+def test_a_flood_of_names_takes_no_memory_and_hides_no_task(
+    liveness: Liveness, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixell_envoy.fleet.liveness._MOST", 50)
+    for beat in range(20):
+        clock.now += 1
+        flood = {f"x{beat}-{n}": record("x") for n in range(40)}
+        alive = liveness.observe({**flood, "b": record("b", beat)})
+        assert alive["b"].beat == beat and len(alive) <= 50
+
+
 def test_the_order_is_that_of_the_contract() -> None:
     tasks = [f"task-{n}" for n in range(20)]
     weights = {task: hashlib.sha256(b"id-1\0" + task.encode()).digest() for task in tasks}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import ssl
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -147,6 +148,14 @@ def test_a_password_in_the_url_is_an_error_that_does_not_show_it(url: str) -> No
     with pytest.raises(InvalidArgument, match="password_file") as raised:
         RedisDirectory(url, fleet="prod")
     assert PASSWORD not in str(raised.value)
+
+
+async def test_with_tls_the_servers_name_is_checked(password_file: Path) -> None:
+    directory = RedisDirectory("rediss://one@redis.internal:6380/0", fleet="prod", password_file=str(password_file))
+    settings = directory._client.connection_pool.connection_kwargs
+    assert (settings["host"], settings["port"], settings["ssl_check_hostname"]) == ("redis.internal", 6380, True)
+    assert directory._client.connection_pool.make_connection().cert_reqs == ssl.CERT_REQUIRED
+    await directory.close()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644])

@@ -10,7 +10,7 @@ from .client import DEFAULT_ADMIN_URL, RouteApiClient
 from .displacement import Displacement
 from .errors import ClientClosed, FaultyRequest, InvalidArgument, RouteApiError, Unreachable
 from .log import logger_of
-from .models import Route, RouteLike, RoutePatch, as_route
+from .models import Route, RouteLike, RoutePatch, RouteState, as_route
 from .reconciler import Reconciler
 from .registry import Registry, shared_ports
 
@@ -66,18 +66,23 @@ class EnvoyManager:
             pass  # The file may exist at the first call. If it does not, that call logs it.
 
     async def register_agent(
-        self, deployment_id: str, a2a_port: int, endpoints: Mapping[str, int] = _NO_ENDPOINTS
+        self,
+        deployment_id: str,
+        a2a_port: int,
+        endpoints: Mapping[str, int] = _NO_ENDPOINTS,
+        *,
+        state: RouteState = "active",
     ) -> bool:
         """Routes `deployment_id` to 127.0.0.1:`a2a_port`. True means that every later request is routed there.
 
         `endpoints` are the agent's further ports by name, such as `{"rest": 63001, "ui": 65001}`. Each call states all
-        of them. Another id that had one of the ports loses its route: see `on_displaced`.
+        of them. Another id that had one of the ports loses its route: see `on_displaced`. In the state `draining` the
+        agent has its ports, but gets no requests yet: while it starts, the other tasks of a fleet that have it go on.
         """
         where = f"on port {a2a_port!r}" + (f" with endpoints {endpoints!r}" if endpoints else "")
-        done = await self._attempt(
-            f"register {deployment_id!r} {where}", self._register(deployment_id, a2a_port, endpoints, where)
-        )
-        return done is not None
+        where += "" if state == "active" else f", {state}"
+        call = self._register(deployment_id, a2a_port, endpoints, state, where)
+        return await self._attempt(f"register {deployment_id!r} {where}", call) is not None
 
     async def deregister_agent(self, deployment_id: str) -> bool:
         """Removes the route of `deployment_id`. Also True if there was none. Requests that its agent has go on."""
@@ -135,8 +140,10 @@ class EnvoyManager:
             if self._client is not None:
                 await self._client.close()
 
-    async def _register(self, deployment_id: str, port: int, endpoints: Mapping[str, int], where: str) -> bool:
-        route = as_route(Route(port, endpoints=endpoints))
+    async def _register(
+        self, deployment_id: str, port: int, endpoints: Mapping[str, int], state: RouteState, where: str
+    ) -> bool:
+        route = as_route(Route(port, state, endpoints))
         client = self._open(reconcile=self._reconcile)
         async with self._registry.asking(deployment_id, route):
             result = await client.put_route(deployment_id, route)

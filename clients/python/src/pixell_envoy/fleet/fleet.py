@@ -92,7 +92,12 @@ class Fleet:
         return {task: record for task, record in self._liveness.alive().items() if task != self._task_id}
 
     async def start(self) -> None:
-        """Starts to publish and to read, in the running event loop. Raises InvalidArgument or MetadataError."""
+        """Starts to publish and to read, in the running event loop. Raises InvalidArgument or MetadataError.
+
+        A fleet that has been closed cannot start again.
+        """
+        if self._is_closed:
+            raise ClientClosed("this fleet has been closed")
         if self._publisher is not None:
             return
         await self._identify()

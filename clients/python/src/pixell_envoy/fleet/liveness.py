@@ -53,8 +53,14 @@ class Liveness:
         """Counts tasks that have not been seen yet as seen now."""
         now = self._clock()
         for task, record in records.items():
-            if task not in self._seen and len(self._seen) < _MOST:
+            if task not in self._seen:
+                if len(self._seen) >= _MOST:
+                    self._forget_one()
                 self._seen[task] = _Seen(record, now)
+
+    def _forget_one(self) -> None:
+        """Forgets the task that has been silent for the longest time."""
+        del self._seen[min(self._seen, key=lambda task: self._seen[task].moved)]
 
     def alive(self) -> dict[str, Record]:
         """The newest record of each task that was alive at the last snapshot."""

@@ -171,9 +171,12 @@ class RedisDirectory:
             credentials = _credentials(self._redis, user, password_file)
         elif user is not None:
             raise InvalidArgument("a user in the directory's URL needs `password_file`")
+        # Older versions of redis-py check a certificate, but not whose it is.
+        checks = {"ssl_check_hostname": True} if place.startswith("rediss:") else {}
         try:
             return self._redis.asyncio.Redis.from_url(
                 place,
+                **checks,
                 credential_provider=credentials,
                 socket_connect_timeout=_CONNECT,
                 socket_timeout=_RESPOND,
