@@ -139,7 +139,7 @@ async fn keyboard_and_screen_reader_find_everything() {
         }
     }
     let live = "[...document.querySelectorAll('[role=status], [role=alert]')].map((e) => e.id).join()";
-    assert_eq!(browser.eval(live).await.unwrap(), "health,announcement,map-note,found,page");
+    assert_eq!(browser.eval(live).await.unwrap(), "health,announcement,map-note,found,page,fleet-found");
     assert_eq!(browser.eval("document.documentElement.lang").await.unwrap(), "en");
     browser.assert_clean().await.unwrap();
 }

@@ -10,6 +10,7 @@
 mod access;
 mod agents;
 mod driver;
+mod fleet;
 mod live;
 mod looks;
 mod pictures;

@@ -45,7 +45,7 @@ async fn ten_thousand_routes_are_searched_sorted_and_paged() {
     assert_eq!(browser.eval(first).await.unwrap(), "20000");
     browser.eval("document.querySelector('[data-sort=port]').click()").await.unwrap();
     assert_eq!(browser.eval(first).await.unwrap(), "29999");
-    let sorted = "[...document.querySelectorAll('th')].map((head) => head.getAttribute('aria-sort')).join()";
+    let sorted = "[...document.querySelectorAll('#routes th')].map((head) => head.getAttribute('aria-sort')).join()";
     assert_eq!(browser.eval(sorted).await.unwrap(), "none,descending,none,none,none,none");
     browser.eval("document.querySelector('[data-sort=state]').click()").await.unwrap();
     assert_eq!(browser.eval(sorted).await.unwrap(), "none,none,ascending,none,none,none");

@@ -17,6 +17,7 @@ const SCRIPT: &str = concat!(
     include_str!("problems.js"),
     include_str!("traffic.js"),
     include_str!("route_table.js"),
+    include_str!("fleet_table.js"),
     include_str!("page.js")
 );
 

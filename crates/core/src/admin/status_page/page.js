@@ -63,6 +63,7 @@ const note = (words) => { text('map-note', words); $('map-note').hidden = !words
 const closeMap = (words, askToken) => {
   Object.assign(api, { open: false, etag: null, epoch: null });
   table.live = null;
+  fleet.close();
   table.show({});
   $('map-view').hidden = true;
   $('token-form').hidden = !askToken;
@@ -108,6 +109,8 @@ const look = async () => {
     // A route API that hangs does not make Envoy look dead.
     await readMap().catch(() => note('The route API does not respond: what is shown may be old.'));
     await readTraffic().catch(() => table.note(null));
+    // What is shown of the fleet stays until the route API answers.
+    await fleet.read(stats.get('wasmcustom.pixell_fleet_map_generation')).catch(() => {});
     noteAll(stats, now);
     showFacts(stats, said, Date.parse(answer.headers.get('date') || new Date()) / 1000);
     const problems = problemsOf(said, stats, seen, (health) => table.failing(health));
@@ -135,4 +138,5 @@ $('token-form').addEventListener('submit', (event) => {
   readMap().then(() => { if (api.open) $('search').focus(); }).catch(() => {});
 });
 table.listen();
+$('fleet-search').addEventListener('input', () => fleet.draw());
 run();

@@ -1,0 +1,53 @@
+//! The fleet map on the page: the peers, and which of them serve an id.
+
+use harness::{Envoy, RouteApi};
+use launcher::configuration::ADMIN_PLACE;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use crate::driver::Browser;
+use crate::shows;
+
+async fn put(envoy: &Envoy, body: &Value) {
+    let request = envoy.routes().request(Method::PUT, "/v1/fleet").json(body);
+    assert_eq!(RouteApi::send(request).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn peers_and_their_routes_are_shown_and_searched() {
+    let edit = format!("{ADMIN_PLACE}, \"fleet\": {{\"peer_cidrs\": [\"10.0.0.0/8\", \"fd00::/8\"]}}");
+    let envoy = Envoy::builder().edit(ADMIN_PLACE, &edit).start().await.unwrap();
+    let browser = Browser::start(1200, 900, &[]).await.unwrap();
+    browser.open(&envoy.api_url()).await.unwrap();
+    browser.until(&shows("ready", "LIVE")).await.unwrap();
+    let hidden = "document.getElementById('fleet').hidden";
+    assert_eq!(browser.eval(hidden).await.unwrap(), true);
+
+    let routes: Map<String, Value> = (0..150)
+        .map(|n| (format!("id-{n:03}"), if n % 3 == 0 { json!(["task-c", "task-b"]) } else { json!(["task-b"]) }))
+        .collect();
+    let peers = json!({"task-b": {"host": "10.0.1.7"}, "task-c": {"host": "fd00::8", "state": "draining"}, "task-d": {"host": "10.0.1.9"}});
+    put(&envoy, &json!({"peers": peers, "routes": routes})).await;
+    browser.until("!document.getElementById('fleet').hidden").await.unwrap();
+    let cells = "[...document.querySelectorAll('#peer-rows tr')].map((row) => [...row.cells].map((cell) => cell.innerText).join(' ')).join('; ')";
+    let expected = "task-b 10.0.1.7 active 150; task-c fd00::8 draining 50; task-d 10.0.1.9 active 0";
+    assert_eq!(browser.eval(cells).await.unwrap(), expected);
+    assert_eq!(browser.text("fleet-found").await.unwrap(), "150 routes, the first 100 are shown");
+
+    let search = async |words: &str| {
+        let script = format!(
+            "(() => {{ const field = document.getElementById('fleet-search'); field.value = {}; field.dispatchEvent(new Event('input')); }})()",
+            json!(words)
+        );
+        browser.eval(&script).await.unwrap();
+        browser.text("fleet-found").await.unwrap()
+    };
+    assert_eq!(search("id-003").await, "1 of 150 routes");
+    assert!(browser.text("fleet-rows").await.unwrap().contains("task-c, task-b"));
+    assert_eq!(search("task-c").await, "50 of 150 routes");
+    assert_eq!(search("<img src=x onerror=alert(1)>").await, "0 of 150 routes");
+
+    put(&envoy, &json!({"peers": {"task-e": {"host": "10.0.1.5"}}, "routes": {}})).await;
+    browser.until(&shows("peer-rows", "task-e")).await.unwrap();
+    browser.assert_clean().await.unwrap();
+}
