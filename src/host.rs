@@ -4,9 +4,9 @@ use pixell_core::data_path::Header;
 use pixell_core::metrics::CHANGES;
 use pixell_core::store::{CasMismatch, ChangeSignal, SharedData};
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MapType, MetricType};
+use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// Shared-data key that stands in if the gauge is switched off.
 const SIGNAL_KEY: &str = "pixell.changes.1";
@@ -189,6 +189,33 @@ pub(crate) fn leave_note(note: &[u8]) {
 /// What [`leave_note`] left; `None` if it did not.
 pub(crate) fn note() -> Option<Vec<u8>> {
     property(NOTE)
+}
+
+/// Leaves to Envoy's access log whether the request goes to a peer (`out`) or was sent by one (`in`), as the filter state `wasm.pixell.hop`.
+/// Envoy's route for hops asks for it, too.
+pub(crate) fn note_hop(hop: &str) -> Result<(), Status> {
+    hostcalls::set_property(vec!["pixell.hop"], Some(hop.as_bytes()))
+}
+
+/// Where the trail of a hop is ([`pixell_core::hop::Trail`]).
+const TRAIL: &str = "pixell.trail";
+
+/// Leaves the trail of a hop to the filter before the peers' cluster.
+pub(crate) fn leave_trail(trail: &[u8]) -> Result<(), Status> {
+    hostcalls::set_property(vec![TRAIL], Some(trail))
+}
+
+/// What [`leave_trail`] left last; `None` if it did not.
+pub(crate) fn trail() -> Option<Vec<u8>> {
+    property(TRAIL)
+}
+
+/// The time by Envoy's clock that never goes back.
+pub(crate) fn now() -> Duration {
+    thread_local! {
+        static BEGAN: Instant = Instant::now();
+    }
+    BEGAN.with(Instant::elapsed)
 }
 
 /// Leaves to Envoy's access log that this is one of the first rejections of its kind, which it logs whatever the rate.

@@ -2,10 +2,12 @@
 
 use crate::host;
 use pixell_core::admin::tally::{Gauge, Map, Metrics};
+use pixell_core::hop::Outcome;
 use pixell_core::metrics::{
-    BUILD_INFO, CARDS_UNCHANGED, DISPLACED, FIRST_LOGGED, FLEET_GENERATION, FLEET_LAST_PUSH, FLEET_PEERS, FLEET_PUBLISHES,
-    FLEET_REFUSED_WRITES, FLEET_ROUTES, GENERATION, LAST_PUSH, OTHER, PANICS, PUBLISHES, REFRESHES, REFUSAL_REASONS,
-    REFUSED_CONNECTIONS, REFUSED_WRITES, REJECTION_REASONS, REJECTIONS, ROUTES, labelled, worker_label,
+    BUILD_INFO, CARDS_UNCHANGED, DISPLACED, FIRST_LOGGED, FLEET_GENERATION, FLEET_LAST_PUSH, FLEET_MISDIRECTED, FLEET_PEERS,
+    FLEET_PUBLISHES, FLEET_REFUSED_WRITES, FLEET_REQUESTS, FLEET_ROUTES, GENERATION, HOPS, LAST_PUSH, OTHER, PANICS,
+    PEER_FAILURES, PUBLISHES, REFRESHES, REFUSAL_REASONS, REFUSED_CONNECTIONS, REFUSED_WRITES, REJECTION_REASONS, REJECTIONS,
+    ROUTES, labelled, worker_label,
 };
 use pixell_core::responses::Unchanged;
 use proxy_wasm::hostcalls;
@@ -92,13 +94,41 @@ impl<const N: usize> First<N> {
 pub(crate) struct RouterMetrics {
     rejections: Labelled<{ REJECTION_REASONS.len() }>,
     first: First<{ REJECTION_REASONS.len() }>,
+    hops: Labelled<{ HOPS.len() }>,
+    misdirected: Labelled<{ HOPS.len() }>,
+    failures: Metric,
 }
 
 impl RouterMetrics {
     pub(crate) fn define() -> Self {
         host::prepare_number(WORKERS_KEY);
         let first = First::of(REJECTION_REASONS);
-        Self { rejections: Labelled::define(REJECTIONS, "reason", REJECTION_REASONS), first }
+        Self {
+            rejections: Labelled::define(REJECTIONS, "reason", REJECTION_REASONS),
+            first,
+            hops: Labelled::define(FLEET_REQUESTS, "hop", HOPS),
+            misdirected: Labelled::define(FLEET_MISDIRECTED, "hop", HOPS),
+            failures: Metric::counter(PEER_FAILURES),
+        }
+    }
+
+    /// Counts a request that goes to a peer (`out`) or was sent by one (`in`).
+    pub(crate) fn hopped(&self, hop: &str) {
+        self.hops.increment(hop);
+    }
+
+    /// Counts a request that another task has to serve, as its peer sees it (`in`) or the task that sent it (`out`).
+    pub(crate) fn misdirected(&self, hop: &str) {
+        self.misdirected.increment(hop);
+    }
+
+    /// Counts what became of an attempt to reach a peer.
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Returned => self.misdirected("out"),
+            Outcome::Lost => {}
+            Outcome::Unreachable => self.failures.increment(),
+        }
     }
 
     /// Counts a rejection, and tells whether it is one of this worker's first of its kind.

@@ -5,31 +5,32 @@ use crate::host::{self, HostData, Signal};
 use crate::metrics::{Refreshes, RouterMetrics};
 use pixell_core::config::RouterConfig;
 use pixell_core::data_path::{
-    Changes, DataPath, Header, ID_HEADER, Judges, PREFIX_HEADER, Rejected, RequestHost, Response, Verdict,
+    Changes, DataPath, Header, Hop, ID_HEADER, Judges, Maps, PREFIX_HEADER, Rejected, RequestHost, Response, Verdict,
 };
+use pixell_core::fleet;
+use pixell_core::hop::ADDRESSED_HEADER;
 use pixell_core::rejection::{Client, GrpcStatus, Rejection};
 use pixell_core::responses::CARD_REQUEST;
-use pixell_core::routes::{LAYOUT, RouteCache};
+use pixell_core::routes::LAYOUT;
 use pixell_core::store::prepare;
 use pixell_core::upstream::{self, Arguments};
 use pixell_core::waiting::Waiting;
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{Action, ContextType, GrpcStatusCode};
+use proxy_wasm::types::{Action, ContextType, GrpcStatusCode, Status};
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// The `root_id` of the plugin that stands before the agents' clusters. Envoy calls it for retries, which may come seconds after the
-/// first attempt and after changes of the map.
-const RETRY: &[u8] = b"retry";
-
-/// The cluster that `envoy/envoy.yaml` routes gRPC requests to.
-const GRPC_CLUSTER: &[u8] = b"agents_http2";
+/// The cluster that `envoy/envoy.yaml` routes gRPC requests to, and the name of the route that `envoy/fleet/routes.yaml` has for gRPC.
+const GRPC: [(&str, &[u8]); 2] = [("xds\0cluster_name", b"agents_http2"), ("xds\0route_name", b"peers_grpc")];
 
 /// The property with this end of the connection to the agent; absent until there is one.
 const LOCAL_ADDRESS: &str = "upstream\0local_address";
+
+/// What the script of `envoy/fleet/cluster.yaml` counts.
+const RETURNS_PROPERTY: &str = "metadata\0filter_metadata\0pixell\0returns";
 
 /// How often Envoy calls the plugin of the data path to look for requests that have waited too long.
 const TICK: Duration = Duration::from_secs(1);
@@ -41,7 +42,7 @@ thread_local! {
 
 #[derive(Default)]
 struct Worker {
-    cache: RouteCache,
+    maps: Maps,
     arguments: Arguments,
     refreshes: Refreshes,
     waiting: Waiting,
@@ -62,15 +63,17 @@ impl RootContext for RouterRoot {
             Ok(config) => {
                 prepare(&HostData, &LAYOUT);
                 let judges = match host::property("plugin_root_id") {
-                    None => Judges::Requests,
-                    Some(name) if name == RETRY => Judges::Attempts,
-                    Some(_) => {
-                        log::error!(
-                            "root_id of the router filter: must be \"retry\" before an agents' cluster, and absent elsewhere"
-                        );
-                        return false;
-                    }
+                    None => Some(Judges::Requests),
+                    Some(name) => Judges::named(&name),
                 };
+                let Some(judges) = judges else {
+                    let names = Judges::NAMES.map(|(name, _)| name).join(", ");
+                    log::error!("root_id of the router filter: must be one of {names}, or absent for the first of them");
+                    return false;
+                };
+                if config.fleet.is_some() {
+                    prepare(&HostData, &fleet::LAYOUT);
+                }
                 // Envoy configures a root context once; another configuration gets another one.
                 self.router.get_or_init(|| Router::new(&config, judges));
                 if judges == Judges::Requests {
@@ -159,6 +162,19 @@ impl RequestHost for CurrentRequest {
     fn was_connected(&self) -> bool {
         host::property(LOCAL_ADDRESS).is_some()
     }
+
+    fn trail(&self) -> Option<Cow<'_, [u8]>> {
+        host::trail().map(Cow::Owned)
+    }
+
+    fn returns(&self) -> u8 {
+        let count = host::property(RETURNS_PROPERTY).and_then(|text| String::from_utf8(text).ok()?.parse().ok());
+        count.unwrap_or_default()
+    }
+
+    fn now(&self) -> Duration {
+        host::now()
+    }
 }
 
 struct Router {
@@ -180,19 +196,53 @@ impl Router {
         })
     }
 
-    fn judge(&self, Worker { cache, arguments, refreshes, waiting }: &mut Worker, stream: u32) -> Action {
-        if cache.refresh(&HostData, &self.signal) {
+    fn judge(&self, Worker { maps, arguments, refreshes, waiting }: &mut Worker, stream: u32) -> Action {
+        if self.data_path.refresh(maps, &HostData, &self.signal) {
             refreshes.count();
         }
-        match self.data_path.judge(&CurrentRequest, cache) {
+        let verdict = match self.data_path.judges() {
+            Judges::Requests | Judges::Attempts => self.data_path.judge(&CurrentRequest, maps),
+            Judges::Incoming => {
+                self.metrics.hopped("in");
+                let _ = host::note_hop("in");
+                self.data_path.judge(&CurrentRequest, maps)
+            }
+            Judges::Hops => {
+                let (outcome, verdict) = self.data_path.judge_hop(&CurrentRequest, maps);
+                if let Some(outcome) = outcome {
+                    self.metrics.ended(outcome);
+                }
+                verdict
+            }
+        };
+        match verdict {
             Verdict::Continue => Action::Continue,
+            Verdict::Hop(hop) => match set_out(arguments, &hop) {
+                Ok(()) => {
+                    self.metrics.hopped("out");
+                    waiting.add(stream);
+                    Action::Continue
+                }
+                Err(status) => {
+                    log::error!("a request could not be sent to a peer: {status:?}");
+                    self.fail()
+                }
+            },
+            Verdict::Next { address, trail } => {
+                match address.map_or(Ok(()), |address| set_upstream(arguments.peer(address))).and(host::leave_trail(&trail)) {
+                    Ok(()) => Action::Continue,
+                    Err(status) => {
+                        log::error!("the next peer could not be set: {status:?}");
+                        self.fail()
+                    }
+                }
+            }
             Verdict::Forward { port, id, changes } => {
                 if let Some(changes) = changes {
                     change(&id, &changes);
                 }
-                let set = |argument: &[u8]| hostcalls::call_foreign_function(upstream::FUNCTION, Some(argument));
-                match set(arguments.address(port)).and_then(|_| set(arguments.pool(&id))) {
-                    Ok(_) => {
+                match set_upstream(arguments.address(port)).and_then(|()| set_upstream(arguments.pool(&id))) {
+                    Ok(()) => {
                         waiting.add(stream);
                         Action::Continue
                     }
@@ -213,7 +263,7 @@ impl Router {
             // An error means that the stream has ended.
             if hostcalls::set_effective_context(stream).is_ok() && waits_for_a_connection() {
                 // Outside of a callback of the stream, its headers cannot be read. A written response suits every client of gRPC.
-                let grpc = host::property("xds\0cluster_name").is_some_and(|cluster| cluster == GRPC_CLUSTER);
+                let grpc = GRPC.iter().any(|(path, name)| host::property(path).is_some_and(|found| found == *name));
                 let client = if grpc { Client::GrpcWithParameter } else { Client::Http };
                 self.reject(&Rejected::new(Rejection::Overloaded, client));
             }
@@ -225,7 +275,9 @@ impl Router {
     }
 
     fn reject(&self, rejected: &Rejected) -> Action {
-        if self.metrics.rejected(rejected.code) {
+        if rejected.is_misdirected {
+            self.metrics.misdirected("in");
+        } else if self.metrics.rejected(rejected.code) {
             host::note_first();
         }
         host::note_rejection(rejected.code);
@@ -247,6 +299,24 @@ impl Router {
         }
         Action::Pause
     }
+}
+
+fn set_upstream(argument: &[u8]) -> Result<(), Status> {
+    hostcalls::call_foreign_function(upstream::FUNCTION, Some(argument)).map(drop)
+}
+
+/// Prepares a request for its way to a peer, and has Envoy choose its route again.
+fn set_out(arguments: &mut Arguments, Hop { address, id, is_addressed, trail }: &Hop) -> Result<(), Status> {
+    if let Some(id) = id {
+        host::set_request_header(ID_HEADER, Some(id));
+    }
+    if *is_addressed {
+        host::set_request_header(ADDRESSED_HEADER, Some(b"1"));
+    }
+    set_upstream(arguments.peer(*address))?;
+    host::leave_trail(trail)?;
+    host::note_hop("out")?;
+    hostcalls::call_foreign_function("clear_route_cache", None).map(drop)
 }
 
 fn change(id: &[u8], Changes { path, prefix, note, is_card }: &Changes) {

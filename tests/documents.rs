@@ -57,13 +57,15 @@ fn defaults(table: &BTreeMap<String, Row>) -> Vec<(String, Value)> {
 #[test]
 fn every_setting_has_a_row() {
     // A new setting does not compile until it is named here, and then it needs its row.
-    let RouterConfig { id_headers: _, addressing, fallback_port: _, external_origins: _, deployments_claim: _ } = router([]);
+    let RouterConfig { id_headers: _, addressing, fallback_port: _, external_origins: _, deployments_claim: _, fleet: _ } =
+        router([]);
     let Addressing { prefixes: _, host_suffix: _ } = addressing;
     let rows = table("router");
     assert!(rows.into_keys().eq([
         "deployments_claim",
         "external_origins",
         "fallback_port",
+        "fleet",
         "host_suffix",
         "id_headers",
         "path_prefixes",

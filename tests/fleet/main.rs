@@ -4,3 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
 mod fabric;
+mod failures;
+mod hops;
+mod tasks;

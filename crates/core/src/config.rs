@@ -10,6 +10,7 @@ use crate::deployment_id::{DeploymentId, OwnedDeploymentId};
 use crate::endpoint::EndpointName;
 use crate::fields::Fields;
 use crate::fleet::limits::{self as fleet_limits, FleetLimits};
+use crate::hop::Hops;
 use crate::json::{Json, pointer};
 use crate::problem::{FieldError, FieldErrors};
 use crate::responses::origins::ExternalOrigins;
@@ -36,6 +37,8 @@ pub struct RouterConfig {
     pub external_origins: ExternalOrigins,
     /// The claim of a client's token with the deployments that the client may call. Default: none, it may call every one.
     pub deployments_claim: Option<DeploymentsClaim>,
+    /// How requests reach other tasks of the fleet. Default: there is no fleet.
+    pub fleet: Option<Hops>,
 }
 
 /// Configuration of the role `clients`.
@@ -157,7 +160,27 @@ fn router(fields: &mut Fields<'_, '_>) -> RouterConfig {
     }
     let external_origins = external_origins(fields);
     let deployments_claim = deployments_claim(fields);
-    RouterConfig { id_headers, addressing, fallback_port, external_origins, deployments_claim }
+    let fleet = hops(fields);
+    RouterConfig { id_headers, addressing, fallback_port, external_origins, deployments_claim, fleet }
+}
+
+/// The fleet as `{"port": 50050, "local": "127.0.0.1"}`.
+fn hops(fields: &mut Fields<'_, '_>) -> Option<Hops> {
+    let json = fields.take("fleet")?;
+    let mut inner = fields.nested(json, "fleet");
+    let port = inner.integer("port", 1, 65535).and_then(|port| u16::try_from(port).ok());
+    let local = match inner.take("local") {
+        Some(Json::String(text)) => text.parse().ok(),
+        _ => None,
+    };
+    inner.reject_the_rest();
+    if port.is_none() || local.is_none() {
+        fields.error(
+            "fleet",
+            "must have the port that peers listen on, and as \"local\" the address of this task's own such port",
+        );
+    }
+    Some(Hops { port: port?, local: local? })
 }
 
 fn deployments_claim(fields: &mut Fields<'_, '_>) -> Option<DeploymentsClaim> {

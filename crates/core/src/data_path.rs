@@ -1,19 +1,26 @@
 //! The data path, whatever host runs it: what is decided about a request, and what a rejection looks like. A host shows the request and
 //! carries out the verdict.
 
-use crate::addressing::{Addressing, Named, Parts, stripped};
+use crate::addressing::{Addressing, Named, Parts};
 use crate::claim::{CLAIMS_HEADER, DeploymentsClaim};
 use crate::config::RouterConfig;
 use crate::decision::{Decision, Ports, Routes, decide, decide_attempt, deployment_id};
 use crate::deployment_id::DeploymentId;
-use crate::problem::CONTENT_TYPE;
-use crate::rejection::{Client, ERROR_HEADER, GrpcStatus, Rejection};
+use crate::fleet::FleetCache;
+use crate::hop::{ADDRESSED_HEADER, Failed, Hops, Peers};
+use crate::rejection::{Client, Rejection};
 use crate::responses::is_card_path;
 use crate::responses::way::Note;
 use crate::route::StoredRoute;
 use crate::routes::RouteCache;
+use crate::store::{ChangeSignal, SharedData};
 use std::borrow::Cow;
 use std::time::Duration;
+
+mod hops;
+mod verdict;
+
+pub use verdict::{Changes, Hop, Rejected, Response, Verdict};
 
 /// A request header, in the forms that hosts look it up by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +65,39 @@ pub trait RequestHost {
     /// How long ago the request arrived.
     fn age(&self) -> Duration;
 
-    /// Whether an earlier attempt had a connection to the agent. If so, the agent is not down: it refused the stream.
+    /// Whether there is a connection for the request. If so, the agent is not down: it refused the stream.
     fn was_connected(&self) -> bool;
+
+    /// The trail that was left with the request before it first went to a peer, or at the attempt before; `None` if there is none.
+    fn trail(&self) -> Option<Cow<'_, [u8]>>;
+
+    /// How many responses of peers to this request had [`crate::hop::MISDIRECTED_HEADER`].
+    fn returns(&self) -> u8;
+
+    /// The time by a clock that never goes back, from any moment on.
+    fn now(&self) -> Duration;
+}
+
+/// What a worker knows.
+#[derive(Debug, Default)]
+pub struct Maps {
+    /// Its copy of the route map.
+    pub routes: RouteCache,
+    /// Its copy of the fleet map.
+    pub fleet: FleetCache,
+    /// The peers that failed just now.
+    pub failed: Failed,
+}
+
+/// A change signal that was read already.
+struct Seen(u64);
+
+impl ChangeSignal for Seen {
+    fn read(&self) -> u64 {
+        self.0
+    }
+
+    fn raise(&self) {}
 }
 
 /// How old a request may be when an attempt to reach its agent starts, the first one aside. With the wait before an attempt (up to 0.2 s)
@@ -76,113 +114,6 @@ pub const PREFIX_HEADER: &str = "x-forwarded-prefix";
 /// The header that tells, after Envoy has made gRPC of gRPC-Web, that the client speaks gRPC-Web. Clients' own are removed.
 const GRPC_WEB_HEADER: &str = "x-pixell-grpc-web";
 
-/// What a host has to do with a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Set this port of 127.0.0.1 as the upstream, after these changes of the request.
-    Forward {
-        /// TCP port.
-        port: u16,
-        /// The deployment that the port was chosen for.
-        id: Vec<u8>,
-        /// What the agent receives otherwise than the client sent it; `None` if that is nothing.
-        changes: Option<Box<Changes>>,
-    },
-    /// Leave the request as it is: it may go where it was sent before.
-    Continue,
-    /// Respond.
-    Reject(Rejected),
-}
-
-/// Changes of a request before it is forwarded, beside the decided id in [`ID_HEADER`]. A request that has that already needs none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// `:path`, if it changes.
-    pub path: Option<Vec<u8>>,
-    /// The value of [`PREFIX_HEADER`], if a prefix was removed.
-    pub prefix: Option<Vec<u8>>,
-    /// What the filter of responses needs to know ([`crate::responses::way::Note`]), if the path or the host addresses the request.
-    pub note: Option<Vec<u8>>,
-    /// Whether the request asks for an agent card, so that [`crate::responses::CARD_REQUEST`] applies.
-    pub is_card: bool,
-}
-
-impl Changes {
-    #[cold]
-    fn of(named: Named<'_>, note: &Note<'_>) -> Self {
-        let (path, prefix) = match named {
-            Named::ByPath { prefix, rest, strip: true, .. } => (Some(stripped(rest)), Some(prefix.to_vec())),
-            _ => (None, None),
-        };
-        Self { path, prefix, note: Some(note.to_bytes()), is_card: note.is_card }
-    }
-}
-
-/// A rejection, ready to be counted, logged and sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejected {
-    /// The code: the label of the metric, the reason in the log, and the value of the header [`ERROR_HEADER`].
-    pub code: &'static str,
-    /// What is sent.
-    pub response: Response,
-    /// What the request's [`ID_HEADER`] must say for the log and the trace, if it does not say it by itself: the id that the request names in
-    /// another way, or nothing in place of one that does not count.
-    pub id: Option<Vec<u8>>,
-}
-
-/// A response in the client's protocol. Each has the header [`ERROR_HEADER`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Response {
-    /// A trailers-only gRPC response.
-    Grpc {
-        /// The status.
-        status: GrpcStatus,
-        /// The message, not yet percent-encoded.
-        message: String,
-    },
-    /// The same to a client that the host does not count as one of gRPC, so that the response is written out.
-    WrittenGrpc {
-        /// The status.
-        status: GrpcStatus,
-        /// The message. Nothing in it needs to be percent-encoded.
-        message: String,
-    },
-    /// A response with a problem document ([`CONTENT_TYPE`]).
-    Http {
-        /// The HTTP status.
-        status: u16,
-        /// The document.
-        body: String,
-    },
-}
-
-impl Rejected {
-    /// The response to a client that speaks gRPC, or to any other one.
-    #[must_use]
-    pub fn new(rejection: Rejection<'_>, client: Client) -> Self {
-        let (status, message) = (rejection.grpc_status(), rejection.message().into_owned());
-        let response = match client {
-            Client::Grpc => Response::Grpc { status, message },
-            Client::GrpcWithParameter => Response::WrittenGrpc { status, message },
-            Client::Http => Response::Http { status: rejection.http_status(), body: rejection.problem().to_json() + "\n" },
-        };
-        Self { code: rejection.code(), response, id: None }
-    }
-
-    /// The headers of the response beside its status.
-    #[must_use]
-    pub fn headers(&self) -> Vec<(&'static str, &str)> {
-        match &self.response {
-            Response::Grpc { .. } => vec![(ERROR_HEADER, self.code)],
-            Response::WrittenGrpc { status, message } => {
-                let (status, content_type) = (("grpc-status", status.digits()), ("content-type", "application/grpc"));
-                vec![content_type, status, ("grpc-message", message), (ERROR_HEADER, self.code)]
-            }
-            Response::Http { .. } => vec![("content-type", CONTENT_TYPE), (ERROR_HEADER, self.code)],
-        }
-    }
-}
-
 /// One configuration of the data path.
 #[derive(Debug)]
 pub struct DataPath {
@@ -194,6 +125,8 @@ pub struct DataPath {
     addressing: Addressing,
     fallback_port: Option<u16>,
     allowed: Option<Allowed>,
+    addressed: Header,
+    hops: Option<Hops>,
     judges: Judges,
 }
 
@@ -239,6 +172,22 @@ pub enum Judges {
     Requests,
     /// Attempts to reach the upstream: it stands in the filter chain of the agents' clusters.
     Attempts,
+    /// Requests that peers send: it stands in the filter chain of the listener for them.
+    Incoming,
+    /// Attempts to reach a peer: it stands in the filter chain of the peers' cluster.
+    Hops,
+}
+
+impl Judges {
+    /// What a filter is called by in Envoy's configuration.
+    pub const NAMES: [(&str, Self); 4] =
+        [("router", Self::Requests), ("retry", Self::Attempts), ("incoming", Self::Incoming), ("hops", Self::Hops)];
+
+    /// The one with this name.
+    #[must_use]
+    pub fn named(name: &[u8]) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, judges)| *judges)
+    }
 }
 
 impl DataPath {
@@ -253,16 +202,40 @@ impl DataPath {
             attempt: Header::new("x-envoy-attempt-count"),
             addressing: config.addressing.clone(),
             fallback_port: config.fallback_port,
-            allowed: config.deployments_claim.as_ref().map(Allowed::by),
+            // The task that the client reached has checked what its token allows.
+            allowed: config.deployments_claim.as_ref().filter(|_| judges == Judges::Requests).map(Allowed::by),
+            addressed: Header::new(ADDRESSED_HEADER),
+            hops: config.fleet,
             judges,
         }
     }
 
-    /// What happens to a request, by the map as it is now.
-    pub fn judge(&self, request: &impl RequestHost, map: &RouteCache) -> Verdict {
-        let routes = Routes { map, fallback_port: self.fallback_port };
+    /// Which attempts it is called for.
+    #[must_use]
+    pub const fn judges(&self) -> Judges {
+        self.judges
+    }
+
+    /// Makes sure that whatever was published before this call is in the worker's copies; `true` if something had to be fetched.
+    pub fn refresh(&self, maps: &mut Maps, data: &impl SharedData, signal: &impl ChangeSignal) -> bool {
+        // One call of the host for both.
+        let seen = Seen(signal.read());
+        let routes = maps.routes.refresh(data, &seen);
+        if self.hops.is_some() { maps.fleet.refresh(data, &seen) || routes } else { routes }
+    }
+
+    /// What happens to a request, by the maps as they are now.
+    pub fn judge(&self, request: &impl RequestHost, maps: &mut Maps) -> Verdict {
+        if !maps.failed.is_empty() {
+            maps.failed.forget(request.now());
+        }
+        let Maps { routes: map, fleet, failed } = &*maps;
+        let peers = self.hops.map(|_| Peers { map: fleet, failed });
+        let routes = Routes { map, fallback_port: self.fallback_port, peers };
         match self.judges {
             Judges::Requests => self.judge_request(request, &routes),
+            Judges::Incoming => self.judge_incoming(request, map),
+            Judges::Hops => self.judge_hop(request, maps).1,
             // It follows its request's judgement at once. A map that another worker stored in between must not make an error of it.
             Judges::Attempts if request.header(&self.attempt).is_some_and(|attempt| *attempt == *b"1") => Verdict::Continue,
             Judges::Attempts => {
@@ -276,10 +249,17 @@ impl DataPath {
         }
     }
 
-    fn judge_request(&self, request: &impl RequestHost, routes: &Routes<'_>) -> Verdict {
+    /// What the first id header says that has a value, and whether it is [`ID_HEADER`].
+    fn named<'r>(&self, request: &'r impl RequestHost) -> Option<(Cow<'r, [u8]>, bool)> {
         // Requests that no header addresses have none of them, nearly always. The first is asked for its value at once, for the others.
         let mut headers = self.id_headers.iter().enumerate().filter(|(n, header)| *n == 0 || request.has(header));
-        let named = headers.find_map(|(_, header)| Some((request.header(header)?, header.name == ID_HEADER)));
+        headers.find_map(|(_, header)| Some((request.header(header)?, header.name == ID_HEADER)))
+    }
+
+    fn judge_request(&self, request: &impl RequestHost, routes: &Routes<'_>) -> Verdict {
+        // The peer has set the header, but the client did not.
+        let is_addressed = self.judges == Judges::Incoming && request.has(&self.addressed);
+        let named = if is_addressed { None } else { self.named(request) };
         let Some((value, is_id_header)) = named else {
             let (path, authority) = (request.path(), request.authority());
             let named = self.addressing.find(&Parts { header: None, path: &path, authority: &authority });
@@ -296,6 +276,7 @@ impl DataPath {
                     };
                     self.reject(request, rejection, id)
                 }
+                Decision::Hop { id, host } => self.hop(host, Some(id), true),
                 Decision::Forward { id, ports } => {
                     let port = self.port(request, ports);
                     let is_card = is_card_path(&path) && *request.method() == *b"GET";
@@ -313,6 +294,7 @@ impl DataPath {
         match self.decide(request, Named::ByHeader { value: &value }, routes) {
             Decision::Reject(rejection) if is_id_header => Verdict::Reject(self.rejected(request, rejection)),
             Decision::Reject(rejection) => self.reject(request, rejection, deployment_id(Some(&value)).ok()),
+            Decision::Hop { id, host } => self.hop(host, Some(id).filter(|id| !is_id_header || **id != *value), false),
             Decision::Forward { id, ports } => {
                 let (port, is_named_so) = (self.port(request, ports), is_id_header && *value == *id);
                 if is_named_so {

@@ -3,9 +3,11 @@
 use crate::addressing::{Named, Wanted};
 use crate::deployment_id::DeploymentId;
 use crate::endpoint::EndpointName;
+use crate::hop::{Choice, Peers};
 use crate::rejection::Rejection;
 use crate::route::{RouteState, StoredRoute};
 use crate::routes::RouteCache;
+use std::net::IpAddr;
 
 /// What requests can be sent to.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +16,18 @@ pub struct Routes<'m> {
     pub map: &'m RouteCache,
     /// Port of 127.0.0.1 for ids that the map does not hold, also before the first map.
     pub fallback_port: Option<u16>,
+    /// The tasks that serve other ids; `None` without a fleet, and for requests that one of them sent.
+    pub peers: Option<Peers<'m>>,
+}
+
+impl Routes<'_> {
+    /// Whether every map that there may be has been pushed.
+    const fn are_loaded(&self) -> bool {
+        match self.peers {
+            Some(Peers { map, .. }) if !map.is_loaded() => false,
+            _ => self.map.is_loaded(),
+        }
+    }
 }
 
 /// What happens to a request.
@@ -25,6 +39,13 @@ pub enum Decision<'a> {
         id: &'a [u8],
         /// Where.
         ports: Ports,
+    },
+    /// It goes to a peer, which decides by its own route map.
+    Hop {
+        /// The id of the agent: a valid one.
+        id: &'a [u8],
+        /// The peer's address.
+        host: IpAddr,
     },
     /// The filter responds.
     Reject(Rejection<'a>),
@@ -82,15 +103,28 @@ pub fn decide<'a>(named: Named<'a>, routes: &Routes<'_>) -> Decision<'a> {
         Ok(id) => id,
         Err(rejection) => return Decision::Reject(rejection),
     };
-    match (routes.map.find(id.as_str().as_bytes()), routes.fallback_port) {
-        (Some(route @ StoredRoute { state: RouteState::Active, .. }), _) => match wanted_ports(&route, wanted) {
+    match routes.map.find(id.as_str().as_bytes()) {
+        Some(route @ StoredRoute { state: RouteState::Active, .. }) => match wanted_ports(&route, wanted) {
             Some(ports) => Decision::Forward { id: id.as_str().as_bytes(), ports },
             None => Decision::Reject(Rejection::UnknownEndpoint(id)),
         },
-        (Some(StoredRoute { state: RouteState::Draining, .. }), _) => Decision::Reject(Rejection::DeploymentDraining(id)),
-        (None, Some(port)) => Decision::Forward { id: id.as_str().as_bytes(), ports: Ports::one(port) },
-        (None, None) if routes.map.is_loaded() => Decision::Reject(Rejection::UnknownDeployment(id)),
-        (None, None) => Decision::Reject(Rejection::RouteMapNotLoaded),
+        Some(StoredRoute { state: RouteState::Draining, .. }) => elsewhere(id, true, routes),
+        None => elsewhere(id, false, routes),
+    }
+}
+
+/// Decides on a request to an id that has no active route here.
+fn elsewhere<'a>(id: DeploymentId<'a>, is_draining_here: bool, routes: &Routes<'_>) -> Decision<'a> {
+    let bytes = id.as_str().as_bytes();
+    let choice = routes.peers.map_or(Choice::Nothing, |peers| peers.choose(bytes, &[]));
+    match (choice, routes.fallback_port) {
+        (Choice::Host(host), _) => Decision::Hop { id: bytes, host },
+        (Choice::Draining, _) => Decision::Reject(Rejection::DeploymentDraining(id)),
+        _ if is_draining_here => Decision::Reject(Rejection::DeploymentDraining(id)),
+        (Choice::Failed, _) => Decision::Reject(Rejection::PeerUnreachable),
+        (Choice::Nothing, Some(port)) => Decision::Forward { id: bytes, ports: Ports::one(port) },
+        (Choice::Nothing, None) if routes.are_loaded() => Decision::Reject(Rejection::UnknownDeployment(id)),
+        (Choice::Nothing, None) => Decision::Reject(Rejection::RouteMapNotLoaded),
     }
 }
 
@@ -177,7 +211,7 @@ mod tests {
         #[track_caller]
         fn check(routes: Option<&[(&str, Route)]>, fallback_port: Option<u16>, expected: Decision<'static>) {
             let map = map(routes);
-            let decide = |named| decide(named, &Routes { map: &map, fallback_port });
+            let decide = |named| decide(named, &Routes { map: &map, fallback_port, peers: None });
             for value in [&b"a"[..], b" a", b"a,a"] {
                 assert_eq!(decide(Named::ByHeader { value }), expected, "{routes:?} {fallback_port:?}");
             }
@@ -216,7 +250,7 @@ mod tests {
                 Some(ports) => Decision::Forward { id: b"a", ports },
                 None => Decision::Reject(Rejection::UnknownEndpoint(id("a"))),
             };
-            assert_eq!(decide(named, &Routes { map: &map, fallback_port: Some(9) }), expected, "{named:?}");
+            assert_eq!(decide(named, &Routes { map: &map, fallback_port: Some(9), peers: None }), expected, "{named:?}");
         }
         let one = |port| Some(Ports::one(port));
         for named in [Named::ByHeader { value: b"a" }, Named::ByHost { id: b"a" }, by_path(b"a", Wanted::Default)] {
@@ -239,7 +273,7 @@ mod tests {
         fn check(route: Option<Route>, fallback_port: Option<u16>, expected: Result<(), Rejection<'static>>) {
             let routes: Vec<_> = route.iter().map(|route| ("a", route.clone())).collect();
             let map = map(Some(&routes));
-            let routes = Routes { map: &map, fallback_port };
+            let routes = Routes { map: &map, fallback_port, peers: None };
             for header in [&b"a"[..], b" a", b"a,a"] {
                 assert_eq!(decide_attempt(Some(header), Some(1024), &routes), expected, "{route:?} {fallback_port:?}");
             }

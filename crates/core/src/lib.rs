@@ -12,6 +12,7 @@
 //! | [`fleet`] | the fleet map: which other tasks serve which ids, and what a write does to it |
 //! | [`cidr`] | a network in CIDR notation |
 //! | [`decision`] | header and map to forward or reject |
+//! | [`hop`] | which other task gets a request, and its way there |
 //! | [`claim`] | which deployments a client's token allows it to call |
 //! | [`upstream`] | how the chosen port is handed to Envoy |
 //! | [`waiting`] | requests that may be waiting for a connection |
@@ -38,6 +39,7 @@ pub mod deployment_id;
 pub mod endpoint;
 pub mod fields;
 pub mod fleet;
+pub mod hop;
 pub mod json;
 pub mod metrics;
 pub mod problem;

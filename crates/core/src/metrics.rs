@@ -52,6 +52,18 @@ pub const CARDS_UNCHANGED: &str = "pixell_agent_cards_unchanged_total";
 /// Counter: connections of clients that held as many already as they may.
 pub const REFUSED_CONNECTIONS: &str = "pixell_client_connections_refused_total";
 
+/// Counter: requests that another task of the fleet serves, or has sent here, by `hop` ([`HOPS`]).
+pub const FLEET_REQUESTS: &str = "pixell_fleet_requests_total";
+
+/// Counter: the same that came back because the peer had no active route for them, or refused the stream, by `hop`.
+pub const FLEET_MISDIRECTED: &str = "pixell_fleet_misdirected_total";
+
+/// Counter: attempts to reach a peer that accepted no connection.
+pub const PEER_FAILURES: &str = "pixell_fleet_peer_failures_total";
+
+/// The values of the label `hop`: requests that leave this task, and those that peers send.
+pub const HOPS: [&str; 2] = ["out", "in"];
+
 /// Counter: how often a worker fetched the map, by `worker`.
 pub const REFRESHES: &str = "pixell_route_map_refreshes_total";
 

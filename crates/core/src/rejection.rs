@@ -33,13 +33,15 @@ pub enum Rejection<'a> {
     AgentUnreachable,
     /// The request has waited for a connection to its agent for as long as it may: all connections are busy.
     Overloaded,
+    /// No peer that serves the deployment has accepted a connection.
+    PeerUnreachable,
     /// The client's token does not allow it to call the deployment.
     NotAllowed(DeploymentId<'a>),
 }
 
 impl Rejection<'_> {
     /// Every code, for counting by code.
-    pub const CODES: [&'static str; 11] = [
+    pub const CODES: [&'static str; 12] = [
         "missing_deployment_id",
         "invalid_deployment_id",
         "unknown_deployment",
@@ -51,13 +53,26 @@ impl Rejection<'_> {
         "overloaded",
         "agent_unreachable",
         "not_allowed",
+        "peer_unreachable",
     ];
 
     /// The machine-readable name.
     #[must_use]
     pub const fn code(&self) -> &'static str {
-        let [missing, invalid, unknown, endpoint, draining, moved, not_loaded, internal, overloaded, unreachable, not_allowed] =
-            Self::CODES;
+        let [
+            missing,
+            invalid,
+            unknown,
+            endpoint,
+            draining,
+            moved,
+            not_loaded,
+            internal,
+            overloaded,
+            unreachable,
+            not_allowed,
+            no_peer,
+        ] = Self::CODES;
         match self {
             Self::MissingDeploymentId | Self::NotTheRouteApi => missing,
             Self::InvalidDeploymentId => invalid,
@@ -70,6 +85,7 @@ impl Rejection<'_> {
             Self::Overloaded => overloaded,
             Self::AgentUnreachable => unreachable,
             Self::NotAllowed(_) => not_allowed,
+            Self::PeerUnreachable => no_peer,
         }
     }
 
@@ -84,6 +100,7 @@ impl Rejection<'_> {
             | Self::DeploymentMoved
             | Self::RouteMapNotLoaded
             | Self::AgentUnreachable
+            | Self::PeerUnreachable
             | Self::Overloaded => 503,
             Self::Internal => 500,
         }
@@ -100,6 +117,7 @@ impl Rejection<'_> {
             | Self::DeploymentMoved
             | Self::RouteMapNotLoaded
             | Self::AgentUnreachable
+            | Self::PeerUnreachable
             | Self::Overloaded => GrpcStatus::Unavailable,
             Self::Internal => GrpcStatus::Internal,
         }
@@ -121,6 +139,7 @@ impl Rejection<'_> {
             Self::RouteMapNotLoaded => "Route map not loaded".into(),
             Self::Internal => "The request could not be forwarded".into(),
             Self::AgentUnreachable => "The agent of this deployment cannot be reached".into(),
+            Self::PeerUnreachable => "No task that serves this deployment can be reached".into(),
             Self::NotAllowed(id) => format!("The token does not allow deployment {id}").into(),
             Self::Overloaded => "All connections to the agent are busy, try again later".into(),
         }
@@ -233,6 +252,8 @@ mod tests {
         check(Rejection::Internal, "internal", 500, Internal, internal);
         let not_allowed = "The token does not allow deployment a-1";
         check(Rejection::NotAllowed(id), "not_allowed", 403, PermissionDenied, not_allowed);
+        let no_peer = "No task that serves this deployment can be reached";
+        check(Rejection::PeerUnreachable, "peer_unreachable", 503, Unavailable, no_peer);
         let busy = "All connections to the agent are busy, try again later";
         check(Rejection::Overloaded, "overloaded", 503, Unavailable, busy);
     }

@@ -5,6 +5,7 @@
 //! (source/extensions/common/wasm/ext/set_envoy_filter_state.proto): path = 1, value = 2, span = 3.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 /// Name of the foreign function.
 pub const FUNCTION: &str = "set_envoy_filter_state";
@@ -100,6 +101,11 @@ impl Arguments {
         self.address.with(Address::of(port).as_bytes())
     }
 
+    /// The argument that sends the request to a peer.
+    pub fn peer(&mut self, address: SocketAddr) -> &[u8] {
+        self.address.with(address.to_string().as_bytes())
+    }
+
     /// The argument that keeps the request to connections that were opened for this deployment.
     pub fn pool(&mut self, id: &[u8]) -> &[u8] {
         self.pool.with(&pool(id))
@@ -166,6 +172,16 @@ mod tests {
             expected.extend_from_slice(value.as_bytes());
             assert_eq!(arguments.address(port), expected);
         }
+    }
+
+    #[test]
+    fn writes_the_message_for_any_peer() {
+        let mut arguments = Arguments::default();
+        for address in ["10.0.1.7:50050", "[fd00::7]:1"] {
+            let written = arguments.peer(address.parse().expect("an address")).to_vec();
+            assert!(written.ends_with(address.as_bytes()) && written.contains(&u8::try_from(address.len()).expect("short")));
+        }
+        assert!(arguments.address(7).ends_with(b"127.0.0.1:7"));
     }
 
     #[test]

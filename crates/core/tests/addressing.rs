@@ -81,7 +81,7 @@ proptest! {
     fn a_request_reaches_a_port_of_the_id_that_it_names(path in paths(), host in "(a|b|A|a[.]b|%61)?[.]h[.]test(:1)?|a|c[.]test") {
         let addressing = addressing();
         let named = addressing.find(&Parts { header: None, path: &path, authority: host.as_bytes() });
-        let decision = MAP.with(|map| decide(named, &Routes { map, fallback_port: None }));
+        let decision = MAP.with(|map| decide(named, &Routes { map, fallback_port: None, peers: None }));
         let Decision::Forward { id, ports } = decision else { return Ok(()) };
         let (Named::ByPath { id: named_id, .. } | Named::ByHost { id: named_id }) = named else { panic!("{named:?}") };
         prop_assert_eq!(id, named_id);

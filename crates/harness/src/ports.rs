@@ -10,6 +10,8 @@ use clap::Args;
 pub const LISTEN: u16 = 50051;
 /// The port of the route API, readiness and stats, as shipped.
 pub const ADMIN: u16 = 9901;
+/// The port for other tasks of the fleet, as shipped.
+pub const PEERS: u16 = 50050;
 
 /// Flags that choose the ports.
 #[derive(Args, Clone, Copy, Debug)]

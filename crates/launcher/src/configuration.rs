@@ -6,9 +6,10 @@
 use crate::addressing::Addressing;
 use crate::client_rejections::{self, PREFLIGHT_BODY, UNAUTHENTICATED};
 use crate::cors;
-use crate::fleet::Fleet;
 use crate::jwt::Jwt;
 use crate::origin::Origin;
+use crate::peer_tls::PeerTls;
+use crate::peers::Around;
 use crate::rate_limit::RateLimit;
 use crate::settings::{AccessLog, Settings, Tracing};
 use crate::tls::Tls;
@@ -147,7 +148,10 @@ pub fn edits(settings: &Settings) -> Vec<Edit> {
     if let Some(url) = agents_url(settings) {
         edits.push(Edit { place: ADMIN_PLACE, text: format!("{ADMIN_PLACE}, \"agents_url\": \"{url}\"") });
     }
-    edits.extend(settings.fleet.iter().flat_map(Fleet::edits));
+    if let Some(fleet) = &settings.fleet {
+        let tracing = settings.tracing.as_ref().map(connection_manager);
+        edits.extend(fleet.edits(Around { call_timeout: settings.call_timeout_seconds, tracing: tracing.as_deref() }));
+    }
     if let Some(tracing) = &settings.tracing {
         edits.push(Edit { place: TRACING_PLACE, text: connection_manager(tracing) });
         edits.push(Edit { place: COLLECTOR_PLACE, text: collector(tracing) });
@@ -158,7 +162,8 @@ pub fn edits(settings: &Settings) -> Vec<Edit> {
 /// The files beside the configuration that the changes name, by their paths in the image.
 #[must_use]
 pub fn files(settings: &Settings) -> Vec<(&'static str, String)> {
-    settings.tls.iter().flat_map(Tls::secrets).collect()
+    let peers = settings.fleet.iter().filter_map(|fleet| fleet.tls.as_ref()).flat_map(PeerTls::secrets);
+    settings.tls.iter().flat_map(Tls::secrets).chain(peers).collect()
 }
 
 /// Returns `shipped` with the changes.
@@ -285,8 +290,12 @@ mod tests {
             ("PIXELL_JWKS_FILE", "/jwks.json"),
             ("PIXELL_JWT_DEPLOYMENTS_CLAIM", "https://i.test/deployments"),
             ("PIXELL_FLEET_CIDRS", "10.0.1.0/24"),
+            ("PIXELL_PEER_CERT_FILE", "/p.pem"),
+            ("PIXELL_PEER_KEY_FILE", "/p-key.pem"),
+            ("PIXELL_PEER_CA_FILE", "/p-ca.pem"),
+            ("PIXELL_PEER_SAN", "peer.test"),
         ]));
-        assert_eq!(all.len(), 33);
+        assert_eq!(all.len(), 39);
         let rendered = render(SHIPPED, &all).unwrap();
         for expected in [
             "pixell.access_log.full: 0, pixell.access_log.brief: 100",
@@ -298,7 +307,7 @@ mod tests {
             "max_stream_duration: 60s",
             "domains: [\"a.test\", \"a.test:443\"]",
             "domains: [\"b.test:8080\"]",
-            "\"role\": \"router\", \"id_headers\": [\"x-agent\"], \"deployments_claim\": \"https://i.test/deployments\",\n",
+            "\"role\": \"router\", \"fleet\": {\"port\": 50050, \"local\": \"127.0.0.1\"}, \"id_headers\": [\"x-agent\"], \"deployments_claim\": \"https://i.test/deployments\",\n",
             "headers: [{ name: \"x-agent\", string_match: { exact: \"\" }, treat_missing_header_as_empty: true }]",
             "\"role\": \"admin\", \"fleet\": {\"peer_cidrs\": [\"10.0.1.0/24\"]}, \"agents_url\": \"https://a.test\"\n",
             "max_stream_duration: { max_stream_duration: 60s } }, typed_per_filter_config: { envoy.filters.http.cors: ",

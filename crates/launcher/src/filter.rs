@@ -78,11 +78,17 @@ pub enum Role {
     Admin,
     /// The data path, before each attempt to reach an agent.
     Retry,
+    /// The data path of requests that other tasks send. Only a fleet has it.
+    Incoming,
+    /// The data path, before each attempt to reach another task. Only a fleet has it.
+    Hops,
 }
 
 impl Role {
-    /// All of them.
+    /// Those that there are always.
     pub const ALL: [Self; 4] = [Self::Router, Self::Responses, Self::Admin, Self::Retry];
+    /// Those that a fleet adds.
+    pub const FLEET: [Self; 2] = [Self::Incoming, Self::Hops];
 
     const fn name(self) -> &'static str {
         match self {
@@ -90,6 +96,8 @@ impl Role {
             Self::Responses => "responses",
             Self::Admin => "admin",
             Self::Retry => "retry",
+            Self::Incoming => "incoming",
+            Self::Hops => "hops",
         }
     }
 }
@@ -126,6 +134,13 @@ impl std::error::Error for NoItem {}
 /// [`NoItem`] if an item is missing, or the file holds it twice.
 pub fn to_native(text: &str, roles: &[Role]) -> Result<String, NoItem> {
     let text = roles.iter().try_fold(text.to_owned(), |text, role| native_item(&text, *role).ok_or(NoItem::Filter(*role)))?;
+    let text = if roles.contains(&Role::Hops) {
+        // The native module counts by itself what the script counts for the others.
+        let (before, _, after) = filter_item(&text, "name: pixell.returns").ok_or(NoItem::Filter(Role::Hops))?;
+        [before, after].concat()
+    } else {
+        text
+    };
     if text.matches(LAYERS).count() != 1 {
         return Err(NoItem::Layers);
     }
@@ -247,6 +262,9 @@ pub fn version_of(binary: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::configuration::render;
+    use crate::fleet::Fleet;
+    use crate::peers::Around;
 
     const SHIPPED: &str = include_str!("../../../envoy/envoy.yaml");
 
@@ -265,6 +283,21 @@ mod tests {
         let native = native.replace(METRICS_LAYER, "");
         let (_, after) = SHIPPED.split_once("- name: envoy.filters.http.upstream_codec").unwrap();
         assert!(native.starts_with(before) && native.ends_with(after));
+    }
+
+    #[test]
+    fn what_a_fleet_adds_becomes_native() {
+        let fleet = Fleet::parse("10.0.1.0/24").unwrap();
+        let text = render(SHIPPED, &fleet.edits(Around::default())).unwrap();
+        let roles: Vec<_> = Role::ALL.into_iter().chain(Role::FLEET).collect();
+        let native = to_native(&text, &roles).unwrap();
+        assert_eq!(native.matches(&format!("filename: {NATIVE_MODULE} ")).count(), 6);
+        for name in ["filter_name: incoming\n", "filter_name: hops\n"] {
+            assert!(native.contains(name), "{name}");
+        }
+        // The script counts what the native module counts by itself.
+        assert!(!native.contains("filters.http.lua") && text.contains("filters.http.lua"));
+        assert_eq!(to_native(SHIPPED, &roles), Err(NoItem::Filter(Role::Incoming)));
     }
 
     #[test]

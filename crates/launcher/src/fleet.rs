@@ -1,6 +1,8 @@
 //! The fleet: other tasks to which requests for their deployments are forwarded.
 
 use crate::configuration::{ADMIN_PLACE, Edit};
+use crate::peer_tls::PeerTls;
+use crate::peers::Around;
 use pixell_core::cidr::Cidr;
 
 /// The form of the setting, for messages.
@@ -11,6 +13,8 @@ pub const EXPECTED: &str = "the networks of the other tasks, separated by commas
 pub struct Fleet {
     /// The networks that peers are in; at least one.
     pub peer_cidrs: Vec<Cidr>,
+    /// TLS between the tasks; `None` for none.
+    pub tls: Option<PeerTls>,
 }
 
 impl Fleet {
@@ -18,13 +22,14 @@ impl Fleet {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let peer_cidrs = text.split(',').map(|cidr| cidr.parse().ok()).collect::<Option<_>>()?;
-        Some(Self { peer_cidrs })
+        Some(Self { peer_cidrs, tls: None })
     }
 
     /// The changes of the configuration.
-    #[must_use]
-    pub fn edits(&self) -> Vec<Edit> {
-        vec![self.route_api()]
+    pub(crate) fn edits(&self, around: Around<'_>) -> Vec<Edit> {
+        let mut edits = self.data_path(around);
+        edits.extend([self.route_api(), Self::member()]);
+        edits
     }
 
     /// The route API takes peers in these networks.

@@ -14,6 +14,8 @@ pub mod fleet;
 pub mod http;
 pub mod jwt;
 pub mod origin;
+pub mod peer_tls;
+pub mod peers;
 pub mod rate_limit;
 pub mod relay;
 pub mod report;

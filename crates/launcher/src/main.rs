@@ -89,7 +89,8 @@ fn warnings(settings: &Settings) -> Vec<String> {
     let token = std::env::var_os(settings::ADMIN_TOKEN_FILE)
         .and_then(|path| token::exposed(settings::ADMIN_TOKEN_FILE, Path::new(&path)));
     let files = settings.tls.iter().filter_map(Tls::warning).chain(settings.jwt.iter().filter_map(Jwt::warning));
-    token.into_iter().chain(files).collect()
+    let peers = settings.fleet.iter().filter_map(|fleet| fleet.tls.as_ref()?.warning());
+    token.into_iter().chain(files).chain(peers).collect()
 }
 
 /// The configuration to run: the shipped file, or a changed copy if the settings ask for a change.
@@ -103,7 +104,8 @@ fn configuration(settings: &Settings) -> Result<&'static str, String> {
     if settings.filter == Filter::Native {
         let version = filter::version_of(Path::new(ENVOY))?;
         settings.filter.check_envoy(&version).map_err(|error| format!("{} is \"native\": {error}", settings::FILTER))?;
-        rendered = filter::to_native(&rendered, &Role::ALL).map_err(|error| format!("{CONFIG} {error}"))?;
+        let roles: Vec<_> = Role::ALL.into_iter().chain(settings.fleet.iter().flat_map(|_| Role::FLEET)).collect();
+        rendered = filter::to_native(&rendered, &roles).map_err(|error| format!("{CONFIG} {error}"))?;
     }
     for (path, text) in configuration::files(settings) {
         std::fs::write(path, text).map_err(|error| format!("cannot write {path}: {error}"))?;

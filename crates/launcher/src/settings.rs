@@ -8,6 +8,7 @@ use crate::filter::Filter;
 use crate::fleet::{self, Fleet};
 use crate::jwt::Jwt;
 use crate::origin::{self, Origin};
+use crate::peer_tls::PeerTls;
 use crate::rate_limit::{self, RateLimit};
 use crate::tls::Tls;
 use pixell_core::cidr::Cidr;
@@ -80,13 +81,21 @@ pub const JWT_FORWARD: &str = "PIXELL_JWT_FORWARD";
 pub const RATE_LIMIT: &str = "PIXELL_RATE_LIMIT";
 /// The networks of the other tasks. If it is not set, there are none.
 pub const FLEET_CIDRS: &str = "PIXELL_FLEET_CIDRS";
+/// The file with the certificates that this task shows to others. If it is not set, tasks are told by their addresses alone.
+pub const PEER_CERT_FILE: &str = "PIXELL_PEER_CERT_FILE";
+/// The file with the private key of the first of them.
+pub const PEER_KEY_FILE: &str = "PIXELL_PEER_KEY_FILE";
+/// The file with the CA certificates of the tasks.
+pub const PEER_CA_FILE: &str = "PIXELL_PEER_CA_FILE";
+/// The DNS name in the certificates of all tasks.
+pub const PEER_SAN: &str = "PIXELL_PEER_SAN";
 /// The bearer token of the route API; see [`crate::token`].
 pub const ADMIN_TOKEN: &str = "PIXELL_ADMIN_TOKEN";
 /// The path of a file with that token.
 pub const ADMIN_TOKEN_FILE: &str = "PIXELL_ADMIN_TOKEN_FILE";
 
 /// Every variable that is a setting of the image. Any other one with the same prefix is most likely misspelt.
-const NAMES: [&str; 33] = [
+const NAMES: [&str; 37] = [
     FILTER,
     LOG_LEVEL,
     CONCURRENCY,
@@ -118,6 +127,10 @@ const NAMES: [&str; 33] = [
     JWT_FORWARD,
     RATE_LIMIT,
     FLEET_CIDRS,
+    PEER_CERT_FILE,
+    PEER_KEY_FILE,
+    PEER_CA_FILE,
+    PEER_SAN,
     ADMIN_TOKEN,
     ADMIN_TOKEN_FILE,
 ];
@@ -250,6 +263,13 @@ impl Settings {
         let rate_limit = note(&mut errors, raw(RATE_LIMIT).map(|value| parse_text(RATE_LIMIT, value, parse_rate)));
         let parse_fleet = |text: &str| Fleet::parse(text).ok_or_else(|| fleet::EXPECTED.to_owned());
         let fleet = note(&mut errors, raw(FLEET_CIDRS).map(|value| parse_text(FLEET_CIDRS, value, parse_fleet)));
+        let peer_tls = note(&mut errors, Some(PeerTls::resolve(raw))).flatten();
+        // Without a certificate any agent of another task could send requests that no token and no rate was asked for.
+        let judged = [JWT_ISSUER, RATE_LIMIT].into_iter().find(|name| raw(name).is_some());
+        if let (Some(judged), Some(_), None, true) = (judged, &fleet, &peer_tls, errors.is_empty()) {
+            let expected = format!("the absolute path of a file, because {FLEET_CIDRS} and {judged} are set");
+            errors.push(SettingError::new(PEER_CERT_FILE, OsString::new(), &expected));
+        }
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -270,7 +290,7 @@ impl Settings {
             tls,
             jwt,
             rate_limit,
-            fleet,
+            fleet: fleet.map(|fleet| Fleet { tls: peer_tls, ..fleet }),
         })
     }
 
@@ -280,6 +300,7 @@ impl Settings {
     /// A line that names the variable and the file.
     pub fn check(&self, envoy: &Path) -> Result<(), String> {
         self.tls.as_ref().map_or(Ok(()), |tls| tls.check(envoy))?;
+        self.fleet.as_ref().and_then(|fleet| fleet.tls.as_ref()).map_or(Ok(()), |tls| tls.check(envoy))?;
         self.jwt.as_ref().map_or(Ok(()), Jwt::check)
     }
 
@@ -297,7 +318,9 @@ impl Settings {
 /// Whether an unknown name ends the start, because the operator may believe that it restricts clients.
 #[must_use]
 pub fn is_grave(name: &str) -> bool {
-    ["PIXELL_JWT_", "PIXELL_JWKS_", "PIXELL_TLS_", "PIXELL_RATE"].iter().any(|start| name.starts_with(start))
+    ["PIXELL_JWT_", "PIXELL_JWKS_", "PIXELL_TLS_", "PIXELL_RATE", "PIXELL_FLEET", "PIXELL_PEER"]
+        .iter()
+        .any(|start| name.starts_with(start))
 }
 
 /// The names that begin like a setting of the image but are none.

@@ -1,4 +1,4 @@
-//! TLS on the data path's port: its files, what they change in the configuration, and a check of them before Envoy starts.
+//! TLS on the data path's port, and the files of any TLS: what they change in the configuration, and a check of them before Envoy starts.
 
 use crate::configuration::Edit;
 use crate::settings::{SettingError, TLS_CERT_FILE, TLS_CLIENT_CA_FILE, TLS_KEY_FILE};
@@ -19,8 +19,25 @@ pub const SECRET: &str = "/run/pixell-envoy/tls.yaml";
 /// The file in the image that tells Envoy where the clients' CA is.
 pub const CLIENT_CA_SECRET: &str = "/run/pixell-envoy/tls-client-ca.yaml";
 
-/// The names of the secrets, which are also part of the names of Envoy's statistics.
-const NAMES: [(&str, &str); 2] = [("pixell_tls", SECRET), ("pixell_tls_client_ca", CLIENT_CA_SECRET)];
+/// What the files of TLS are called.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Names {
+    /// The variable with the path of the certificates.
+    pub(crate) certificate: &'static str,
+    /// The variable with the path of the key.
+    pub(crate) key: &'static str,
+    /// The variable with the path of the CA certificates.
+    pub(crate) ca: &'static str,
+    /// The secrets, of certificate and key and of the CA: their names, which are also part of the names of Envoy's statistics, and files.
+    pub(crate) secrets: [(&'static str, &'static str); 2],
+}
+
+const NAMES: Names = Names {
+    certificate: TLS_CERT_FILE,
+    key: TLS_KEY_FILE,
+    ca: TLS_CLIENT_CA_FILE,
+    secrets: [("pixell_tls", SECRET), ("pixell_tls_client_ca", CLIENT_CA_SECRET)],
+};
 const SECRET_TYPE: &str = "\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 const CONTEXT_TYPE: &str = "\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
 /// Longest file that is read, in bytes. A chain of four certificates has about 8 KiB, a bundle of all public CAs 220 KiB.
@@ -29,21 +46,22 @@ const MAX_BYTES: u64 = 1024 * 1024;
 /// The files of TLS, all by absolute paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    certificate: String,
-    key: String,
-    client_ca: Option<String>,
+    pub(crate) names: &'static Names,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+    pub(crate) client_ca: Option<String>,
+    /// The DNS name that the certificate of the other side must have; `None` for any.
+    pub(crate) san: Option<String>,
 }
 
 impl Tls {
     /// Reads the settings that `raw` returns by name; `None` if TLS is off.
     pub(crate) fn resolve(raw: impl Fn(&str) -> Option<OsString>) -> Result<Option<Self>, SettingError> {
-        let path = |name, value: OsString, what: &str| match value.to_str().filter(|path| is_path(path)) {
-            Some(path) => Ok(path.to_owned()),
-            None => Err(SettingError::new(name, value, &format!("the absolute path of {what}, in PEM"))),
-        };
         match (raw(TLS_CERT_FILE), raw(TLS_KEY_FILE), raw(TLS_CLIENT_CA_FILE)) {
             (None, None, None) => Ok(None),
             (Some(certificate), Some(key), ca) => Ok(Some(Self {
+                names: &NAMES,
+                san: None,
                 certificate: path(TLS_CERT_FILE, certificate, "a file with the server's certificates")?,
                 key: path(TLS_KEY_FILE, key, "a file with the server's private key")?,
                 client_ca: ca
@@ -59,9 +77,7 @@ impl Tls {
 
     /// The changes of the configuration.
     pub(crate) fn edits(&self) -> [Edit; 2] {
-        let [certificate, ca] = NAMES.map(|(name, path)| {
-            format!("{{ name: {name}, sds_config: {{ resource_api_version: V3, path_config_source: {{ path: {path} }} }} }}")
-        });
+        let [certificate, ca] = self.references();
         let (required, ca) = match self.client_ca {
             None => (false, String::new()),
             Some(_) => (true, format!(", validation_context_sds_secret_config: {ca}")),
@@ -75,11 +91,18 @@ impl Tls {
         [Edit { place: PLACE, text: socket }, Edit { place: LOG_PLACE, text: LOG.to_owned() }]
     }
 
+    /// How a configuration names the secrets.
+    pub(crate) fn references(&self) -> [String; 2] {
+        self.names.secrets.map(|(name, path)| {
+            format!("{{ name: {name}, sds_config: {{ resource_api_version: V3, path_config_source: {{ path: {path} }} }} }}")
+        })
+    }
+
     /// The files that the changed configuration names, by their paths in the image. They name the operator's files, which Envoy reads
     /// again when they change.
     #[must_use]
     pub fn secrets(&self) -> Vec<(&'static str, String)> {
-        let [(name, path), (ca_name, ca_path)] = NAMES;
+        let [(name, path), (ca_name, ca_path)] = self.names.secrets;
         let mut secret = format!(
             "resources:\n- {SECRET_TYPE}\n  name: {name}\n  tls_certificate:\n    certificate_chain: {{ filename: {} }}\n    \
              private_key: {{ filename: {} }}\n",
@@ -94,9 +117,12 @@ impl Tls {
         let mut secrets = vec![(path, secret)];
         if let Some(ca) = &self.client_ca {
             let directory = watch(&watched(ca));
+            let san = self.san.as_ref().map_or_else(String::new, |san| {
+                format!("    match_typed_subject_alt_names: [{{ san_type: DNS, matcher: {{ exact: {} }} }}]\n", quoted(san))
+            });
             let text = format!(
                 "resources:\n- {SECRET_TYPE}\n  name: {ca_name}\n  validation_context:\n    trusted_ca: {{ filename: {} }}\n    \
-                 watched_directory: {directory}\n",
+                 watched_directory: {directory}\n{san}",
                 quoted(ca)
             );
             secrets.push((ca_path, text));
@@ -122,12 +148,12 @@ impl Tls {
     /// A warning if every user may read the key.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
-        crate::token::exposed(TLS_KEY_FILE, Path::new(&self.key))
+        crate::token::exposed(self.names.key, Path::new(&self.key))
     }
 
     fn files(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let ca = self.client_ca.iter().map(|ca| (TLS_CLIENT_CA_FILE, ca.as_str()));
-        [(TLS_CERT_FILE, self.certificate.as_str()), (TLS_KEY_FILE, self.key.as_str())].into_iter().chain(ca)
+        let ca = self.client_ca.iter().map(|ca| (self.names.ca, ca.as_str()));
+        [(self.names.certificate, self.certificate.as_str()), (self.names.key, self.key.as_str())].into_iter().chain(ca)
     }
 
     /// Lets Envoy read the files: it knows best which of them it takes.
@@ -168,7 +194,15 @@ fn reason(said: &str) -> String {
     format!("Envoy does not take them: {cause}")
 }
 
-fn missing(name: &'static str, other: &str) -> SettingError {
+/// Reads the path of a file in PEM.
+pub(crate) fn path(name: &'static str, value: OsString, what: &str) -> Result<String, SettingError> {
+    match value.to_str().filter(|path| is_path(path)) {
+        Some(path) => Ok(path.to_owned()),
+        None => Err(SettingError::new(name, value, &format!("the absolute path of {what}, in PEM"))),
+    }
+}
+
+pub(crate) fn missing(name: &'static str, other: &str) -> SettingError {
     SettingError::new(name, OsString::new(), &format!("the absolute path of a file, because {other} is set"))
 }
 
@@ -212,7 +246,7 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 /// A line for each connection whose handshake failed, at the same rate as failed requests. Neither a certificate nor a key is in it.
-const LOG: &str = "access_log: [{ name: envoy.access_loggers.stdout, filter: { and_filter: { filters: [{ extension_filter: { \
+pub(crate) const LOG: &str = "access_log: [{ name: envoy.access_loggers.stdout, filter: { and_filter: { filters: [{ extension_filter: { \
     name: envoy.access_loggers.extension_filters.cel, typed_config: { \
     \"@type\": type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter, \
     expression: \"connection.transport_failure_reason != ''\" } } }, *log_rate] } }, typed_config: { \

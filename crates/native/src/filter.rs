@@ -14,7 +14,7 @@ use pixell_core::responses::Card;
 
 /// A configuration of one of the filters.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are four in a process")]
+#[expect(clippy::large_enum_variant, reason = "there are a few in a process")]
 pub(crate) enum Filter {
     Router(Router),
     Responses(ResponsesFilter),
@@ -29,14 +29,15 @@ impl Filter {
     pub(crate) fn new(envoy: &ConfigHost, name: &[u8], config: &[u8]) -> Result<Self, String> {
         fault::point("config_new");
         match name {
-            b"router" => Router::new(envoy, config, Judges::Requests).map(Self::Router),
-            b"retry" => Router::new(envoy, config, Judges::Attempts).map(Self::Router),
             b"responses" => ResponsesFilter::new(envoy, config).map(Self::Responses),
             b"admin" => AdminFilter::new(envoy, config).map(Box::new).map(Self::Admin),
-            _ => {
-                let name = name.escape_ascii();
-                Err(format!("filter_name must be router, retry (before an agents' cluster), responses or admin, not {name:?}"))
-            }
+            _ => match Judges::named(name) {
+                Some(judges) => Router::new(envoy, config, judges).map(Self::Router),
+                None => {
+                    let (name, names) = (name.escape_ascii(), Judges::NAMES.map(|(name, _)| name).join(", "));
+                    Err(format!("filter_name must be {names}, responses or admin, not {name:?}"))
+                }
+            },
         }
     }
 }
@@ -83,8 +84,12 @@ impl Stream {
     }
 
     /// Whether the hooks of the response are for this stream.
-    pub(crate) const fn reads_response(&self) -> bool {
-        matches!(self, Self::Responses { .. })
+    pub(crate) fn reads_response(&self) -> bool {
+        match self {
+            Self::Responses { .. } => true,
+            Self::Router { router, .. } => router.reads_response(),
+            Self::Admin { .. } | Self::Broken { .. } => false,
+        }
     }
 
     pub(crate) fn on_request_headers(&mut self, envoy: &mut Host<'_>, ends: bool) -> Status {

@@ -1,8 +1,9 @@
 //! A stream as the core sees it, and what both roles do with one.
 
-use crate::abi::{Host, write_log};
+use crate::abi::{Host, Map, write_log};
 use crate::abi_types::{Attribute, LogLevel};
 use pixell_core::data_path::{Header, Rejected, RequestHost, Response};
+use pixell_core::hop::MISDIRECTED_HEADER;
 use pixell_core::metrics::{FIRST_LOGGED, REJECTION_REASONS};
 use pixell_core::responses::Unchanged;
 use pixell_core::upstream;
@@ -53,6 +54,35 @@ pub(crate) fn is_first_card(reason: &str) -> bool {
 /// Envoy has for it is none of the attributes that it gives a native filter.)
 const ARRIVED: &str = "pixell.arrived";
 
+/// The filter state that the access log and Envoy's route for hops read whether a request goes to a peer, under whichever filter.
+const HOP: &str = "wasm.pixell.hop";
+
+/// The filter state in which the trail of a hop is ([`pixell_core::hop::Trail`]).
+const TRAIL: &str = "pixell.trail";
+
+/// The filter state that counts the responses of peers that have no route for the request.
+const RETURNS: &str = "pixell.returns";
+
+/// Counts the response of a peer if it says that it has no route for the request.
+pub(crate) fn note_return(host: &mut Host<'_>) {
+    if host.value(Map::Response, MISDIRECTED_HEADER, 0).1 > 0 {
+        let count = host.returns().saturating_add(1);
+        if !host.set_state(RETURNS, &[count]) {
+            error("a response of a peer could not be noted");
+        }
+    }
+}
+
+/// Notes that the request goes to a peer (`out`) or was sent by one (`in`); `false` if Envoy refuses.
+pub(crate) fn note_hop(host: &mut Host<'_>, hop: &str) -> bool {
+    host.set_state(HOP, hop.as_bytes())
+}
+
+/// Leaves the trail of a hop to the filter before the peers' cluster; `false` if Envoy refuses.
+pub(crate) fn leave_trail(host: &mut Host<'_>, trail: &[u8]) -> bool {
+    host.set_state(TRAIL, trail)
+}
+
 /// What times are counted from.
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -100,6 +130,18 @@ impl RequestHost for Host<'_> {
 
     fn was_connected(&self) -> bool {
         self.text(Attribute::UpstreamLocalAddress).is_some()
+    }
+
+    fn trail(&self) -> Option<Cow<'_, [u8]>> {
+        self.state(TRAIL).map(Cow::Borrowed)
+    }
+
+    fn returns(&self) -> u8 {
+        self.state(RETURNS).and_then(|count| count.first()).copied().unwrap_or_default()
+    }
+
+    fn now(&self) -> Duration {
+        BEGAN.elapsed()
     }
 
     fn bound_port(&self) -> Option<u16> {

@@ -7,10 +7,12 @@ use crate::abi::{ConfigHost, Host, Metric};
 use crate::host;
 use crate::shared;
 use pixell_core::admin::tally::{Gauge, Map, Metrics};
+use pixell_core::hop::Outcome;
 use pixell_core::metrics::{
-    BUILD_INFO, CARDS_UNCHANGED, CHANGES, DISPLACED, FLEET_GENERATION, FLEET_LAST_PUSH, FLEET_PEERS, FLEET_PUBLISHES,
-    FLEET_REFUSED_WRITES, FLEET_ROUTES, GENERATION, LAST_PUSH, OTHER, PANICS, PUBLISHES, REFRESHES, REFUSAL_REASONS,
-    REFUSED_WRITES, REJECTION_REASONS, REJECTIONS, ROUTES, labelled, worker_label,
+    BUILD_INFO, CARDS_UNCHANGED, CHANGES, DISPLACED, FLEET_GENERATION, FLEET_LAST_PUSH, FLEET_MISDIRECTED, FLEET_PEERS,
+    FLEET_PUBLISHES, FLEET_REFUSED_WRITES, FLEET_REQUESTS, FLEET_ROUTES, GENERATION, HOPS, LAST_PUSH, OTHER, PANICS,
+    PEER_FAILURES, PUBLISHES, REFRESHES, REFUSAL_REASONS, REFUSED_WRITES, REJECTION_REASONS, REJECTIONS, ROUTES, labelled,
+    worker_label,
 };
 use pixell_core::responses::Unchanged;
 use std::rc::Rc;
@@ -67,6 +69,9 @@ pub(crate) struct RouterMetrics {
     rejections: Labelled<{ REJECTION_REASONS.len() }>,
     refreshes: Option<Metric>,
     panics: Option<Metric>,
+    hops: Labelled<{ HOPS.len() }>,
+    misdirected: Labelled<{ HOPS.len() }>,
+    failures: Option<Metric>,
 }
 
 impl RouterMetrics {
@@ -75,6 +80,9 @@ impl RouterMetrics {
             rejections: Labelled::define(envoy, REJECTIONS, "reason", REJECTION_REASONS),
             refreshes: envoy.counter(REFRESHES, Some("worker")),
             panics: envoy.counter(PANICS, None),
+            hops: Labelled::define(envoy, FLEET_REQUESTS, "hop", HOPS),
+            misdirected: Labelled::define(envoy, FLEET_MISDIRECTED, "hop", HOPS),
+            failures: envoy.counter(PEER_FAILURES, None),
         }
     }
 
@@ -83,6 +91,11 @@ impl RouterMetrics {
             Event::Rejected(code) => self.rejections.increment(envoy, code),
             Event::Refreshed(worker) => count(envoy, self.refreshes, Some(worker)),
             Event::Panicked => count(envoy, self.panics, None),
+            Event::Hopped(hop) => self.hops.increment(envoy, hop),
+            Event::Misdirected => self.misdirected.increment(envoy, "in"),
+            Event::Ended(Outcome::Returned) => self.misdirected.increment(envoy, "out"),
+            Event::Ended(Outcome::Lost) => {}
+            Event::Ended(Outcome::Unreachable) => count(envoy, self.failures, None),
         }
     }
 }
@@ -96,6 +109,12 @@ pub(crate) enum Event {
     Refreshed(Rc<str>),
     /// A hook has panicked.
     Panicked,
+    /// A request goes to a peer (`out`) or was sent by one (`in`).
+    Hopped(&'static str),
+    /// A request of a peer that another task has to serve.
+    Misdirected,
+    /// An attempt to reach a peer has ended.
+    Ended(Outcome),
 }
 
 /// The label of a worker that takes its first request.

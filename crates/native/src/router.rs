@@ -8,18 +8,20 @@ use crate::shared::{DATA, SIGNAL};
 use crate::waits::{self, Place};
 use crate::{fault, host};
 use pixell_core::config::RouterConfig;
-use pixell_core::data_path::{Changes, DataPath, ID_HEADER, Judges, PREFIX_HEADER, Rejected, Verdict};
+use pixell_core::data_path::{Changes, DataPath, Hop, ID_HEADER, Judges, Maps, PREFIX_HEADER, Rejected, Verdict};
+use pixell_core::fleet;
+use pixell_core::hop::ADDRESSED_HEADER;
 use pixell_core::rejection::Rejection;
 use pixell_core::responses::CARD_REQUEST;
-use pixell_core::routes::{LAYOUT, RouteCache};
+use pixell_core::routes::LAYOUT;
 use pixell_core::store::prepare;
 use pixell_core::upstream::{self, Address};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 thread_local! {
-    /// This worker's copy of the map; the same for all configurations.
-    static MAP: RefCell<RouteCache> = RefCell::default();
+    /// This worker's copies of the maps; the same for all configurations.
+    static MAPS: RefCell<Maps> = RefCell::default();
     /// What else this worker has, from its first request on.
     static WORKER: OnceCell<Worker> = const { OnceCell::new() };
     /// What the filter before the agents' clusters has yet to count. Envoy would put its metrics among those of the cluster, so the filter of
@@ -45,7 +47,7 @@ impl Worker {
 #[derive(Debug)]
 pub(crate) struct Router {
     data_path: DataPath,
-    /// None of its own, if it judges attempts.
+    /// None of its own, if it stands before a cluster.
     metrics: Option<RouterMetrics>,
 }
 
@@ -53,18 +55,46 @@ impl Router {
     pub(crate) fn new(envoy: &ConfigHost, config: &[u8], judges: Judges) -> Result<Self, String> {
         let config = RouterConfig::parse(config).map_err(|error| format!("configuration of the router filter: {error}"))?;
         prepare(&*DATA, &LAYOUT);
-        if judges == Judges::Requests && !crate::abi::only_validates() {
+        if config.fleet.is_some() {
+            prepare(&*DATA, &fleet::LAYOUT);
+        }
+        let has_listener = matches!(judges, Judges::Requests | Judges::Incoming);
+        if has_listener && !crate::abi::only_validates() {
             waits::start_clock();
         }
-        let metrics = (judges == Judges::Requests).then(|| RouterMetrics::define(envoy));
+        let metrics = has_listener.then(|| RouterMetrics::define(envoy));
         Ok(Self { data_path: DataPath::new(&config, judges), metrics })
     }
 
     /// A request, or an attempt. `place` keeps the stream in the list of those that may be waiting.
     pub(crate) fn on_request(&self, envoy: &mut Host<'_>, place: &mut Option<Place>) -> Status {
         fault::arm(envoy);
+        if self.data_path.judges() == Judges::Incoming {
+            self.count(envoy, Event::Hopped("in"));
+            if !host::note_hop(envoy, "in") {
+                host::error("the hop of a request could not be noted");
+            }
+        }
         match self.judge(envoy) {
             Verdict::Continue => Status::Continue,
+            Verdict::Hop(hop) => {
+                if !set_out(envoy, &hop) {
+                    host::error("a request could not be sent to a peer");
+                    return self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
+                }
+                self.count(envoy, Event::Hopped("out"));
+                self.wait(envoy, place);
+                Status::Continue
+            }
+            Verdict::Next { address, trail } => {
+                let is_set =
+                    address.is_none_or(|address| envoy.set_typed_state(upstream::ADDRESS, address.to_string().as_bytes()));
+                if is_set && host::leave_trail(envoy, &trail) {
+                    return Status::Continue;
+                }
+                host::error("the next peer could not be set");
+                self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal))
+            }
             Verdict::Forward { port, id, changes } => {
                 if let Some(changes) = changes {
                     change(envoy, &id, &changes);
@@ -75,27 +105,39 @@ impl Router {
                     host::error("the upstream could not be set");
                     return self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
                 }
-                host::note_arrival(envoy);
-                if let Some(scheduler) = envoy.scheduler() {
-                    *place = Some(WORKER.with(|worker| worker.get_or_init(Worker::new).waits.add(scheduler)));
-                }
+                self.wait(envoy, place);
                 Status::Continue
             }
             Verdict::Reject(rejected) => self.reject(envoy, &rejected),
         }
     }
 
+    /// Puts the stream in the list of those that may be waiting for a connection.
+    fn wait(&self, envoy: &mut Host<'_>, place: &mut Option<Place>) {
+        host::note_arrival(envoy);
+        if let Some(scheduler) = envoy.scheduler() {
+            *place = Some(WORKER.with(|worker| worker.get_or_init(Worker::new).waits.add(scheduler)));
+        }
+    }
+
     fn judge(&self, envoy: &Host<'_>) -> Verdict {
-        MAP.with(|map| match map.try_borrow_mut() {
-            Ok(mut map) => {
-                if map.refresh(&*DATA, &*SIGNAL) {
+        MAPS.with(|maps| match maps.try_borrow_mut() {
+            Ok(mut maps) => {
+                if self.data_path.refresh(&mut maps, &*DATA, &*SIGNAL) {
                     let worker = WORKER.with(|worker| Rc::clone(&worker.get_or_init(Worker::new).label));
                     self.count(envoy, Event::Refreshed(worker));
                 }
                 fault::point("judge");
-                self.data_path.judge(envoy, &map)
+                if self.data_path.judges() != Judges::Hops {
+                    return self.data_path.judge(envoy, &mut maps);
+                }
+                let (outcome, verdict) = self.data_path.judge_hop(envoy, &mut maps);
+                if let Some(outcome) = outcome {
+                    self.count(envoy, Event::Ended(outcome));
+                }
+                verdict
             }
-            // Nothing that is called while the map is borrowed comes back here.
+            // Nothing that is called while the maps are borrowed comes back here.
             Err(_) => Verdict::Reject(self.data_path.rejected(envoy, Rejection::Internal)),
         })
     }
@@ -110,8 +152,8 @@ impl Router {
 
     /// A hook has panicked.
     pub(crate) fn panicked(&self, envoy: &Host<'_>) {
-        // The copy of the map may have been left half-way between two maps.
-        MAP.with(|map| map.try_borrow_mut().map(|mut map| *map = RouteCache::default())).unwrap_or_default();
+        // A copy may have been left half-way between two maps.
+        MAPS.with(|maps| maps.try_borrow_mut().map(|mut maps| *maps = Maps::default())).unwrap_or_default();
         self.count(envoy, Event::Panicked);
     }
 
@@ -120,8 +162,16 @@ impl Router {
         self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
     }
 
+    /// Whether it looks at responses: those of peers.
+    pub(crate) fn reads_response(&self) -> bool {
+        self.data_path.judges() == Judges::Hops
+    }
+
     /// The head of a response is on its way.
-    pub(crate) fn on_response(&self, envoy: &Host<'_>) {
+    pub(crate) fn on_response(&self, envoy: &mut Host<'_>) {
+        if self.reads_response() {
+            host::note_return(envoy);
+        }
         if let Some(metrics) = &self.metrics {
             for event in OWED.with(RefCell::take) {
                 metrics.count(envoy, &event);
@@ -141,7 +191,7 @@ impl Router {
     }
 
     fn reject(&self, envoy: &mut Host<'_>, rejected: &Rejected) -> Status {
-        self.count(envoy, Event::Rejected(rejected.code));
+        self.count(envoy, if rejected.is_misdirected { Event::Misdirected } else { Event::Rejected(rejected.code) });
         if let Some(id) = &rejected.id {
             set_header(envoy, ID_HEADER, id);
         }
@@ -153,6 +203,21 @@ impl Router {
 /// Whether the filter before an agents' cluster of this worker has something to count.
 pub(crate) fn owes() -> bool {
     OWES.get()
+}
+
+/// Prepares a request for its way to a peer, and has Envoy choose its route again; `false` if Envoy refuses.
+fn set_out(envoy: &mut Host<'_>, Hop { address, id, is_addressed, trail }: &Hop) -> bool {
+    if let Some(id) = id {
+        set_header(envoy, ID_HEADER, id);
+    }
+    if *is_addressed && !envoy.set_header(ADDRESSED_HEADER, b"1") {
+        return false;
+    }
+    let is_set = envoy.set_typed_state(upstream::ADDRESS, address.to_string().as_bytes())
+        && host::leave_trail(envoy, trail)
+        && host::note_hop(envoy, "out");
+    envoy.choose_route_again();
+    is_set
 }
 
 fn change(envoy: &mut Host<'_>, id: &[u8], Changes { path, prefix, note, is_card }: &Changes) {

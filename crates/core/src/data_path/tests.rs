@@ -1,6 +1,9 @@
 //! What becomes of requests and attempts, on a host of the tests.
 
+mod hops;
+
 use super::*;
+use crate::rejection::GrpcStatus;
 use crate::route::Route;
 use crate::routes::tests::map_of;
 use crate::store::memory::MemorySignal;
@@ -17,6 +20,9 @@ struct Shown {
     was_connected: bool,
     /// Empty for GET.
     method: &'static str,
+    trail: Option<Vec<u8>>,
+    returns: u8,
+    now: Duration,
 }
 
 impl RequestHost for Shown {
@@ -56,16 +62,33 @@ impl RequestHost for Shown {
     fn was_connected(&self) -> bool {
         self.was_connected
     }
+
+    fn trail(&self) -> Option<Cow<'_, [u8]>> {
+        self.trail.as_deref().map(Cow::Borrowed)
+    }
+
+    fn returns(&self) -> u8 {
+        self.returns
+    }
+
+    fn now(&self) -> Duration {
+        self.now
+    }
+}
+
+/// What a worker knows, with these routes and without a fleet.
+fn maps(routes: &[(&str, Route)]) -> Maps {
+    let mut maps = Maps::default();
+    maps.routes.refresh(&map_of(routes), &MemorySignal::default());
+    maps
 }
 
 fn judge(judges: Judges, shown: &Shown) -> Verdict {
     let config = br#"{"role":"router","id_headers":["x-deployment-id","other"],"host_suffix":".h.test"}"#;
     let config = RouterConfig::parse(config).expect("valid");
-    let mut map = RouteCache::default();
     let endpoints = [(crate::endpoint::EndpointName::UI, 2001)].into();
     let a = Route { endpoints, ..Route::active(2000) };
-    map.refresh(&map_of(&[("a", a)]), &MemorySignal::default());
-    let mut verdict = DataPath::new(&config, judges).judge(shown, &map);
+    let mut verdict = DataPath::new(&config, judges).judge(shown, &mut maps(&[("a", a)]));
     // The notes have a test of their own.
     if let Verdict::Forward { changes: Some(changes), .. } = &mut verdict {
         let is_by_header = shown.headers.iter().any(|(name, _)| ["x-deployment-id", "other"].contains(name));
@@ -137,11 +160,10 @@ fn a_rejection_says_which_id_the_log_must_name() {
 #[test]
 fn a_header_that_does_not_count_is_not_logged_as_the_id() {
     let config = RouterConfig::parse(br#"{"role":"router","id_headers":[]}"#).expect("valid");
-    let mut map = RouteCache::default();
-    map.refresh(&map_of(&[]), &MemorySignal::default());
+    let mut maps = maps(&[]);
     for (path, id) in [("/agents/b", "b"), ("/agents/", ""), ("/", "")] {
         let shown = Shown { headers: vec![("x-deployment-id", "c")], path, ..Shown::default() };
-        let verdict = DataPath::new(&config, Judges::Requests).judge(&shown, &map);
+        let verdict = DataPath::new(&config, Judges::Requests).judge(&shown, &mut maps);
         let Verdict::Reject(rejected) = verdict else { panic!("{path}") };
         assert_eq!(rejected.id.as_deref(), Some(id.as_bytes()), "{path}");
     }
@@ -156,7 +178,7 @@ fn an_attempt_goes_on_or_is_rejected() {
         let code = match judge(Judges::Attempts, &shown) {
             Verdict::Continue => None,
             Verdict::Reject(rejected) => Some(rejected.code),
-            Verdict::Forward { .. } => panic!("the upstream is set already"),
+            other => panic!("the upstream is set already: {other:?}"),
         };
         assert_eq!(code, expected);
     }
@@ -214,9 +236,7 @@ fn a_note_and_a_card_are_for_requests_by_path_or_host() {
     let of = |headers: &[_], path, authority| {
         let shown = Shown { headers: headers.to_vec(), path, authority, ..Shown::default() };
         let config = RouterConfig::parse(br#"{"role":"router","host_suffix":".h.test"}"#).expect("valid");
-        let mut map = RouteCache::default();
-        map.refresh(&map_of(&[("a", Route::active(2000))]), &MemorySignal::default());
-        match DataPath::new(&config, Judges::Requests).judge(&shown, &map) {
+        match DataPath::new(&config, Judges::Requests).judge(&shown, &mut maps(&[("a", Route::active(2000))])) {
             Verdict::Forward { changes, .. } => changes.map(|changes| *changes).unwrap_or_default(),
             other => panic!("{other:?}"),
         }
@@ -246,23 +266,21 @@ fn a_note_and_a_card_are_for_requests_by_path_or_host() {
 fn a_token_is_asked_before_the_map_however_the_request_is_addressed() {
     let config = br#"{"role":"router","host_suffix":".h.test","deployments_claim":"d","fallback_port":9}"#;
     let data_path = DataPath::new(&RouterConfig::parse(config).expect("valid"), Judges::Requests);
-    let mut map = RouteCache::default();
-    map.refresh(&map_of(&[("a", Route::active(2000)), ("b", Route::active(2001))]), &MemorySignal::default());
+    let judge = |shown: Shown| data_path.judge(&shown, &mut maps(&[("a", Route::active(2000)), ("b", Route::active(2001))]));
     let by_header = |payload: &'static str, id| {
         let headers =
             [("x-deployment-id", id), ("x-pixell-claims", payload)].into_iter().filter(|(_, value)| !value.is_empty());
-        data_path.judge(&Shown { headers: headers.collect(), path: "/", ..Shown::default() }, &map)
+        judge(Shown { headers: headers.collect(), path: "/", ..Shown::default() })
     };
-    let by_path =
-        |payload, path| data_path.judge(&Shown { headers: vec![("x-pixell-claims", payload)], path, ..Shown::default() }, &map);
+    let by_path = |payload, path| judge(Shown { headers: vec![("x-pixell-claims", payload)], path, ..Shown::default() });
     let by_host = |payload, authority| {
         let headers = vec![("x-pixell-claims", payload)];
-        data_path.judge(&Shown { headers, path: "/", authority, ..Shown::default() }, &map)
+        judge(Shown { headers, path: "/", authority, ..Shown::default() })
     };
     let code = |verdict: Verdict| match verdict {
         Verdict::Forward { port, .. } => Ok(port),
         Verdict::Reject(Rejected { code, .. }) => Err(code),
-        Verdict::Continue => Err("continue"),
+        other => panic!("{other:?}"),
     };
     // {"d":["a"]}, {"d":"*"} and {}
     let [a, every, none] = ["eyJkIjpbImEiXX0", "eyJkIjoiKiJ9", "e30"];
@@ -292,7 +310,7 @@ fn a_token_is_asked_before_the_map_however_the_request_is_addressed() {
     // A preflight has no token. With a token that is what counts.
     let preflight = |path, more: Option<(&'static str, &'static str)>| {
         let headers = [("origin", "https://o"), ("access-control-request-method", "GET")].into_iter().chain(more).collect();
-        code(data_path.judge(&Shown { headers, path, method: "OPTIONS", ..Shown::default() }, &map))
+        code(judge(Shown { headers, path, method: "OPTIONS", ..Shown::default() }))
     };
     assert_eq!(preflight("/agents/b/x", None), Ok(2001));
     assert_eq!(preflight("/agents/b/x", Some(("x-pixell-claims", a))), Err("not_allowed"));

@@ -1,15 +1,17 @@
 //! `cargo xtask envoy`: runs Envoy with the filter in the foreground, with the image's settings from the environment and without agents.
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use harness::envoy::{follow, modules};
 use harness::form::Form;
-use harness::ports::{ADMIN, LISTEN, Ports};
+use harness::ports::{ADMIN, LISTEN, PEERS, Ports};
 use harness::shutdown::Shutdown;
 use harness::{Envoy, EnvoyBuilder};
 use launcher::jwt::Jwt;
+use launcher::peer_tls::PeerTls;
 use launcher::settings::{self, Settings};
 use launcher::tls::Tls;
 use launcher::token;
@@ -23,10 +25,13 @@ struct Arguments {
     ports: Ports,
     #[command(flatten)]
     form: Form,
+    /// Port for other tasks of the fleet, if PIXELL_FLEET_CIDRS is set; the same for all tasks [default: 50050]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    peer_port: Option<u16>,
     /// Number of worker threads; takes precedence over PIXELL_CONCURRENCY [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     concurrency: Option<u32>,
-    /// Address that both listeners bind
+    /// Address that all listeners bind
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     bind: std::net::IpAddr,
     /// Show Envoy's own log on standard error
@@ -62,11 +67,12 @@ fn main() -> ExitCode {
 
 /// Checks the files that the settings name, as the image does.
 fn check(settings: &Settings) -> Result<(), String> {
-    if settings.tls.is_none() && settings.jwt.is_none() {
+    let peers = settings.fleet.as_ref().and_then(|fleet| fleet.tls.as_ref());
+    if settings.tls.is_none() && settings.jwt.is_none() && peers.is_none() {
         return Ok(());
     }
     let warnings = settings.tls.iter().filter_map(Tls::warning).chain(settings.jwt.iter().filter_map(Jwt::warning));
-    warnings.for_each(|warning| eprintln!("{warning}"));
+    warnings.chain(peers.and_then(PeerTls::warning)).for_each(|warning| eprintln!("{warning}"));
     settings.check(&workspace::envoy::locate().map_err(|error| format!("{error:#}"))?)
 }
 
@@ -77,6 +83,12 @@ fn check(settings: &Settings) -> Result<(), String> {
 #[tokio::main]
 async fn run(arguments: &Arguments, settings: &Settings, token: Option<&str>) -> Result<()> {
     let (listen, admin) = arguments.ports.claim(LISTEN, ADMIN)?;
+    let peer_port = arguments.peer_port.unwrap_or(PEERS);
+    if settings.fleet.is_some() {
+        let claimed = TcpListener::bind((arguments.bind, peer_port));
+        claimed
+            .with_context(|| format!("port {peer_port} cannot be used: choose another port with --peer-port, for all tasks"))?;
+    }
     let filter = arguments.form.filter()?;
     let modules = modules::locate()?;
     let binary = workspace::envoy::locate()?;
@@ -90,6 +102,7 @@ async fn run(arguments: &Arguments, settings: &Settings, token: Option<&str>) ->
         .modules(modules)
         .data_port(listen)
         .api_port(admin)
+        .peer_port(peer_port)
         .foreground();
     let builder = arguments.concurrency.into_iter().fold(builder, EnvoyBuilder::concurrency);
     let builder = token.into_iter().fold(builder, |builder, token| builder.env(settings::ADMIN_TOKEN, token));

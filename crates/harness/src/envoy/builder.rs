@@ -14,6 +14,7 @@ use workspace::envoy as binary;
 
 use super::port_taken::PortTaken;
 use super::{launch, modules};
+use crate::ports;
 
 /// How often Envoy is started if other programs take the ports that the system gives to it.
 const STARTS: u32 = 5;
@@ -24,6 +25,7 @@ pub struct EnvoyBuilder {
     pub(super) bind: IpAddr,
     pub(super) data_port: u16,
     pub(super) api_port: u16,
+    pub(super) peer_port: u16,
     pub(super) concurrency: u32,
     pub(super) log_level: String,
     pub(super) environment: Vec<(String, String)>,
@@ -49,6 +51,7 @@ impl Default for EnvoyBuilder {
             bind: Ipv4Addr::LOCALHOST.into(),
             data_port: 0,
             api_port: 0,
+            peer_port: ports::PEERS,
             // One worker would hide every error that needs two.
             concurrency: 2,
             log_level: "info".into(),
@@ -70,7 +73,7 @@ impl Default for EnvoyBuilder {
 }
 
 impl EnvoyBuilder {
-    /// The address that both listeners bind; 127.0.0.1 by default.
+    /// The address that all listeners bind; 127.0.0.1 by default.
     #[must_use]
     pub fn bind(mut self, address: impl Into<IpAddr>) -> Self {
         self.bind = address.into();
@@ -88,6 +91,13 @@ impl EnvoyBuilder {
     #[must_use]
     pub const fn api_port(mut self, port: u16) -> Self {
         self.api_port = port;
+        self
+    }
+
+    /// The port for other tasks, if the settings have a fleet; 50050 by default. It must be the same for all of them.
+    #[must_use]
+    pub const fn peer_port(mut self, port: u16) -> Self {
+        self.peer_port = port;
         self
     }
 
@@ -241,10 +251,10 @@ impl EnvoyBuilder {
         let modules = std::path::absolute(modules)?;
         let path = workspace::root().join("envoy/envoy.yaml");
         let shipped = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        let Self { bind, data_port, api_port, .. } = *self;
-        let place = Place { bind, data_port, api_port, modules: &modules, admin_socket, launcher_socket, log_rate };
+        let Self { bind, data_port, api_port, peer_port, .. } = *self;
+        let place = Place { bind, data_port, api_port, peer_port, modules: &modules, admin_socket, launcher_socket, log_rate };
         let (filter, retry) = (self.data_filter.as_deref(), self.retry_filter);
-        let files = self.files.iter().map(|(path, _)| config::move_file(path, &launch::beside(directory, path)));
+        let files = self.files.iter().map(|(path, _)| config::move_file(path, &launch::beside(directory, path), &self.edits));
         let edits: Vec<_> = self.edits.iter().cloned().chain(files).collect();
         config::render(&shipped, &edits, DataPath { form: self.resolve_filter()?, filter, retry }, &place)
     }

@@ -3,13 +3,14 @@
 //! Every text to replace must be found exactly as often as expected. If the shipped file has changed, the error names the text, and no
 //! test runs with a file that is only partly adapted.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
 use launcher::configuration::{ADMIN_PLACE, HTTPS_LINKS};
 use launcher::filter::{Filter, Role, to_native};
 use launcher::jwt::SOCKET;
+use launcher::peers::FILTER_MEMBER;
 use launcher::{ADMIN_SOCKET, LAUNCHER_SOCKET};
 
 use super::modules::NATIVE;
@@ -30,7 +31,7 @@ const SAME_FILTERS: &str = "          http_filters: *agent_filters\n";
 /// The line that the retry filter needs in the virtual host.
 const ATTEMPT_COUNT: &str = "                      include_request_attempt_count: true\n";
 /// The first line of the item of the filter of responses, which needs the router's, and what enables it.
-const RESPONSES_FILTER: &str = "- name: pixell.responses";
+const RESPONSES_FILTER: &str = "- &responses_filter";
 const ENABLED: [&str; 2] = [
     "                          typed_per_filter_config: &rewritten\n                            pixell.responses: \
      { \"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {} }\n",
@@ -63,20 +64,24 @@ impl Edit {
     }
 }
 
-/// The change that moves a file beside the configuration, which the image has at `path`.
-pub(super) fn move_file(path: &str, to: &Path) -> Edit {
-    Edit::once(format!("path: {path} "), format!("path: {} ", quoted(to.display())))
+/// The change that moves a file beside the configuration, which the image has at `path`, and which `edits` name.
+pub(super) fn move_file(path: &str, to: &Path, edits: &[Edit]) -> Edit {
+    let from = format!("path: {path} ");
+    let times = edits.iter().map(|edit| edit.to.matches(&from).count()).sum();
+    Edit { to: format!("path: {} ", quoted(to.display())), from, times }
 }
 
 /// What differs between the image and a run on this machine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
-    /// The address that both listeners bind.
+    /// The address that all listeners bind.
     pub(super) bind: IpAddr,
     /// The data path's port; 0 for any free port.
     pub(super) data_port: u16,
     /// The port of the route API, readiness and stats; 0 for any free port.
     pub(super) api_port: u16,
+    /// The port for other tasks, if there is a fleet.
+    pub(super) peer_port: u16,
     /// The directory that holds the modules.
     pub(super) modules: &'a Path,
     /// The Unix socket of Envoy's own admin interface.
@@ -118,6 +123,10 @@ pub(super) fn render(shipped: &str, edits: &[Edit], data_path: DataPath<'_>, pla
         changes.extend([replace_item(shipped, RETRY_FILTER, "")?, Edit::once(SAME_FILTERS, ""), Edit::once(ATTEMPT_COUNT, "")]);
     }
     let text = apply(&changes, shipped.to_owned())?;
+    let has_fleet = text.contains(FILTER_MEMBER);
+    if has_fleet {
+        roles.extend(Role::FLEET);
+    }
     let text = match data_path.form {
         Filter::Wasm => text,
         Filter::Native => to_native(&text, &roles).map_err(|error| anyhow!("envoy.yaml {error}"))?,
@@ -126,7 +135,11 @@ pub(super) fn render(shipped: &str, edits: &[Edit], data_path: DataPath<'_>, pla
     // Only a setting adds this module, which limits the connections of each client.
     let clients = text.matches(&format!("filename: {MODULES}/clients.wasm")).count();
     let sockets = text.matches(&format!("path: {SOCKET}")).count();
-    apply(&moves(data_path, roles.len(), clients, sockets, place), text)
+    let mut moves = moves(data_path, roles.len(), clients, sockets, place);
+    if has_fleet {
+        moves.extend(fleet(place));
+    }
+    apply(&moves, text)
 }
 
 /// Has the links of the status page lead to this port, if that is known and the settings do not lead them elsewhere.
@@ -143,15 +156,25 @@ fn links(text: &str, data_port: u16) -> Vec<Edit> {
     vec![Edit::once(ADMIN_PLACE, format!("{ADMIN_PLACE}, \"agents_url\": \"//{{host}}:{data_port}\""))]
 }
 
+/// The change of a listener's port and address.
+fn listener(shipped_port: u16, bind: IpAddr, port: u16) -> Edit {
+    Edit::once(
+        format!("address: 0.0.0.0, port_value: {shipped_port} "),
+        format!("address: {}, port_value: {port} ", quoted(bind.to_string())),
+    )
+}
+
+/// The changes of the port for other tasks, and of the filter that sends to it.
+fn fleet(place: &Place<'_>) -> [Edit; 2] {
+    // What is bound to all addresses is bound to the shipped one.
+    let local = if place.bind.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { place.bind };
+    let member = format!("\"fleet\": {{\"port\": {}, \"local\": \"{local}\"}}", place.peer_port);
+    [listener(ports::PEERS, place.bind, place.peer_port), Edit::once(FILTER_MEMBER, member)]
+}
+
 /// The changes that move a file to `place`. The file has `filters` filters of ours, `clients` that limit clients, and names the socket of the
 /// keys `sockets` times.
 fn moves(data_path: DataPath<'_>, filters: usize, clients: usize, sockets: usize, place: &Place<'_>) -> Vec<Edit> {
-    let listener = |shipped_port: u16, port: u16| {
-        Edit::once(
-            format!("address: 0.0.0.0, port_value: {shipped_port} "),
-            format!("address: {}, port_value: {port} ", quoted(place.bind.to_string())),
-        )
-    };
     let module = |name: &str, times| Edit {
         from: format!("filename: {MODULES}/{name}"),
         to: format!("filename: {}", quoted(place.modules.join(name).display())),
@@ -159,8 +182,8 @@ fn moves(data_path: DataPath<'_>, filters: usize, clients: usize, sockets: usize
     };
     let mut moves = vec![
         module("clients.wasm", clients),
-        listener(ports::LISTEN, place.data_port),
-        listener(ports::ADMIN, place.api_port),
+        listener(ports::LISTEN, place.bind, place.data_port),
+        listener(ports::ADMIN, place.bind, place.api_port),
         // Only a setting adds it; Envoy opens this one and connects to it, too.
         Edit {
             from: format!("path: {SOCKET}"),
@@ -206,8 +229,6 @@ fn quoted(text: impl ToString) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     const OURS: DataPath<'static> = DataPath { form: Filter::Wasm, filter: None, retry: true };
@@ -217,6 +238,7 @@ mod tests {
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             data_port: 0,
             api_port: 7,
+            peer_port: 8,
             modules: Path::new("/some where"),
             admin_socket: Path::new("/tmp/a.sock"),
             launcher_socket: Path::new("/tmp/l.sock"),

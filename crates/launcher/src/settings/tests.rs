@@ -204,3 +204,32 @@ fn misspelt_names_are_found() {
     }
     assert!(!is_grave("PIXELL_LOGLEVEL"));
 }
+
+#[test]
+fn what_the_edge_judges_needs_certificates_between_tasks() {
+    let fleet = ("PIXELL_FLEET_CIDRS", "10.0.1.0/24");
+    let judged: [&[(&str, &str)]; 2] = [
+        &[("PIXELL_RATE_LIMIT", "100/s")],
+        &[("PIXELL_JWT_ISSUER", "i"), ("PIXELL_JWT_AUDIENCES", "a"), ("PIXELL_JWKS_FILE", "/jwks.json")],
+    ];
+    let certificates = [
+        ("PIXELL_PEER_CERT_FILE", "/c.pem"),
+        ("PIXELL_PEER_KEY_FILE", "/k.pem"),
+        ("PIXELL_PEER_CA_FILE", "/ca.pem"),
+        ("PIXELL_PEER_SAN", "peer.test"),
+    ];
+    for judged in judged {
+        let all = [judged, &[fleet], &certificates].concat();
+        let resolve = |vars: &[(&str, &str)]| {
+            Settings::resolve(|name| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+        };
+        assert!(resolve(&all).unwrap().fleet.unwrap().tls.is_some());
+        let errors = resolve(&[judged, &[fleet]].concat()).unwrap_err();
+        let expected = format!("because PIXELL_FLEET_CIDRS and {} are set", judged[0].0);
+        assert!(
+            errors[0].to_string().starts_with("PIXELL_PEER_CERT_FILE is \"\"") && errors[0].to_string().ends_with(&expected)
+        );
+        assert_eq!(errors.len(), 1);
+        assert!(resolve(judged).unwrap().fleet.is_none());
+    }
+}

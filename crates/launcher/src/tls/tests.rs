@@ -9,7 +9,8 @@ fn resolve(vars: &[(&str, &str)]) -> Result<Option<Tls>, String> {
 }
 
 fn files(certificate: &str, key: &str, client_ca: Option<&str>) -> Tls {
-    Tls { certificate: certificate.to_owned(), key: key.to_owned(), client_ca: client_ca.map(str::to_owned) }
+    let client_ca = client_ca.map(str::to_owned);
+    Tls { names: &NAMES, certificate: certificate.to_owned(), key: key.to_owned(), client_ca, san: None }
 }
 
 #[test]

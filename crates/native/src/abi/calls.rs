@@ -33,6 +33,7 @@ callbacks! {
     fn http_get_filter_state_bytes(Ptr, Buffer, *mut Buffer) -> bool;
     fn http_filter_get_attribute_string(Ptr, u32, *mut Buffer) -> bool;
     fn http_filter_get_attribute_int(Ptr, u32, *mut u64) -> bool;
+    fn http_clear_route_cache(Ptr);
     fn http_send_response(Ptr, u32, *mut ModuleHttpHeader, usize, Buffer, Buffer);
     fn http_get_body_size(Ptr, u32) -> usize;
     fn http_get_body_chunks_size(Ptr, u32) -> usize;
@@ -185,6 +186,12 @@ impl Host<'_> {
         let mut value = Buffer::EMPTY;
         // SAFETY: as for `header`.
         unsafe { http_get_filter_state_bytes(self.stream, Buffer::of(key.as_bytes()), &raw mut value).then(|| value.bytes()) }
+    }
+
+    /// Has Envoy choose the request's route again.
+    pub(crate) fn choose_route_again(&mut self) {
+        // SAFETY: the stream is alive.
+        unsafe { http_clear_route_cache(self.stream) };
     }
 
     /// An attribute that is a text; `None` if it is absent.

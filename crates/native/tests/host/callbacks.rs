@@ -114,6 +114,8 @@ callbacks! {
         true
     }
 
+    fn http_clear_route_cache(_: Ptr) {}
+
     fn http_set_filter_state_typed(stream: Ptr, key: Buffer, value: Buffer) -> bool {
         of(stream).state.insert(text(key), bytes(value));
         true

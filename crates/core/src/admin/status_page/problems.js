@@ -16,6 +16,7 @@ const REJECTION_ADVICE = {
   deployment_moved: 'An agent died and came back on another port while requests waited for it. Clients have to call again. If it goes on, PAR’s log says why the agent dies.',
   route_map_not_loaded: 'PAR has not pushed a map since Envoy started. Look at PAR’s log for its pushes to ENVOY_ADMIN_URL.',
   agent_unreachable: 'An agent accepts no connection. The access log names deployment_id and upstream: is that agent running, and on that port?',
+  peer_unreachable: 'No task that serves the id accepts a connection. The access log names it (upstream): does it run, and does port 50050 let this task in?',
   overloaded: 'All connections of an agent are busy, and requests waited five seconds for one. The map below shows what each agent has in flight: does that agent respond, and which clients hold its connections?',
   not_allowed: 'Clients call deployments that their tokens do not allow. The access log names them (subject, caller) and the id. Is the claim right where the tokens are made?',
   internal: 'The filter could not hand the address to Envoy. This is a fault of its configuration or its code: Envoy’s log says which.',

@@ -1,0 +1,66 @@
+//! The part of the data path that is about other tasks of the fleet.
+
+use super::{DataPath, Hop, Maps, RequestHost, Verdict};
+use crate::decision::Routes;
+use crate::hop::{Attempt, Choice, Outcome, Peers, Trail};
+use crate::rejection::Rejection;
+use crate::route::{RouteState, StoredRoute};
+use crate::routes::RouteCache;
+use std::net::IpAddr;
+
+impl DataPath {
+    /// Sends a request to the port for peers of `host`.
+    pub(super) fn hop(&self, host: IpAddr, id: Option<&[u8]>, is_addressed: bool) -> Verdict {
+        // Without a fleet no decision leads here.
+        let address = self.hops.map_or_else(|| (host, 0).into(), |hops| hops.address(host));
+        Verdict::Hop(Box::new(Hop { address, id: id.map(<[u8]>::to_vec), is_addressed, trail: Trail::to(host).to_bytes() }))
+    }
+
+    /// What happens to a request that a peer has sent: it goes to an agent of this task, or back.
+    pub(super) fn judge_incoming(&self, request: &impl RequestHost, map: &RouteCache) -> Verdict {
+        let verdict = self.judge_request(request, &Routes { map, fallback_port: None, peers: None });
+        match verdict {
+            Verdict::Reject(rejected) if is_elsewhere(rejected.code) => {
+                let mut moved = self.rejected(request, Rejection::DeploymentMoved);
+                moved.id = rejected.id;
+                moved.is_misdirected = true;
+                Verdict::Reject(moved)
+            }
+            other => other,
+        }
+    }
+
+    /// What happens to an attempt to reach a peer, and what became of the one before.
+    pub fn judge_hop(&self, request: &impl RequestHost, maps: &mut Maps) -> (Option<Outcome>, Verdict) {
+        let id = request.header(&self.decided_id);
+        let trail = request.trail().and_then(|bytes| Trail::parse(&bytes));
+        let (Some(id), Some(mut trail), Some(hops)) = (id, trail, self.hops) else {
+            return (None, Verdict::Reject(self.rejected(request, Rejection::Internal)));
+        };
+        let attempt = Attempt { returns: request.returns(), is_connected: request.was_connected(), age: request.age() };
+        let outcome = trail.note(attempt);
+        if let Some((host, Outcome::Unreachable)) = outcome
+            && host != hops.local
+        {
+            maps.failed.add(host, request.now());
+        }
+        let Maps { routes, fleet, failed } = &*maps;
+        let next = |hosts: &[IpAddr]| match routes.find(&id) {
+            Some(StoredRoute { state: RouteState::Active, .. }) if !hosts.contains(&hops.local) => Some(hops.local),
+            _ => match (Peers { map: fleet, failed }).choose(&id, hosts) {
+                Choice::Host(host) => Some(host),
+                Choice::Failed | Choice::Draining | Choice::Nothing => None,
+            },
+        };
+        let verdict = match trail.go_on(attempt, outcome.map(|(_, outcome)| outcome), next) {
+            Ok(host) => Verdict::Next { address: host.map(|host| hops.address(host)), trail: trail.to_bytes() },
+            Err(rejection) => Verdict::Reject(self.rejected(request, rejection)),
+        };
+        (outcome.map(|(_, outcome)| outcome), verdict)
+    }
+}
+
+/// Whether a rejection says that this task does not serve the id now, so that another one may.
+fn is_elsewhere(code: &str) -> bool {
+    ["unknown_deployment", "deployment_draining", "route_map_not_loaded"].contains(&code)
+}

@@ -1,0 +1,162 @@
+//! Requests that go to peers, come from them, and come back.
+
+use super::*;
+use crate::fleet::tests::{at, draining};
+use crate::hop::tests::fleet;
+use crate::hop::{MISDIRECTED_HEADER, Outcome, Trail};
+use std::net::IpAddr;
+
+const CONFIG: &[u8] = br#"{"role":"router","host_suffix":".h.test","deployments_claim":"d","fallback_port":9,
+    "fleet":{"port":50050,"local":"127.0.0.1"}}"#;
+/// {"d":"*"}
+const EVERY: (&str, &str) = ("x-pixell-claims", "eyJkIjoiKiJ9");
+
+/// `a` is here, `b` and `c` drain here, the fleet has `b`, `e` and `f`; of `g` it has draining peers alone.
+fn worker() -> Maps {
+    let peers = [("p", at(1)), ("q", at(2)), ("d", draining(3))];
+    let routes: [(&str, &[&str]); 5] = [("a", &["p"]), ("b", &["p"]), ("e", &["p", "q"]), ("f", &["d", "q"]), ("g", &["d"])];
+    let routes_here = [("a", Route::active(2000)), ("b", Route::draining(2001)), ("c", Route::draining(2002))];
+    Maps { fleet: fleet(&peers, &routes), ..maps(&routes_here) }
+}
+
+fn host(last: u8) -> IpAddr {
+    [10, 0, 1, last].into()
+}
+
+fn judged(judges: Judges, shown: &Shown, maps: &mut Maps) -> Verdict {
+    DataPath::new(&RouterConfig::parse(CONFIG).expect("valid"), judges).judge(shown, maps)
+}
+
+#[track_caller]
+fn hop(verdict: Verdict) -> Hop {
+    let Verdict::Hop(hop) = verdict else { panic!("{verdict:?}") };
+    *hop
+}
+
+fn code(verdict: &Verdict) -> &'static str {
+    if let Verdict::Reject(rejected) = verdict { rejected.code } else { panic!("{verdict:?}") }
+}
+
+#[test]
+fn the_edge_decides_in_the_order_of_the_contract() {
+    let by = |id: &'static str, failed: &[u8]| {
+        let mut maps = worker();
+        failed.iter().for_each(|last| maps.failed.add(host(*last), Duration::ZERO));
+        judged(Judges::Requests, &Shown { headers: vec![("x-deployment-id", id), EVERY], ..Shown::default() }, &mut maps)
+    };
+    assert!(matches!(by("a", &[]), Verdict::Forward { port: 2000, .. }), "an active route here goes first");
+    assert_eq!(hop(by("b", &[])).address, "10.0.1.1:50050".parse().expect("an address"));
+    assert_eq!(code(&by("b", &[1])), "deployment_draining");
+    assert_eq!(code(&by("c", &[])), "deployment_draining");
+    assert_eq!(hop(by("e", &[])).address.ip(), host(1));
+    assert_eq!(hop(by("e", &[1])).address.ip(), host(2));
+    assert_eq!(code(&by("e", &[1, 2])), "peer_unreachable");
+    assert_eq!(hop(by("f", &[])).address.ip(), host(2));
+    assert_eq!(code(&by("g", &[])), "deployment_draining");
+    assert!(matches!(by("x", &[]), Verdict::Forward { port: 9, .. }));
+}
+
+#[test]
+fn without_every_map_an_unknown_id_is_not_unknown() {
+    let config = br#"{"role":"router","fleet":{"port":1,"local":"::1"}}"#;
+    let data_path = DataPath::new(&RouterConfig::parse(config).expect("valid"), Judges::Requests);
+    let of = |id: &'static str, mut maps: Maps| {
+        data_path.judge(&Shown { headers: vec![("x-deployment-id", id)], ..Shown::default() }, &mut maps)
+    };
+    let here = || maps(&[("a", Route::active(2000))]);
+    assert!(matches!(of("a", here()), Verdict::Forward { .. }), "an active route here needs no fleet map");
+    assert_eq!(code(&of("x", here())), "route_map_not_loaded");
+    assert_eq!(code(&of("x", Maps { routes: RouteCache::default(), ..worker() })), "route_map_not_loaded");
+    assert!(matches!(of("e", Maps { routes: RouteCache::default(), ..worker() }), Verdict::Hop(_)));
+    assert_eq!(code(&of("x", worker())), "unknown_deployment");
+}
+
+#[test]
+fn a_hop_says_how_the_agent_was_named() {
+    let of = |headers: &[(&'static str, &'static str)], path, authority| {
+        let headers = headers.iter().copied().chain([EVERY]).collect();
+        hop(judged(Judges::Requests, &Shown { headers, path, authority, ..Shown::default() }, &mut worker()))
+    };
+    let check = |hop: Hop, id: Option<&str>, is_addressed| {
+        assert_eq!((hop.id.as_deref(), hop.is_addressed), (id.map(str::as_bytes), is_addressed));
+        assert_eq!(Trail::parse(&hop.trail), Some(Trail::to(host(1))));
+    };
+    check(of(&[("x-deployment-id", "e")], "/", ""), None, false);
+    check(of(&[("x-deployment-id", "e, e")], "/agents/a", ""), Some("e"), false);
+    check(of(&[("deployment-id", "e")], "/", ""), Some("e"), false);
+    check(of(&[], "/agents/e/ui/x", ""), Some("e"), true);
+    check(of(&[], "/", "e.h.test"), Some("e"), true);
+}
+
+#[test]
+fn a_token_is_asked_before_the_fleet_map_and_by_the_edge_alone() {
+    let headers = vec![("x-deployment-id", "e"), ("x-pixell-claims", "e30")];
+    let shown = Shown { headers, ..Shown::default() };
+    assert_eq!(code(&judged(Judges::Requests, &shown, &mut worker())), "not_allowed");
+    let shown = Shown { headers: vec![("x-deployment-id", "a")], ..Shown::default() };
+    assert!(matches!(judged(Judges::Incoming, &shown, &mut worker()), Verdict::Forward { port: 2000, .. }));
+}
+
+#[test]
+fn the_owner_serves_its_own_active_routes_and_sends_nothing_on() {
+    let by = |id: &'static str| {
+        judged(Judges::Incoming, &Shown { headers: vec![("x-deployment-id", id)], ..Shown::default() }, &mut worker())
+    };
+    assert!(matches!(by("a"), Verdict::Forward { port: 2000, .. }));
+    for id in ["b", "c", "e", "g", "x"] {
+        let Verdict::Reject(rejected) = by(id) else { panic!("{id}") };
+        assert!(rejected.is_misdirected && rejected.code == "deployment_moved", "{id}: {rejected:?}");
+        assert!(rejected.headers().contains(&(MISDIRECTED_HEADER, "1")));
+    }
+    let Verdict::Reject(rejected) = by("a,b") else { panic!("invalid") };
+    assert!(!rejected.is_misdirected && rejected.code == "invalid_deployment_id");
+    let shown = Shown { headers: vec![("x-deployment-id", "a")], ..Shown::default() };
+    let Verdict::Reject(rejected) = judged(Judges::Incoming, &shown, &mut Maps::default()) else { panic!("no map") };
+    assert!(rejected.is_misdirected, "another task may have the agent");
+}
+
+#[test]
+fn the_owner_strips_what_the_edge_left() {
+    let of = |marked: bool| {
+        let marker = marked.then_some(("x-pixell-addressed", "1"));
+        let headers = marker.into_iter().chain([("x-deployment-id", "a")]).collect();
+        let shown = Shown { headers, path: "/agents/a/ui/x?y", authority: "c.test", ..Shown::default() };
+        judged(Judges::Incoming, &shown, &mut worker())
+    };
+    let Verdict::Forward { port: 2000, changes: Some(changes), .. } = of(true) else { panic!("by path") };
+    assert_eq!((changes.path.as_deref(), changes.prefix.as_deref()), (Some(&b"/x?y"[..]), Some(&b"/agents/a/ui"[..])));
+    assert!(changes.note.is_some());
+    assert!(matches!(of(false), Verdict::Forward { changes: None, .. }), "a header named it");
+}
+
+/// Attempts at peers: what becomes of them, which peers count as failed, and where the next one goes.
+#[test]
+fn the_next_attempt_goes_by_the_maps_as_they_are_now() {
+    let data_path = DataPath::new(&RouterConfig::parse(CONFIG).expect("valid"), Judges::Hops);
+    let mut maps = worker();
+    let attempt = |id: &'static str, trail: Vec<u8>| Shown {
+        headers: vec![("x-deployment-id", id)],
+        trail: Some(trail),
+        ..Shown::default()
+    };
+    let next = |(outcome, verdict): (Option<Outcome>, Verdict)| {
+        let Verdict::Next { address, trail } = verdict else { panic!("{verdict:?}") };
+        (outcome, address.map(|address| address.ip()), trail)
+    };
+    let (outcome, address, trail) = next(data_path.judge_hop(&attempt("e", Trail::to(host(1)).to_bytes()), &mut maps));
+    assert_eq!((outcome, address), (None, Some(host(2))));
+    // It was not reached, and the other one is asked.
+    let (outcome, address, trail) = next(data_path.judge_hop(&attempt("e", trail), &mut maps));
+    assert_eq!((outcome, address), (Some(Outcome::Unreachable), None));
+    assert!(maps.failed.has(host(1)) && !maps.failed.has(host(2)));
+    let (outcome, verdict) = data_path.judge_hop(&Shown { returns: 1, ..attempt("e", trail.clone()) }, &mut maps);
+    assert_eq!((outcome, code(&verdict)), (Some(Outcome::Returned), "peer_unreachable"));
+    // Meanwhile the agent may have moved here.
+    let (_, address, _) = next(data_path.judge_hop(&attempt("a", Trail::to(host(1)).to_bytes()), &mut maps));
+    assert_eq!(address, Some([127, 0, 0, 1].into()));
+    for broken in [Shown { trail: None, ..attempt("e", trail.clone()) }, attempt("e", b"?".to_vec()), attempt("", trail)] {
+        let broken =
+            Shown { headers: broken.headers.iter().copied().filter(|(_, value)| !value.is_empty()).collect(), ..broken };
+        assert_eq!(code(&data_path.judge_hop(&broken, &mut maps).1), "internal");
+    }
+}

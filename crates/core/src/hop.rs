@@ -1,0 +1,250 @@
+//! A hop: a request that another task of the fleet serves, and its way there.
+//!
+//! The task that a client reached is the *edge*, the one whose agent serves the request its *owner*. The edge asks its maps before each
+//! attempt, and the owner knows its own routes alone, so a request hops once at most, whatever the maps say.
+
+use crate::fleet::{FleetCache, PeerState};
+use crate::rejection::Rejection;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Header that tells the edge that the owner has no active route for the request. Clients never see it, and agents cannot send it.
+pub const MISDIRECTED_HEADER: &str = "x-pixell-misdirected";
+
+/// Header that tells the owner that the path or the host names the agent, although the request also has the decided id in a header.
+pub const ADDRESSED_HEADER: &str = "x-pixell-addressed";
+
+/// For how long no request is sent to a peer that failed.
+pub const PAUSE: Duration = Duration::from_secs(2);
+
+/// How old a request may be when an attempt to reach a peer starts, the first one aside. A peer must accept a connection within 0.25 s (see
+/// `envoy/fleet/cluster.yaml`), so a client has its response within 2 s.
+pub const LAST_ATTEMPT: Duration = Duration::from_millis(1500);
+
+/// How often a request may come back from peers and be sent again.
+const MOST_RETURNS: u8 = 2;
+
+/// How often a request may lose its connection before a peer has seen it, and be sent again.
+const MOST_LOSSES: u8 = 3;
+
+/// How hops leave this task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hops {
+    /// The port that all peers listen on for each other.
+    pub port: u16,
+    /// The address of this task's own such port, for a request whose agent has moved here while it was on its way.
+    pub local: IpAddr,
+}
+
+impl Hops {
+    /// Where a host of the fleet takes requests of its peers.
+    #[must_use]
+    pub const fn address(&self, host: IpAddr) -> SocketAddr {
+        SocketAddr::new(host, self.port)
+    }
+}
+
+/// The peers that failed within the last [`PAUSE`], as far as this worker knows.
+#[derive(Clone, Debug, Default)]
+pub struct Failed(Vec<(IpAddr, Duration)>);
+
+impl Failed {
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this is one of them.
+    #[must_use]
+    pub fn has(&self, host: IpAddr) -> bool {
+        self.0.iter().any(|(failed, _)| *failed == host)
+    }
+
+    /// Notes that a peer has failed at `now`, by a clock that never goes back.
+    pub fn add(&mut self, host: IpAddr, now: Duration) {
+        self.0.retain(|(failed, _)| *failed != host);
+        self.0.push((host, now));
+    }
+
+    /// Forgets what failed longer ago than [`PAUSE`].
+    pub fn forget(&mut self, now: Duration) {
+        self.0.retain(|(_, at)| now.saturating_sub(*at) < PAUSE);
+    }
+}
+
+/// The peers of a worker: the fleet map, and which of them failed just now.
+#[derive(Clone, Copy, Debug)]
+pub struct Peers<'m> {
+    /// The fleet map.
+    pub map: &'m FleetCache,
+    /// Those that are left out.
+    pub failed: &'m Failed,
+}
+
+/// What the fleet map has for an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The first of its peers that takes requests.
+    Host(IpAddr),
+    /// All peers that take requests have failed just now.
+    Failed,
+    /// All its peers are draining.
+    Draining,
+    /// No peer.
+    Nothing,
+}
+
+impl Peers<'_> {
+    /// The peer for a request to `id` that was not at any of the hosts `except`.
+    #[must_use]
+    pub fn choose(&self, id: &[u8], except: &[IpAddr]) -> Choice {
+        let mut otherwise = Choice::Nothing;
+        for peer in self.map.find(id).into_iter().flat_map(|route| route.peers()) {
+            match peer.state {
+                PeerState::Active if !self.failed.has(peer.host) && !except.contains(&peer.host) => {
+                    return Choice::Host(peer.host);
+                }
+                PeerState::Active => otherwise = Choice::Failed,
+                PeerState::Draining if otherwise == Choice::Nothing => otherwise = Choice::Draining,
+                PeerState::Draining => {}
+            }
+        }
+        otherwise
+    }
+}
+
+/// What became of an attempt that was not the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The peer has no active route for the request.
+    Returned,
+    /// The connection that the attempt began with ended, or the peer refused the stream. A new connection may do better.
+    Lost,
+    /// The peer accepted no connection.
+    Unreachable,
+}
+
+/// The hosts that a request was sent to. It is kept beside the request, in a form that the host of the filter can hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trail {
+    /// How many attempts reached a host that had no route for the request.
+    returns: u8,
+    /// How many attempts lost their connection.
+    losses: u8,
+    /// Whether an attempt reached no host.
+    missed: bool,
+    /// Whether the last attempt began with a connection.
+    is_connected: bool,
+    /// The host of each attempt, the coming one included.
+    hosts: Vec<IpAddr>,
+}
+
+/// What is known when an attempt starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// How many responses of peers said so far that they have no route for the request.
+    pub returns: u8,
+    /// Whether it has a connection already.
+    pub is_connected: bool,
+    /// How long ago the request arrived.
+    pub age: Duration,
+}
+
+impl Trail {
+    /// The trail of a request that is first sent to `host`.
+    #[must_use]
+    pub fn to(host: IpAddr) -> Self {
+        Self { returns: 0, losses: 0, missed: false, is_connected: false, hosts: vec![host] }
+    }
+
+    /// Takes in what became of the attempt before: its host, and how it ended. `None` if this is the first one.
+    pub fn note(&mut self, attempt: Attempt) -> Option<(IpAddr, Outcome)> {
+        let was_connected = std::mem::replace(&mut self.is_connected, attempt.is_connected);
+        let before = self.hosts.len().checked_sub(2).and_then(|at| self.hosts.get(at)).copied()?;
+        let outcome = if attempt.returns > self.returns {
+            self.returns = attempt.returns;
+            Outcome::Returned
+        } else if was_connected {
+            self.losses = self.losses.saturating_add(1);
+            Outcome::Lost
+        } else {
+            self.missed = true;
+            Outcome::Unreachable
+        };
+        Some((before, outcome))
+    }
+
+    /// Decides on the attempt that starts now: whether it may go on to the host that was chosen for it when the one before started, and where
+    /// the next one goes if this one fails. `before` is what became of the attempt before; `next` is what the maps have now besides the hosts
+    /// that it is given.
+    ///
+    /// # Errors
+    /// The rejection, if it may not.
+    pub fn go_on(
+        &mut self,
+        attempt: Attempt,
+        before: Option<Outcome>,
+        next: impl FnOnce(&[IpAddr]) -> Option<IpAddr>,
+    ) -> Result<Option<IpAddr>, Rejection<'static>> {
+        let Some((present, earlier)) = self.hosts.split_last() else { return Err(Rejection::Internal) };
+        let (is_first, was_here) = (earlier.is_empty(), earlier.contains(present));
+        if self.returns > MOST_RETURNS || self.losses > MOST_LOSSES || (!is_first && attempt.age > LAST_ATTEMPT) {
+            return Err(self.rejection());
+        }
+        let next = next(&self.hosts);
+        if was_here && next.is_none() && before != Some(Outcome::Lost) {
+            return Err(self.rejection());
+        }
+        self.hosts.push(next.unwrap_or(*present));
+        Ok(next)
+    }
+
+    const fn rejection(&self) -> Rejection<'static> {
+        if self.missed || self.losses > MOST_LOSSES { Rejection::PeerUnreachable } else { Rejection::DeploymentMoved }
+    }
+
+    /// The trail as bytes:
+    ///
+    /// ```text
+    /// returns u8 | losses u8 | missed u8 | is_connected u8 | for each host: bytes of the address u8, 4 or 16, and the address
+    /// ```
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![self.returns, self.losses, self.missed.into(), self.is_connected.into()];
+        for host in &self.hosts {
+            match host {
+                IpAddr::V4(host) => {
+                    bytes.push(4);
+                    bytes.extend_from_slice(&host.octets());
+                }
+                IpAddr::V6(host) => {
+                    bytes.push(16);
+                    bytes.extend_from_slice(&host.octets());
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Reads what [`Self::to_bytes`] made; `None` for anything else.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let (&[returns, losses, missed, is_connected], mut rest) = bytes.split_first_chunk()?;
+        let mut hosts = Vec::new();
+        while let Some((len, more)) = rest.split_first() {
+            let (octets, more) = more.split_at_checked(usize::from(*len))?;
+            let host = match len {
+                4 => IpAddr::from(<[u8; 4]>::try_from(octets).ok()?),
+                16 => IpAddr::from(<[u8; 16]>::try_from(octets).ok()?),
+                _ => return None,
+            };
+            hosts.push(host);
+            rest = more;
+        }
+        Some(Self { returns, losses, missed: missed != 0, is_connected: is_connected != 0, hosts })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,81 @@
+//! The fleet in Envoy's configuration: the listener for requests of other tasks, the routes and the cluster that lead to them.
+
+use crate::configuration::{Edit, ROUTER_PLACE};
+use crate::fleet::Fleet;
+use crate::peer_tls::PeerTls;
+
+/// Where the listener for peers goes.
+pub const LISTENER_PLACE: &str = "# (listener for peers)";
+/// Where the routes that lead to peers go, before those that lead to agents.
+pub const ROUTES_PLACE: &str = "# (routes to peers)";
+/// Where the cluster of the peers goes.
+pub const CLUSTER_PLACE: &str = "# (peers)";
+/// Where the rejections of requests that reached no peer go.
+pub const REJECTIONS_PLACE: &str = "# (peers unreachable)";
+/// Where the field of the access log goes that tells hops.
+pub const HOP_PLACE: &str = "# (hop)";
+/// The fleet in the configuration of the data path's filter: the peers' port, and the address of this task's own such port.
+pub const FILTER_MEMBER: &str = "\"fleet\": {\"port\": 50050, \"local\": \"127.0.0.1\"}";
+
+const LISTENER: &str = include_str!("../../../envoy/fleet/listener.yaml");
+const ROUTES: &str = include_str!("../../../envoy/fleet/routes.yaml");
+const CLUSTER: &str = include_str!("../../../envoy/fleet/cluster.yaml");
+const REJECTIONS: &str = include_str!("../../../envoy/fleet/rejections.yaml");
+
+/// The loopback networks, from which a task sends to itself.
+const LOOPBACK: [&str; 2] = ["{ address_prefix: 127.0.0.0, prefix_len: 8 }", "{ address_prefix: \"::1\", prefix_len: 128 }"];
+
+/// What else the configuration of hops depends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Around<'a> {
+    /// The limit for calls without a deadline, in seconds.
+    pub(crate) call_timeout: Option<u32>,
+    /// Tracing, as the connection manager's member.
+    pub(crate) tracing: Option<&'a str>,
+}
+
+impl Fleet {
+    /// The changes of the configuration, except that of the filter's own.
+    pub(crate) fn data_path(&self, around: Around<'_>) -> Vec<Edit> {
+        let networks = self
+            .peer_cidrs
+            .iter()
+            .map(|cidr| format!("{{ address_prefix: \"{}\", prefix_len: {} }}", cidr.address(), cidr.prefix_len()));
+        let networks: Vec<_> = networks.chain(LOOPBACK.map(str::to_owned)).collect();
+        let (server, log, client) = match &self.tls {
+            Some(tls) => (tls.listener(), PeerTls::log(), tls.cluster()),
+            None => (String::new(), "", String::new()),
+        };
+        let listener = LISTENER
+            .replace("# (peer TLS log)", log)
+            .replace("# (peer TLS)", &server)
+            .replace("(peers)", &networks.join(", "))
+            .replace("# (tracing of peers)", around.tracing.unwrap_or_default());
+        let mut routes = ROUTES.to_owned();
+        if let Some(seconds) = around.call_timeout {
+            routes = routes
+                .replace("# (call timeout)", &format!("max_stream_duration: {seconds}s"))
+                .replace("# (HTTP call timeout)", &format!("max_stream_duration: {{ max_stream_duration: {seconds}s }}"));
+        } else {
+            routes = routes.replace("# (call timeout)", "").replace("# (HTTP call timeout)", "");
+        }
+        vec![
+            Edit { place: LISTENER_PLACE, text: indented(&listener, 4) },
+            Edit { place: ROUTES_PLACE, text: indented(&routes, 24) },
+            Edit { place: CLUSTER_PLACE, text: indented(&CLUSTER.replace("# (peer TLS)", &client), 4) },
+            Edit { place: REJECTIONS_PLACE, text: indented(REJECTIONS, 20) },
+            Edit { place: HOP_PLACE, text: "hop: \"%FILTER_STATE(wasm.pixell.hop:PLAIN)%\"".to_owned() },
+        ]
+    }
+
+    /// What is added to the configuration of the data path's filter.
+    pub(crate) fn member() -> Edit {
+        Edit { place: ROUTER_PLACE, text: format!("{ROUTER_PLACE}, {FILTER_MEMBER}") }
+    }
+}
+
+/// The lines of a text behind a line that is indented so far already.
+fn indented(text: &str, by: usize) -> String {
+    let lines: Vec<_> = text.trim_end().lines().filter(|line| !line.trim().is_empty()).collect();
+    lines.join(&format!("\n{}", " ".repeat(by)))
+}

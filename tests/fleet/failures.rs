@@ -1,0 +1,144 @@
+//! Maps that are wrong, peers that are gone: one hop at most, a response within 2 s, and nothing runs twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use harness::{Agent, agents};
+use http_body_util::BodyExt;
+use serde_json::json;
+
+use crate::tasks::Tasks;
+
+/// How many requests a task's Envoy has got from peers.
+async fn arrived(tasks: &Tasks, task: usize) -> u64 {
+    tasks.count(task, "wasmcustom.pixell_fleet_requests_total.hop.in").await
+}
+
+/// An agent that counts the requests that it gets, and pretends to be a proxy.
+async fn counting(tasks: &Tasks, task: usize, count: &Arc<AtomicUsize>) -> Agent {
+    let count = Arc::clone(count);
+    tasks
+        .agent(task, move || {
+            agents::http::start("counting", 0, agents::http::Version::Http1, move |request| {
+                count.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    drop(request.into_body().collect().await);
+                    let response = hyper::Response::builder().header("x-pixell-misdirected", "1").status(503);
+                    response.body(agents::http::whole("mine")).unwrap()
+                }
+            })
+        })
+        .await
+}
+
+#[tokio::test]
+async fn maps_that_point_at_each_other_cost_one_hop() {
+    let tasks = Tasks::start(3).await;
+    // Each says that the next one has it, and the second that it is itself. Nobody has it.
+    tasks.fleet(0, &[("a", &[1]), ("b", &[1, 2]), ("c", &[0])]).await;
+    tasks.fleet(1, &[("a", &[0]), ("b", &[0, 2]), ("c", &[1])]).await;
+    tasks.fleet(2, &[("a", &[2, 1, 0])]).await;
+    for task in 0..3 {
+        tasks.routes(task, json!({})).await;
+    }
+    let mut expected = [0, 0, 0];
+    for (task, id, hops) in [
+        (0, "a", [0, 1, 0]),
+        (1, "a", [1, 0, 0]),
+        (0, "b", [0, 1, 1]),
+        (0, "c", [1, 0, 0]),
+        (1, "c", [0, 1, 0]),
+        (2, "a", [1, 1, 1]),
+    ] {
+        tasks.ask(task, id).await.is_rejected("deployment_moved");
+        for (sum, more) in expected.iter_mut().zip(hops) {
+            *sum += more;
+        }
+        for (other, expected) in expected.iter().enumerate() {
+            assert_eq!(arrived(&tasks, other).await, *expected, "{task} {id} at {other}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stale_record_costs_one_attempt_and_the_agent_gets_the_request_once() {
+    let tasks = Tasks::start(3).await;
+    let count = Arc::new(AtomicUsize::new(0));
+    let agent = counting(&tasks, 2, &count).await;
+    tasks.routes(1, json!({})).await;
+    tasks.routes(2, json!({ "a": agent.port() })).await;
+    tasks.fleet(0, &[("a", &[1, 2])]).await;
+    for number in 1..=20 {
+        let answer = tasks.send(0, "/x", |request| request.header("x-deployment-id", "a").body("body"));
+        let answer = answer.await;
+        // What the agent says of itself is not believed, and its response is not retried.
+        assert_eq!((answer.status, answer.body.as_str(), answer.header("x-pixell-misdirected")), (503, "mine", None));
+        assert_eq!((arrived(&tasks, 1).await, arrived(&tasks, 2).await), (number, number));
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 20);
+    assert_eq!(tasks.count(0, "wasmcustom.pixell_fleet_misdirected_total.hop.out").await, 20);
+}
+
+#[tokio::test]
+async fn an_agent_that_has_moved_here_is_reached_by_the_map_as_it_is_now() {
+    let tasks = Tasks::start(2).await;
+    let agent = tasks.echo(0, "moved").await;
+    tasks.routes(1, json!({})).await;
+    tasks.routes(0, json!({ "a": { "port": agent.port(), "state": "draining" } })).await;
+    tasks.fleet(0, &[("a", &[1])]).await;
+    // It drains here, and is not there yet.
+    tasks.ask(0, "a").await.is_rejected("deployment_moved");
+    tasks.routes(0, json!({ "a": agent.port() })).await;
+    assert_eq!(tasks.ask(0, "a").await.seen()["agent"], "moved");
+}
+
+#[tokio::test]
+async fn a_dead_peer_is_left_out() {
+    let tasks = Tasks::start(3).await;
+    let agent = tasks.echo(2, "second").await;
+    tasks.routes(2, json!({ "both": agent.port() })).await;
+    tasks.routes(0, json!({})).await;
+    // Nothing listens at task 3's address, because it does not exist; task 1 is cut off, so its packets vanish.
+    tasks.fabric.cut(1, true).unwrap();
+    tasks.fleet(0, &[("both", &[1, 2]), ("cut", &[1]), ("none", &[3]), ("all", &[1, 3])]).await;
+    let first = tasks.ask(0, "both").await;
+    assert_eq!(first.seen()["agent"], "second");
+    assert!(first.took < Duration::from_secs(1), "{first:?}");
+    for id in ["cut", "none", "all"] {
+        tasks.ask(0, id).await.is_rejected("peer_unreachable");
+    }
+    // Both workers know it by now, most likely: at once, and without another attempt.
+    let mut soonest = Duration::MAX;
+    for _ in 0..5 {
+        let answer = tasks.ask(0, "cut").await;
+        answer.is_rejected("peer_unreachable");
+        soonest = soonest.min(answer.took);
+    }
+    assert!(soonest < Duration::from_millis(100), "{soonest:?}");
+    tasks.fabric.cut(1, false).unwrap();
+    tasks.routes(1, json!({ "cut": 1024 })).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The peer is asked again. Its agent does not run, which is not the peer's fault.
+    let answer = tasks.ask(0, "cut").await;
+    assert_eq!(answer.header("x-pixell-error"), Some("agent_unreachable"), "{answer:?}");
+    assert!(tasks.count(0, "wasmcustom.pixell_fleet_peer_failures_total").await >= 2);
+}
+
+#[tokio::test]
+async fn a_large_upload_cannot_be_sent_again() {
+    let tasks = Tasks::start(3).await;
+    let [one, other] = [tasks.echo(2, "one").await, tasks.echo(2, "other").await];
+    tasks.routes(1, json!({})).await;
+    tasks.routes(2, json!({ "a": one.port(), "b": other.port() })).await;
+    tasks.fleet(0, &[("a", &[1, 2]), ("b", &[2])]).await;
+    const LARGE: usize = 100_000_000;
+    let upload = |id: &'static str, size: usize| {
+        move |request: reqwest::RequestBuilder| request.header("x-deployment-id", id).body(vec![7; size])
+    };
+    let answer = tasks.send(0, "/x", upload("a", LARGE)).await;
+    assert_eq!((answer.status, answer.header("x-pixell-error")), (503, Some("deployment_moved")), "{answer:?}");
+    assert_eq!(answer.header("x-pixell-misdirected"), None);
+    assert_eq!(tasks.send(0, "/x", upload("a", 100_000)).await.seen()["body_bytes"], 100_000);
+    assert_eq!(tasks.send(0, "/x", upload("b", LARGE)).await.seen()["body_bytes"], LARGE);
+}
