@@ -3,6 +3,7 @@
 mod bases;
 mod build;
 mod command;
+mod demo;
 mod digests;
 mod fuzz;
 mod image;
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => succeed(program::run("bench", "bench", &arguments)),
         Task::Build(arguments) => succeed(build::run(&arguments)),
         Task::Capacity(arguments) => succeed(program::run("harness", "capacity", &arguments)),
-        Task::Demo(arguments) => succeed(program::run("harness", "demo", &arguments)),
+        Task::Demo(arguments) => succeed(demo::run(arguments)),
         Task::Endurance(arguments) => succeed(program::run("harness", "endurance", &arguments)),
         Task::Envoy(arguments) => succeed(program::run("harness", "envoy", &arguments)),
         Task::Fuzz(arguments) => succeed(fuzz::run_targets(&arguments)),

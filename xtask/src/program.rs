@@ -17,13 +17,26 @@ pub(crate) struct Arguments {
     rest: Vec<OsString>,
 }
 
+impl Arguments {
+    pub(crate) fn has(&self, flag: &str) -> bool {
+        self.rest.iter().any(|argument| argument == flag)
+    }
+
+    pub(crate) fn asks_for_help(&self) -> bool {
+        self.has("--help") || self.has("-h")
+    }
+
+    pub(crate) fn push(&mut self, argument: OsString) {
+        self.rest.push(argument);
+    }
+}
+
 /// Builds the filter and the program `name` of the package `package`, and replaces this process by that program.
 ///
 /// # Errors
 /// If something does not build.
 pub(crate) fn run(package: &str, name: &str, arguments: &Arguments) -> Result<()> {
-    let asks_for_help = arguments.rest.iter().any(|argument| argument == "--help" || argument == "-h");
-    if !asks_for_help {
+    if !arguments.asks_for_help() {
         build::modules()?;
     }
     run_without_envoy(package, name, arguments)

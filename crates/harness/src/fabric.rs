@@ -67,6 +67,12 @@ impl Fabric {
         address(task)
     }
 
+    /// The address of [`outside`](Self::outside), as a task sees it.
+    #[must_use]
+    pub fn gateway(&self, task: usize) -> Ipv4Addr {
+        gateway(task)
+    }
+
     /// The namespace of a task.
     ///
     /// # Errors

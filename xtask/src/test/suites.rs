@@ -185,6 +185,19 @@ pub(super) const SUITES: &[Suite] = &[
         command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "demo", "--check"])),
     },
     Suite {
+        name: "demo-fleet",
+        seconds: 60,
+        about: "the demo of a fleet: two tasks with a directory, of which one vanishes",
+        needs: &[
+            Need::Modules,
+            Need::Envoy,
+            Need::Debian { program: "ip", package: "iproute2" },
+            Need::Debian { program: "redis-server", package: "redis-server" },
+        ],
+        runner: Runner::Whole,
+        command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "demo", "--fleet"])),
+    },
+    Suite {
         name: "browser",
         seconds: 120,
         about: "the status page, and pages that call agents, in a headless Chromium; with both forms of the filter",

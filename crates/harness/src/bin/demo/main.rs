@@ -1,6 +1,9 @@
 //! `cargo xtask demo`: shows routing from end to end, with a real Envoy and real agents.
 
+mod fleet;
+
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -18,6 +21,12 @@ use workspace::say;
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask demo")]
 struct Arguments {
+    /// Show two tasks that serve each other's agents, and what happens when one vanishes; ends by itself
+    #[arg(long, conflicts_with_all = ["log", "verbose", "listen_port", "admin_port"])]
+    fleet: bool,
+    /// The Python that has the client and its extra `redis`, for --fleet
+    #[arg(long, hide = true, requires = "fleet", default_value = "python3")]
+    python: PathBuf,
     /// End after the calls, and fail if a response is not the expected one; uses free ports by default
     #[arg(long)]
     check: bool,
@@ -34,7 +43,11 @@ struct Arguments {
 }
 
 fn main() -> std::process::ExitCode {
-    harness::end(run(&Arguments::parse()))
+    let arguments = Arguments::parse();
+    if arguments.fleet {
+        return harness::end(fleet::enter_user_namespace().and_then(|()| fleet::run(arguments.form, &arguments.python)));
+    }
+    harness::end(run(&arguments))
 }
 
 /// Starts everything, makes the calls and prints the responses.
