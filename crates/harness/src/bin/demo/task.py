@@ -1,6 +1,6 @@
 """PAR in a fleet, until SIGTERM.
 
-    task.py REDIS_URL TASK_ID HOST DEPLOYMENT_ID=PORT...
+task.py REDIS_URL TASK_ID HOST DEPLOYMENT_ID=PORT...
 """
 
 import asyncio
