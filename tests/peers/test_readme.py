@@ -1,9 +1,12 @@
-"""The quick start of README.md: its push and its calls with curl and Python, as they stand there."""
+"""The quick start of README.md: its push and its calls with curl, grpcurl and Python, as they stand there."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,8 @@ from envoy_process import EnvoyProcess
 
 from conftest import Start
 
-TEXT = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "README.md").read_text()
 QUICK_START = TEXT.split("## Quick start", 1)[1].split("\n## ", 1)[0]
 
 
@@ -53,8 +57,15 @@ def test_push_and_call(here: dict[str, str], capsys: pytest.CaptureFixture[str])
     assert "alpha" in lines[1]
 
 
+def test_grpcurl(here: dict[str, str]) -> None:
+    (call,) = blocks("sh", "grpcurl ")
+    assert json.loads(run(adapted(call, here)))["message"] == "alpha"
+
+
 def run(commands: str) -> str:
     shell = ["bash", "-euo", "pipefail", "-c", commands]
-    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
+    # grpcurl is a package of this environment.
+    path = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(shell, cwd=ROOT, env=path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{commands}\n{done}"
     return done.stdout
