@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::dice::Dice;
+use crate::frames::{frame, opening};
 use crate::hostile_bytes::unharmed;
 
 /// Connections, each with one broken exchange; half of them in HTTP/2.
@@ -43,12 +44,6 @@ const HTTP1: [&[u8]; 4] = [
       expect: 100-continue\r\ncontent-length: 5\r\n\r\n\0\0\0\0\0",
 ];
 
-/// A frame of HTTP/2 (RFC 9113, 4.1).
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(payload.len()).unwrap();
-    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
-}
-
 /// Preface, SETTINGS, and then one or more requests.
 fn http2() -> [Vec<u8>; 4] {
     // `:method GET` (0x82) or `POST` (0x83), `:scheme http`, `:path /`, `:authority h`, and the id, never indexed.
@@ -79,8 +74,7 @@ fn http2() -> [Vec<u8>; 4] {
         ]
         .concat(),
     ];
-    let opening = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, 0, 0, &[])].concat();
-    requests.map(|request| [opening.as_slice(), &request].concat())
+    requests.map(|request| [opening(), request].concat())
 }
 
 fn break_up(bytes: &mut Vec<u8>, dice: &mut Dice) {
