@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 /// The header by which a request is found again: its place among all that were sent.
 pub(crate) const NUMBER: &str = "x-number";
 
-/// Headers that every hostile request carries. None of them may reach an agent as it is.
+/// Headers that every hostile request carries, and that must decide nothing. The last one reaches agents, as clients' headers do.
 pub(crate) const LIES: [(&str, &str); 5] = [
     ("x-forwarded-prefix", "/agents/b"),
     ("x-forwarded-host", "b"),
