@@ -115,12 +115,8 @@ def test_it_fits_the_image() -> None:
     expected += [f"VOLUME {envoy['mountPoints'][0]['containerPath']}", envoy["healthCheck"]["command"][1]]
     assert all(text in (ROOT / "Dockerfile.envoy").read_text() for text in expected)
     fleet: Doc = json.loads((DEPLOY / "task-definition-fleet.json").read_text())
-    set_by_us = [
-        each["name"]
-        for some in [envoy, task_definition.container(fleet["fleet_directory"], "envoy")]
-        for key in ("environment", "secrets")
-        for each in some.get(key, [])
-    ]
+    parts = [task_definition.container(each, "envoy") for each in fleet.values() if "containerDefinitions" in each]
+    set_by_us = [each["name"] for some in [envoy, *parts] for key in ("environment", "secrets") for each in some.get(key, [])]
     known = git(ROOT, "grep", "-hoE", '"PIXELL_[A-Z_]+"', "--", "*/launcher/src/settings.rs")
     assert [name for name in set_by_us if f'"{name}"' not in known] == []
 

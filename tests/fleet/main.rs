@@ -3,7 +3,9 @@
 //! Needs root and iproute2, so it is not part of a plain `cargo test`: `cargo xtask test netns`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
+mod certificates;
 mod fabric;
 mod failures;
 mod hops;
+mod streams;
 mod tasks;

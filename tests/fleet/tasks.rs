@@ -57,6 +57,7 @@ impl Tasks {
         let mut envoys = Vec::new();
         for task in 0..usize::from(tasks) {
             let mut settings = settings(task);
+            // The first one counts.
             settings.push(("PIXELL_FLEET_CIDRS", NETWORK.to_owned()));
             let find = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
             let settings = Settings::resolve(find).unwrap();

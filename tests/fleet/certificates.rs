@@ -1,0 +1,113 @@
+//! Who may send requests to port 50050: addresses of the fleet, and with certificates only tasks that have the name of all.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use harness::Envoy;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::tasks::Tasks;
+
+const NAME: &str = "peer.pixell.test";
+
+/// Makes a certificate with its key below `directory`: a CA, or one that the CA there signs for a name.
+fn certify(directory: &Path, file: &str, name: Option<&str>) {
+    let path = |file: String| directory.join(file);
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj"]);
+    openssl.arg(format!("/CN={file}")).arg("-out").arg(path(format!("{file}.crt")));
+    openssl.arg("-keyout").arg(path(format!("{file}.key")));
+    if let Some(name) = name {
+        openssl.arg("-CA").arg(path("ca.crt".to_owned())).arg("-CAkey").arg(path("ca.key".to_owned()));
+        openssl.args(["-addext", &format!("subjectAltName=DNS:{name}")]);
+    }
+    let made = openssl.output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// The settings of a task whose files have this name.
+fn settings(directory: &Path, file: &str) -> Vec<(&'static str, String)> {
+    let path = |file: String| -> String { PathBuf::from(directory).join(file).to_string_lossy().into_owned() };
+    vec![
+        ("PIXELL_PEER_CERT_FILE", path(format!("{file}.crt"))),
+        ("PIXELL_PEER_KEY_FILE", path(format!("{file}.key"))),
+        ("PIXELL_PEER_CA_FILE", path("ca.crt".to_owned())),
+        ("PIXELL_PEER_SAN", NAME.to_owned()),
+    ]
+}
+
+#[tokio::test]
+async fn both_sides_need_the_name_of_all_tasks() {
+    let directory = tempfile::tempdir().unwrap();
+    certify(directory.path(), "ca", None);
+    certify(directory.path(), "good", Some(NAME));
+    // Signed by the same CA, for another name.
+    certify(directory.path(), "other", Some("x.peer.pixell.test"));
+    let tasks = Tasks::with(3, |task| settings(directory.path(), ["good", "good", "other"][task])).await;
+    let [one, two] = [tasks.echo(1, "one").await, tasks.echo(2, "two").await];
+    tasks.routes(1, json!({ "one": one.port() })).await;
+    tasks.routes(2, json!({ "two": two.port() })).await;
+    tasks.fleet(0, &[("one", &[1]), ("two", &[2])]).await;
+    tasks.fleet(2, &[("one", &[1])]).await;
+    assert_eq!(tasks.ask(0, "one").await.seen()["agent"], "one");
+    tasks.ask(0, "two").await.is_rejected("peer_unreachable");
+    let answer = tasks.ask(2, "one").await;
+    assert!(matches!(answer.header("x-pixell-error"), Some("peer_unreachable" | "agent_closed")), "{answer:?}");
+    assert_eq!(tasks.count(1, "wasmcustom.pixell_fleet_requests_total.hop.in").await, 1);
+    assert_eq!(tasks.count(2, "wasmcustom.pixell_fleet_requests_total.hop.in").await, 0);
+    // A new pair is taken without a restart, and one that does not match is not.
+    for kind in ["crt", "key"] {
+        std::fs::copy(directory.path().join(format!("good.{kind}")), directory.path().join(format!("other.{kind}"))).unwrap();
+    }
+    let both = async || tasks.ask(0, "two").await.status == 200 && tasks.ask(2, "one").await.status == 200;
+    for _ in 0..100 {
+        if both().await {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(both().await, "the new certificate is not used");
+    certify(directory.path(), "new", Some(NAME));
+    std::fs::copy(directory.path().join("new.crt"), directory.path().join("other.crt")).unwrap();
+    for _ in 0..100 {
+        if tasks.count(2, "sds.pixell_peer_tls.key_rotation_failed").await > 0 {
+            assert!(both().await, "the pair before stays in use");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("a pair that does not match is not noticed");
+}
+
+/// A connection from outside of the fleet's networks; whether the proxy closes it at once.
+async fn is_closed_at_once(address: std::net::SocketAddr) -> bool {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    let mut bytes = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await;
+    read.is_ok() && bytes.is_empty()
+}
+
+#[tokio::test]
+async fn strangers_are_closed_and_counted() {
+    let networks = |_: usize| vec![("PIXELL_FLEET_CIDRS", "198.18.1.0/24".to_owned())];
+    let tasks = Tasks::with(2, networks).await;
+    let address = (tasks.fabric.address(0), 50050).into();
+    // The router between the tasks has an address in the networks of both, so that is who asks; task 1 is in the fleet.
+    let closed = tasks.fabric.outside().run(move || is_closed_at_once(address)).await.unwrap();
+    let envoy: &Envoy = &tasks.envoys[0];
+    assert!(closed);
+    assert_eq!(envoy.stat("listener.peers.no_filter_chain_match").await.unwrap(), Some(1));
+    assert!(!tasks.fabric.task(1).unwrap().run(move || is_closed_at_once(address)).await.unwrap());
+    assert!(!tasks.fabric.task(0).unwrap().run(move || is_closed_at_once(([127, 0, 0, 1], 50050).into())).await.unwrap());
+    // No other process gets a share of what peers send.
+    let bound = tasks.fabric.task(0).unwrap().run(|| async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseport(true).unwrap();
+        socket.bind(([0, 0, 0, 0], 50050).into()).is_ok()
+    });
+    assert!(!bound.await.unwrap(), "another process can bind the port");
+}
