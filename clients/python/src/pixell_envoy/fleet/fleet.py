@@ -40,6 +40,8 @@ _LIMIT = 5.0
 # How many beats fit into `ttl`.
 _BEATS = 4
 _BACKOFF = Backoff(first=0.2, longest=2.0)
+# After an outage a task must be published again before the others, which read again, miss its beat.
+_LONGEST = 1.0
 
 
 class Fleet:
@@ -47,7 +49,7 @@ class Fleet:
 
     An async context manager; `start` and `close` do the same. `task_id` and `host`, this task's name and address, are
     by default what ECS says. A peer whose beat has not moved for `ttl` seconds is dropped; while the directory cannot
-    be read, none is. Close it before `manager`; it closes `directory`.
+    be read, none is. All tasks need the same `ttl`. Close it before `manager`; it closes `directory`.
 
     Only `start` raises, and only if it cannot find out task and address. Whatever the directory or Envoy does later is
     logged, and retried.
@@ -72,6 +74,8 @@ class Fleet:
         self._ttl = ttl
         self._clock = clock
         self._poll = min(_POLL, ttl / 5)
+        longest = min(_LONGEST, ttl / 10)
+        self._backoff = Backoff(first=min(_BACKOFF.first, longest), longest=longest)
         self._plan = Plan()
         self._liveness = Liveness(ttl, clock)
         self._records = Records()
@@ -79,7 +83,6 @@ class Fleet:
         self._reading = Trouble(logger, "read the directory")
         self._pushing = Trouble(logger, "give Envoy the fleet")
         self._has_snapshot = False
-        self._last_read: Optional[float] = None
         self._tasks: list[asyncio.Task[None]] = []
         self._publisher: Optional[Publisher] = None
         self._stop_listening: Callable[[], None] = lambda: None
@@ -175,37 +178,31 @@ class Fleet:
     async def _publish_for_ever(self, publisher: Publisher) -> None:
         # A task whose Envoy has no fleet cannot be a peer.
         await self._envoy_asked.wait()
-        delays = _BACKOFF.delays()
+        delays = self._backoff.delays()
         while True:
             is_done = self._push.is_off or await publisher.publish(rival_lives=self._rival_lives(publisher))
             if is_done:
-                delays = _BACKOFF.delays()
+                delays = self._backoff.delays()
             await self._change.wait(self._ttl / _BEATS if is_done else next(delays))
 
     async def _read_for_ever(self) -> None:
-        delays = _BACKOFF.delays()
+        delays = self._backoff.delays()
         while True:
             began = self._clock()
             try:
                 self._take(await within(_LIMIT, _called(self._directory.snapshot)))
             except Exception as error:  # A directory may raise anything.
-                self._last_read = None
                 self._reading.failed(error)
                 await asyncio.sleep(next(delays))
                 continue
             self._reading.over()
-            delays = _BACKOFF.delays()
+            delays = self._backoff.delays()
             await asyncio.sleep(max(_GAP, _SHARE * (self._clock() - began)))
             # Without jitter, tasks that were started together would read at the same time.
             await self._hint.wait(self._poll * random.uniform(0.8, 1.0))
 
     def _take(self, snapshot: Mapping[str, bytes]) -> None:
         records = self._records.read(snapshot)
-        now = self._clock()
-        if self._last_read is None or now - self._last_read > self._ttl / 2:
-            # What the others published meanwhile may have been missed.
-            self._liveness.give_time()
-        self._last_read = now
         self._liveness.observe(records)
         self._has_snapshot = True
         self._refresh()
