@@ -251,6 +251,36 @@ async def test_a_store_that_cannot_be_reached_is_an_error_in_time(store: Store, 
 
 
 @every_server
+async def test_a_first_publication_that_failed_is_made_up_for(store: Store) -> None:
+    assert store.port is not None
+    before = store.directory("prod")
+    await before.publish(RECORD)
+    async with TcpProxy(store.port) as proxy:
+        directory = store.directory("prod", proxy.port)
+        mine = replace(RECORD, epoch="e2")
+        proxy.set("refuse")
+        with pytest.raises(DirectoryUnavailable):
+            await directory.publish(mine)
+        proxy.set("pass")
+        # It has not been written, and removes nothing.
+        await directory.withdraw("task-a")
+        assert await records_in(before) == {"task-a": RECORD}
+        await directory.publish(replace(mine, beat=2))
+        assert await records_in(before) == {"task-a": replace(mine, beat=2)}
+        # One that may have been written is removed.
+        proxy.set("refuse")
+        with pytest.raises(DirectoryUnavailable):
+            await directory.publish(replace(mine, epoch="e3"))
+        await in_thread(lambda: store.put("prod", "task-a", replace(mine, epoch="e3").to_json()))
+        proxy.set("pass")
+        if not isinstance(store, DynamoDb):  # `put` writes no epoch there.
+            await directory.withdraw("task-a")
+            assert await records_in(before) == {}
+        await closed(directory)
+    await closed(before)
+
+
+@every_server
 async def test_two_processes_that_publish_at_once_leave_one_record(store: Store) -> None:
     """The one that was superseded knows it; the other's record stands, whatever the order of their requests."""
     both = [store.directory("prod") for _ in range(2)]

@@ -107,8 +107,7 @@ async def test_a_tasks_user_writes_its_own_record_alone(redis_server: RedisServe
             await one.withdraw(forged.task)
     snapshot = await two.snapshot()
     assert {task: read_record(task, document) for task, document in snapshot.items()} == {"task-a": a, "task-b": b}
-    assert one._published is not None
-    one._published = a
+    one._attempted = a
     await one.withdraw("task-a")
     assert set(await two.snapshot()) == {"task-b"}
     login = ["redis-cli", "-p", str(redis_server.port), "--user", "one", "--pass", PASSWORD, "--no-auth-warning"]

@@ -23,9 +23,10 @@ class Directory(Protocol):
     async def publish(self, record: Record) -> None:
         """Puts the record of this task in place, whole.
 
-        The first one of an epoch takes the place of any other. Each further one is written only if the record in place
-        has the same epoch, or if there is none; else Superseded is raised. So a process that was replaced, but still
-        runs, cannot undo what its successor publishes.
+        The first one of an epoch takes the place of any other. While no write of an epoch has succeeded, the next one
+        counts as the first. Each further one is written only if the record in place has the same epoch, or if there is
+        none; else Superseded is raised. So a process that was replaced, but still runs, cannot undo what its successor
+        publishes.
         """
 
     async def snapshot(self) -> Mapping[str, bytes]:

@@ -63,10 +63,12 @@ class DynamoDbDirectory:
         self._client: Optional[_Client] = None
         self._making = threading.Lock()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pixell-fleet-dynamodb")
+        # The last record whose write has succeeded, and the last one that may have been written.
         self._published: Optional[Record] = None
+        self._attempted: Optional[Record] = None
 
     async def publish(self, record: Record) -> None:
-        last, self._published = self._published, record
+        last, self._attempted = self._published, record
         arguments: dict[str, Any] = {
             "Item": {
                 "key": {"S": self._key(record.task)},
@@ -80,15 +82,16 @@ class DynamoDbDirectory:
             arguments.update(self._if_epoch(record.epoch))
         if not await self._call(lambda client: _conditionally(client.put_item, TableName=self._table, **arguments)):
             raise Superseded(f"another process publishes as task {record.task!r}")
+        self._published = record
 
     async def snapshot(self) -> Mapping[str, bytes]:
         return await self._call(self._scan)
 
     async def withdraw(self, task_id: str) -> None:
-        published = self._published
-        if published is not None and published.task == task_id:
+        attempted = self._attempted
+        if attempted is not None and attempted.task == task_id:
             key = {"key": {"S": self._key(task_id)}}
-            condition = self._if_epoch(published.epoch)
+            condition = self._if_epoch(attempted.epoch)
             await self._call(
                 lambda client: _conditionally(client.delete_item, TableName=self._table, Key=key, **condition)
             )

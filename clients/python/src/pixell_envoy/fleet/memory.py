@@ -44,11 +44,12 @@ class MemoryDirectory:
 
     async def publish(self, record: Record) -> None:
         place = (self._fleet, record.task)
-        last, self._published = self._published, record
+        last = self._published
         is_claim = last is None or last.epoch != record.epoch
         if not is_claim and self._epoch(record.task) not in (None, record.epoch):
             raise Superseded(f"another process publishes as task {record.task!r}")
         self.store.documents[place] = record.to_json()
+        self._published = record
         if last is None or (last.epoch, last.generation) != (record.epoch, record.generation):
             self.store.changed(self._fleet)
 

@@ -76,13 +76,15 @@ class RedisDirectory:
         prefix = f"pixell:fleet:{checked_name(fleet, 'the name of a fleet')}"
         self._record_prefix, self._index, self._channel = f"{prefix}:task:", f"{prefix}:tasks", f"{prefix}:changes"
         self._client = self._connect(url, password_file)
+        # The last record whose write has succeeded, and the last one that may have been written.
         self._published: Optional[Record] = None
+        self._attempted: Optional[Record] = None
         # The last snapshot. Its tasks come first if the index names too many.
         self._known: Mapping[str, bytes] = {}
         self._read_whole_at = 0.0
 
     async def publish(self, record: Record) -> None:
-        last, self._published = self._published, record
+        last, self._attempted = self._published, record
         is_claim = last is None or last.epoch != record.epoch
         is_news = last is None or (last.epoch, last.generation) != (record.epoch, record.generation)
         keys = [self._record_prefix + record.task, self._index]
@@ -90,6 +92,7 @@ class RedisDirectory:
         written = await self._within(self._client.eval(_PUBLISH, 2, *keys, *arguments, int(is_news)))
         if not written:
             raise Superseded(f"another process publishes as task {record.task!r}")
+        self._published = record
 
     async def snapshot(self) -> Mapping[str, bytes]:
         names = [_text(name) for name in await self._within(self._client.smembers(self._index))]
@@ -114,9 +117,9 @@ class RedisDirectory:
         return dict(documents)
 
     async def withdraw(self, task_id: str) -> None:
-        if self._published is not None and self._published.task == task_id:
+        if self._attempted is not None and self._attempted.task == task_id:
             keys = [self._record_prefix + task_id, self._index]
-            epoch = self._published.epoch
+            epoch = self._attempted.epoch
             await self._within(self._client.eval(_WITHDRAW, 2, *keys, task_id, epoch, self._channel))
 
     async def watch(self, notify: Callable[[], None]) -> None:
