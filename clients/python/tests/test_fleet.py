@@ -376,6 +376,28 @@ async def test_a_second_process_of_a_task_takes_its_place(store: MemoryStore, ca
     await new.manager.client().close()
 
 
+async def test_a_superseded_process_stays_away_until_it_has_read(store: MemoryStore) -> None:
+    old, new = Task(store, "a", "10.0.0.1"), Task(store, "a", "10.0.0.1")
+    async with running(old):
+        await until(lambda: bool(old.fleet._liveness.alive()), "the own record")
+        # From now on the first process reads nothing, so it knows the second one only by its own rejected write.
+        old.directory.fails_every = 1
+        await new.fleet.start()
+        await until(lambda: new.directory.publications > 0, "the second process")
+        rival = stored(store, "a")
+        old.manager.set(x="active")
+        await asyncio.sleep(TTL)
+        now = stored(store, "a")
+        assert rival is not None and now is not None and now.epoch == rival.epoch
+        await vanish(new)
+        await asyncio.sleep(0.3)
+        old.directory.fails_every = 0
+        await until(
+            lambda: (found := stored(store, "a")) is not None and found.ids == {"x": "active"}, "the first again"
+        )
+    await new.manager.client().close()
+
+
 async def test_the_managers_end_is_no_error(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     a = Task(store, "a", "10.0.0.1")

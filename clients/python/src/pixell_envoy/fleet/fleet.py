@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Mapping
@@ -83,6 +84,8 @@ class Fleet:
         self._reading = Trouble(logger, "read the directory")
         self._pushing = Trouble(logger, "give Envoy the fleet")
         self._has_snapshot = False
+        # When the last good snapshot began.
+        self._last_read = -math.inf
         self._tasks: list[asyncio.Task[None]] = []
         self._publisher: Optional[Publisher] = None
         self._stop_listening: Callable[[], None] = lambda: None
@@ -107,7 +110,9 @@ class Fleet:
         self._change, self._hint, self._news = Wake(), Wake(), Wake()
         self._envoy_asked = asyncio.Event()
         task, host = str(self._task_id), str(self._host)
-        self._publisher = Publisher(self._directory, task, host, self._manager.agents, _LIMIT)
+        self._publisher = Publisher(
+            self._directory, task, host, self._manager.agents, _LIMIT, self._rival_lives, self._clock
+        )
         self._stop_listening = self._manager.on_change(self._change.set)
         loops = [self._publish_for_ever(self._publisher), self._read_for_ever(), self._push_for_ever()]
         if isinstance(self._directory, Watchable):
@@ -180,7 +185,7 @@ class Fleet:
         await self._envoy_asked.wait()
         delays = self._backoff.delays()
         while True:
-            is_done = self._push.is_off or await publisher.publish(rival_lives=self._rival_lives(publisher))
+            is_done = self._push.is_off or await publisher.publish()
             if is_done:
                 delays = self._backoff.delays()
             await self._change.wait(self._ttl / _BEATS if is_done else next(delays))
@@ -195,6 +200,7 @@ class Fleet:
                 self._reading.failed(error)
                 await asyncio.sleep(next(delays))
                 continue
+            self._last_read = began
             self._reading.over()
             delays = self._backoff.delays()
             await asyncio.sleep(max(_GAP, _SHARE * (self._clock() - began)))
@@ -259,9 +265,11 @@ class Fleet:
                 logger.debug("cannot watch the directory: %r", error)
             await asyncio.sleep(self._poll)
 
-    def _rival_lives(self, publisher: Publisher) -> bool:
+    def _rival_lives(self, since: float) -> bool:
+        if self._publisher is None or self._last_read <= since:
+            return True
         own = self._liveness.alive().get(str(self._task_id))
-        return own is not None and own.epoch != publisher.epoch
+        return own is not None and own.epoch != self._publisher.epoch
 
 
 async def _called(call: Callable[[], Awaitable[T]]) -> T:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Mapping
-from typing import Callable
+from typing import Callable, Optional
 
 from ..log import logger_of
 from ..models import Route, RouteState
@@ -19,19 +20,31 @@ logger = logger_of(__name__)
 
 
 class Publisher:
-    """`agents` returns the agents as they are now."""
+    """`agents` returns the agents as they are now, and `rival_lives` whether another process publishes for the task.
+
+    The latter gets the time at which that process was noticed: what was read before says nothing.
+    """
 
     def __init__(
-        self, directory: Directory, task: str, host: str, agents: Callable[[], Mapping[str, Route]], limit: float
+        self,
+        directory: Directory,
+        task: str,
+        host: str,
+        agents: Callable[[], Mapping[str, Route]],
+        limit: float,
+        rival_lives: Callable[[float], bool] = lambda since: True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
         self._agents = agents
         self._limit = limit
+        self._rival_lives = rival_lives
+        self._clock = clock
         self._last = Record(task, host, _new_epoch(), generation=0, beat=0)
         self._is_draining = False
         self.has_published = False
         """Whether the directory may have a record of this process."""
-        self._is_superseded = False
+        self._superseded_at: Optional[float] = None
         self._is_shortened = False
         self._trouble = Trouble(logger, "publish this task in the directory")
         # One publication at a time: a slow one must not overtake a newer one.
@@ -41,25 +54,24 @@ class Publisher:
     def epoch(self) -> str:
         return self._last.epoch
 
-    async def publish(self, *, rival_lives: bool) -> bool:
+    async def publish(self) -> bool:
         """Publishes with a new beat. Raises nothing; False if the directory does not have the record.
 
-        `rival_lives` tells whether another process publishes for the same task. This process then waits until that one
-        falls silent, if it was superseded by it.
+        A process that was superseded by another one of the same task waits until that one falls silent.
         """
         async with self._turn:
-            if self._is_superseded:
-                if rival_lives:
+            if self._superseded_at is not None:
+                if self._rival_lives(self._superseded_at):
                     return False
                 # Another epoch claims the place.
                 self._last = Record(self._last.task, self._last.host, _new_epoch(), self._last.generation, 0)
-                self._is_superseded = False
+                self._superseded_at = None
             self._last = self._next()
             self.has_published = True
             try:
                 await within(self._limit, self._directory.publish(self._last))
             except Superseded as error:
-                self._is_superseded = True
+                self._superseded_at = self._clock()
                 logger.error("this task is not published any more: %s", error)
                 return False
             except Exception as error:  # A directory may raise anything, and PAR must not notice.
@@ -73,7 +85,7 @@ class Publisher:
         self._is_draining = True
         if not self.has_published:
             return True
-        return await self.publish(rival_lives=True)
+        return await self.publish()
 
     async def withdraw(self) -> None:
         """Removes the record. Raises nothing."""
