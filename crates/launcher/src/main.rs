@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     };
     let unknown = settings::unknown_names(std::env::vars_os().map(|(name, _)| name));
     if let Some(name) = unknown.iter().find(|name| settings::is_grave(name)) {
-        eprintln!("pixell-envoy: {name} is not a setting; the settings are {}", settings::known_names());
+        eprintln!("pixell-envoy: {}", settings::unknown_error(name));
         return ExitCode::from(EXIT_CONFIG);
     }
     for name in unknown {

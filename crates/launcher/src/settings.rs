@@ -136,6 +136,15 @@ const NAMES: [&str; 37] = [
 ];
 const PREFIX: &str = "PIXELL_";
 
+/// The variables with which PAR joins a fleet (`docs/deploy/fleet.md`). They look like settings, and are for PAR's container alone.
+const NAMES_OF_PAR: [&str; 5] = [
+    "PIXELL_FLEET",
+    "PIXELL_FLEET_TABLE",
+    "PIXELL_FLEET_ROLE_ID",
+    "PIXELL_FLEET_REDIS_URL",
+    "PIXELL_FLEET_REDIS_PASSWORD_FILE",
+];
+
 const LOG_LEVELS: [&str; 8] = ["trace", "debug", "info", "warning", "warn", "error", "critical", "off"];
 /// Those at which Envoy logs the headers of requests.
 const TELLING_LEVELS: [&str; 2] = ["trace", "debug"];
@@ -331,6 +340,16 @@ pub fn unknown_names(names: impl Iterator<Item = OsString>) -> Vec<String> {
         .collect();
     unknown.sort();
     unknown
+}
+
+/// The error for an unknown name that ends the start.
+#[must_use]
+pub fn unknown_error(name: &str) -> String {
+    if NAMES_OF_PAR.contains(&name) {
+        format!("{name} belongs to PAR's container: remove it from Envoy's, whose own setting for a fleet is {FLEET_CIDRS}")
+    } else {
+        format!("{name} is not a setting; the settings are {}", known_names())
+    }
 }
 
 /// The names of all settings, for error messages.

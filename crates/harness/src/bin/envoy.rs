@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let unknown = settings::unknown_names(std::env::vars_os().map(|(name, _)| name));
     if let Some(name) = unknown.iter().find(|name| settings::is_grave(name)) {
-        eprintln!("error: {name} is not a setting; the settings are {}", settings::known_names());
+        eprintln!("error: {}", settings::unknown_error(name));
         return ExitCode::from(launcher::EXIT_CONFIG);
     }
     let settings = Settings::resolve(|name| std::env::var_os(name));

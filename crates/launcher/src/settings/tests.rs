@@ -206,6 +206,25 @@ fn misspelt_names_are_found() {
 }
 
 #[test]
+fn a_variable_of_par_is_told_from_a_misspelt_one() {
+    // What the task definition gives PAR.
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/task-definition-fleet.json");
+    let definition = std::fs::read_to_string(path).unwrap();
+    let texts = definition.split('"');
+    let mut names: Vec<_> = texts.filter(|text| text.starts_with("PIXELL_FLEET") && !NAMES.contains(text)).collect();
+    names.sort_unstable();
+    let mut expected = NAMES_OF_PAR;
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+    for name in names {
+        assert!(is_grave(name) && unknown_error(name).starts_with(&format!("{name} belongs to PAR's container")), "{name}");
+    }
+    assert!(
+        unknown_error("PIXELL_FLEET_CIDR").starts_with("PIXELL_FLEET_CIDR is not a setting; the settings are PIXELL_FILTER, ")
+    );
+}
+
+#[test]
 fn what_the_edge_judges_needs_certificates_between_tasks() {
     let fleet = ("PIXELL_FLEET_CIDRS", "10.0.1.0/24");
     let judged: [&[(&str, &str)]; 2] = [
