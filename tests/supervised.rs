@@ -9,6 +9,9 @@ use launcher::relay::Relay;
 use launcher::report;
 use launcher::supervisor::{Supervisor, watch_signals};
 
+/// Longest wait for open requests after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(20);
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let (Some(admin), Some(socket), Some(program)) = (arguments.next(), arguments.next(), arguments.next()) else {
@@ -20,7 +23,7 @@ fn main() -> ExitCode {
         let events = watch_signals()?;
         let relay = Relay::start()?;
         report::watch(relay.clone(), socket.into())?;
-        Supervisor::start(command, AdminSocket::new(admin), Duration::ZERO, relay)?.run(&events)
+        Supervisor::start(command, AdminSocket::new(admin), DRAIN, relay)?.run(&events)
     };
     run().map_or(ExitCode::FAILURE, ExitCode::from)
 }

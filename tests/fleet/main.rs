@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
 mod certificates;
+mod drains;
 mod fabric;
 mod failures;
 mod hops;

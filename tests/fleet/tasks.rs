@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use harness::fabric::{Fabric, NETWORK};
-use harness::{Agent, Envoy, agents};
+use harness::{Agent, Envoy, EnvoyBuilder, agents};
 use launcher::settings::Settings;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Map, Value, json};
@@ -53,6 +53,15 @@ impl Tasks {
 
     /// Starts so many tasks, each with further settings.
     pub(crate) async fn with(tasks: u8, settings: impl Fn(usize) -> Vec<(&'static str, String)>) -> Self {
+        Self::changed(tasks, settings, |builder| builder).await
+    }
+
+    /// The same, with changes of how each Envoy is started.
+    pub(crate) async fn changed(
+        tasks: u8,
+        settings: impl Fn(usize) -> Vec<(&'static str, String)>,
+        change: impl Fn(EnvoyBuilder) -> EnvoyBuilder,
+    ) -> Self {
         let fabric = Fabric::new(tasks).unwrap();
         let mut envoys = Vec::new();
         for task in 0..usize::from(tasks) {
@@ -62,6 +71,7 @@ impl Tasks {
             let find = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
             let settings = Settings::resolve(find).unwrap();
             let builder = Envoy::builder().settings(&settings).bind(Ipv4Addr::UNSPECIFIED).data_port(50051).api_port(9901);
+            let builder = change(builder);
             let started = fabric.task(task).unwrap().run(|| builder.start()).await;
             envoys.push(started.unwrap().unwrap());
         }

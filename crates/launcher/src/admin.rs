@@ -8,8 +8,12 @@ use std::time::Duration;
 
 /// Longest wait for one response. Envoy responds within milliseconds; a busy machine may take longer.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The gauge that counts requests in flight on the data path, including streams and WebSockets.
+/// The gauge that counts requests of clients in flight, including streams and WebSockets.
 const OPEN_STREAMS: &str = "http.agents.downstream_rq_active";
+/// The gauge that counts those of other tasks. Without a fleet Envoy does not have it.
+const OPEN_STREAMS_OF_PEERS: &str = "http.peers.downstream_rq_active";
+/// Where Envoy tells both.
+const BOTH: &str = "/stats?filter=%5Ehttp%5C.%28agents%7Cpeers%29%5C.downstream_rq_active%24";
 
 /// The part of Envoy's admin interface that a drain needs.
 pub trait Admin {
@@ -26,7 +30,7 @@ pub trait Admin {
     /// If Envoy does not respond, or not with 200.
     fn close_listeners(&self) -> Result<(), AdminError>;
 
-    /// How many requests and streams are in flight on the data path.
+    /// How many requests and streams are in flight on the data path, of clients and of other tasks.
     ///
     /// # Errors
     /// If Envoy does not respond, or does not know the number.
@@ -95,16 +99,18 @@ impl Admin for AdminSocket {
     }
 
     fn open_streams(&self) -> Result<u64, AdminError> {
-        let response = self.request("GET", "/stats?filter=%5Ehttp%5C.agents%5C.downstream_rq_active%24")?;
-        read_gauge(&response.body).ok_or(AdminError::NoGauge)
+        let response = self.request("GET", BOTH)?;
+        read_open_streams(&response.body).ok_or(AdminError::NoGauge)
     }
 }
 
-/// Finds the gauge in Envoy's text form of statistics, which has a line `name: value` for each.
-fn read_gauge(stats: &[u8]) -> Option<u64> {
+/// The sum of both gauges in Envoy's text form of statistics, which has a line `name: value` for each.
+fn read_open_streams(stats: &[u8]) -> Option<u64> {
     let stats = std::str::from_utf8(stats).ok()?;
-    let value = stats.lines().find_map(|line| line.strip_prefix(OPEN_STREAMS)?.strip_prefix(": "))?;
-    value.trim().parse().ok()
+    let value = |name| stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    let number = |value: &str| value.trim().parse::<u64>().ok();
+    let of_peers = value(OPEN_STREAMS_OF_PEERS).map_or(Some(0), number)?;
+    value(OPEN_STREAMS).and_then(number)?.checked_add(of_peers)
 }
 
 #[cfg(test)]
@@ -115,18 +121,22 @@ mod tests {
     use std::thread;
 
     #[track_caller]
-    fn check_gauge(stats: &str, expected: Option<u64>) {
-        assert_eq!(read_gauge(stats.as_bytes()), expected, "{stats:?}");
+    fn check_streams(stats: &str, expected: Option<u64>) {
+        assert_eq!(read_open_streams(stats.as_bytes()), expected, "{stats:?}");
     }
 
     #[test]
-    fn reads_the_gauge() {
-        check_gauge("http.agents.downstream_rq_active: 3\n", Some(3));
-        check_gauge("http.agents.downstream_rq_active: 0\n", Some(0));
-        check_gauge("other: 1\nhttp.agents.downstream_rq_active: 12\n", Some(12));
-        check_gauge("", None);
-        check_gauge("http.agents.downstream_rq_active_total: 3\n", None);
-        check_gauge("http.agents.downstream_rq_active: many\n", None);
+    fn open_streams_are_those_of_clients_and_of_peers() {
+        check_streams("http.agents.downstream_rq_active: 3\n", Some(3));
+        check_streams("http.agents.downstream_rq_active: 0\n", Some(0));
+        check_streams("other: 1\nhttp.agents.downstream_rq_active: 12\n", Some(12));
+        check_streams("", None);
+        check_streams("http.agents.downstream_rq_active_total: 3\n", None);
+        check_streams("http.agents.downstream_rq_active: many\n", None);
+        check_streams("http.agents.downstream_rq_active: 0\nhttp.peers.downstream_rq_active: 2\n", Some(2));
+        check_streams("http.agents.downstream_rq_active: 3\nhttp.peers.downstream_rq_active: 2\n", Some(5));
+        check_streams("http.agents.downstream_rq_active: 3\nhttp.peers.downstream_rq_active: many\n", None);
+        check_streams("http.peers.downstream_rq_active: 2\n", None);
     }
 
     #[test]
@@ -144,7 +154,7 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let server = thread::spawn(move || {
             let mut lines = Vec::new();
-            for body in ["OK\n", "OK\n", "http.agents.downstream_rq_active: 7\n"] {
+            for body in ["OK\n", "OK\n", "http.agents.downstream_rq_active: 7\nhttp.peers.downstream_rq_active: 2\n"] {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut request = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
                 lines.push(request.next().unwrap());
@@ -157,13 +167,13 @@ mod tests {
         let admin = AdminSocket::new(&path);
         admin.announce_end().unwrap();
         admin.close_listeners().unwrap();
-        assert_eq!(admin.open_streams().unwrap(), 7);
+        assert_eq!(admin.open_streams().unwrap(), 9);
         assert_eq!(
             server.join().unwrap(),
             [
                 "POST /healthcheck/fail HTTP/1.1",
                 "POST /drain_listeners HTTP/1.1",
-                "GET /stats?filter=%5Ehttp%5C.agents%5C.downstream_rq_active%24 HTTP/1.1",
+                "GET /stats?filter=%5Ehttp%5C.%28agents%7Cpeers%29%5C.downstream_rq_active%24 HTTP/1.1",
             ]
         );
         std::fs::remove_dir_all(&dir).unwrap();
