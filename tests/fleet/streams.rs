@@ -13,7 +13,8 @@ use crate::tasks::Tasks;
 
 #[tokio::test]
 async fn websockets_and_events_go_through_by_path_and_header() {
-    let tasks = Tasks::start(2).await;
+    // Calls end after 3 s. A WebSocket is none.
+    let tasks = Tasks::with(2, |_| vec![("PIXELL_CALL_TIMEOUT_SECONDS", "3".to_owned())]).await;
     let agent = tasks.agent(1, || agents::page::start("page", 0)).await;
     tasks.routes(0, json!({})).await;
     tasks.routes(1, json!({ "p": agent.port() })).await;
@@ -30,6 +31,7 @@ async fn websockets_and_events_go_through_by_path_and_header() {
             let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
             let mut answers = Vec::new();
             for number in 0..10_u8 {
+                tokio::time::sleep(Duration::from_millis(400)).await;
                 let message = Message::text(number.to_string().repeat(100_000));
                 socket.send(message.clone()).await.unwrap();
                 let answer = tokio::time::timeout(Duration::from_secs(5), socket.next()).await.unwrap().unwrap().unwrap();
