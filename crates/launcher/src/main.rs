@@ -4,13 +4,11 @@
 use launcher::admin::AdminSocket;
 use launcher::configuration;
 use launcher::filter::{self, Filter, Role};
-use launcher::jwt::Jwt;
 use launcher::relay::Relay;
 use launcher::report;
 use launcher::restart;
 use launcher::settings::{self, Settings};
 use launcher::supervisor::{self, Supervisor};
-use launcher::tls::Tls;
 use launcher::token;
 use launcher::{ADMIN_SOCKET, EXIT_CONFIG, LAUNCHER_SOCKET};
 use std::path::Path;
@@ -84,13 +82,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// The files with secrets that more users may read than should.
+/// What the operator should know of the settings.
 fn warnings(settings: &Settings) -> Vec<String> {
     let token = std::env::var_os(settings::ADMIN_TOKEN_FILE)
         .and_then(|path| token::exposed(settings::ADMIN_TOKEN_FILE, Path::new(&path)));
-    let files = settings.tls.iter().filter_map(Tls::warning).chain(settings.jwt.iter().filter_map(Jwt::warning));
-    let peers = settings.fleet.iter().filter_map(|fleet| fleet.tls.as_ref()?.warning());
-    token.into_iter().chain(files).chain(peers).collect()
+    token.into_iter().chain(settings.warnings()).collect()
 }
 
 /// The configuration to run: the shipped file, or a changed copy if the settings ask for a change.

@@ -273,11 +273,17 @@ impl Settings {
         let parse_fleet = |text: &str| Fleet::parse(text).ok_or_else(|| fleet::EXPECTED.to_owned());
         let fleet = note(&mut errors, raw(FLEET_CIDRS).map(|value| parse_text(FLEET_CIDRS, value, parse_fleet)));
         let peer_tls = note(&mut errors, Some(PeerTls::resolve(raw))).flatten();
-        // Without a certificate any agent of another task could send requests that no token and no rate was asked for.
-        let judged = [JWT_ISSUER, RATE_LIMIT].into_iter().find(|name| raw(name).is_some());
+        // Without a certificate any agent of another task could send requests that no token, certificate or rate was asked for.
+        let judged = [JWT_ISSUER, TLS_CLIENT_CA_FILE, RATE_LIMIT].into_iter().find(|name| raw(name).is_some());
         if let (Some(judged), Some(_), None, true) = (judged, &fleet, &peer_tls, errors.is_empty()) {
             let expected = format!("the absolute path of a file, because {FLEET_CIDRS} and {judged} are set");
             errors.push(SettingError::new(PEER_CERT_FILE, OsString::new(), &expected));
+        }
+        if let (Some(fleet), None) = (&fleet, &peer_tls)
+            && fleet.peer_cidrs.iter().any(|cidr| cidr.prefix_len() == 0)
+        {
+            let expected = format!("networks of the fleet alone, because without {PEER_CERT_FILE} each address is believed");
+            errors.push(SettingError::new(FLEET_CIDRS, raw(FLEET_CIDRS).unwrap_or_default(), &expected));
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -311,6 +317,21 @@ impl Settings {
         self.tls.as_ref().map_or(Ok(()), |tls| tls.check(envoy))?;
         self.fleet.as_ref().and_then(|fleet| fleet.tls.as_ref()).map_or(Ok(()), |tls| tls.check(envoy))?;
         self.jwt.as_ref().map_or(Ok(()), Jwt::check)
+    }
+
+    /// What is worth a line at the start although Envoy can start: secrets that more users may read than should, and a fleet
+    /// without TLS behind a data path with it.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let files = self.tls.iter().filter_map(Tls::warning).chain(self.jwt.iter().filter_map(Jwt::warning));
+        let fleet = self.fleet.iter().filter_map(|fleet| match (&fleet.tls, &self.tls) {
+            (Some(tls), _) => tls.warning(),
+            (None, Some(_)) => Some(format!(
+                "{TLS_CERT_FILE} is set and {PEER_CERT_FILE} is not: requests to agents of other tasks leave this one in cleartext"
+            )),
+            (None, None) => None,
+        });
+        files.chain(fleet).collect()
     }
 
     /// The arguments of Envoy that these settings stand for.

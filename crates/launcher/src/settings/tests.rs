@@ -227,8 +227,13 @@ fn a_variable_of_par_is_told_from_a_misspelt_one() {
 #[test]
 fn what_the_edge_judges_needs_certificates_between_tasks() {
     let fleet = ("PIXELL_FLEET_CIDRS", "10.0.1.0/24");
-    let judged: [&[(&str, &str)]; 2] = [
+    let judged: [&[(&str, &str)]; 3] = [
         &[("PIXELL_RATE_LIMIT", "100/s")],
+        &[
+            ("PIXELL_TLS_CLIENT_CA_FILE", "/clients.pem"),
+            ("PIXELL_TLS_CERT_FILE", "/tls.crt"),
+            ("PIXELL_TLS_KEY_FILE", "/tls.key"),
+        ],
         &[("PIXELL_JWT_ISSUER", "i"), ("PIXELL_JWT_AUDIENCES", "a"), ("PIXELL_JWKS_FILE", "/jwks.json")],
     ];
     let certificates = [
@@ -251,4 +256,41 @@ fn what_the_edge_judges_needs_certificates_between_tasks() {
         assert_eq!(errors.len(), 1);
         assert!(resolve(judged).unwrap().fleet.is_none());
     }
+}
+
+#[test]
+fn a_fleet_of_all_addresses_needs_certificates() {
+    let certificates = [
+        ("PIXELL_PEER_CERT_FILE", "/c.pem"),
+        ("PIXELL_PEER_KEY_FILE", "/k.pem"),
+        ("PIXELL_PEER_CA_FILE", "/ca.pem"),
+        ("PIXELL_PEER_SAN", "peer.test"),
+    ];
+    for networks in ["0.0.0.0/0", "10.0.0.0/8,::/0"] {
+        let fleet = [("PIXELL_FLEET_CIDRS", networks)];
+        let resolve = |vars: &[(&str, &str)]| {
+            Settings::resolve(|name| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+        };
+        assert!(resolve(&[&fleet[..], &certificates].concat()).is_ok());
+        let errors = resolve(&fleet).unwrap_err();
+        let expected = format!(
+            "PIXELL_FLEET_CIDRS is \"{networks}\": expected networks of the fleet alone, because without PIXELL_PEER_CERT_FILE each \
+             address is believed"
+        );
+        assert_eq!((errors.len(), errors[0].to_string()), (1, expected));
+    }
+}
+
+#[test]
+fn a_fleet_without_tls_behind_tls_is_worth_a_warning() {
+    let tls = [("PIXELL_TLS_CERT_FILE", "/tls.crt"), ("PIXELL_TLS_KEY_FILE", "/tls.key")];
+    let fleet = [("PIXELL_FLEET_CIDRS", "10.0.0.0/8")];
+    let warnings = |vars: &[(&str, &str)]| {
+        let find = |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        Settings::resolve(find).unwrap().warnings()
+    };
+    assert_eq!((warnings(&tls), warnings(&fleet)), (Vec::new(), Vec::new()));
+    let expected = "PIXELL_TLS_CERT_FILE is set and PIXELL_PEER_CERT_FILE is not: requests to agents of other tasks leave this one in \
+                    cleartext";
+    assert_eq!(warnings(&[tls, [fleet[0], fleet[0]]].concat()), [expected]);
 }
