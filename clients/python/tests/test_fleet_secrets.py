@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import redis
 from stores import RedisServer, in_thread
 
 from pixell_envoy import InvalidArgument
@@ -114,6 +115,39 @@ async def test_a_tasks_user_writes_its_own_record_alone(redis_server: RedisServe
     for command in ("KEYS *", "FLUSHALL", "CONFIG GET *", "SET pixell:fleet:prod:task:task-b x", "GET other"):
         said = await in_thread(partial(as_agent, *login, *command.split()))
         assert "NOPERM" in said, command
+    await one.close()
+    await two.close()
+
+
+@pytest.mark.redis
+async def test_a_tasks_user_cannot_take_down_the_directory(redis_server: RedisServer, password_file: Path) -> None:
+    one, two = (
+        RedisDirectory(
+            f"redis://{name}@127.0.0.1:{redis_server.port}/0", fleet="prod", password_file=str(password_file)
+        )
+        for name in ("one", "two")
+    )
+    index, own = "pixell:fleet:prod:tasks", "pixell:fleet:prod:task:task-a"
+    await one.publish(Record("task-a", "10.0.0.1", "e", 1, 1))
+    await two.publish(Record("task-b", "10.0.0.2", "e", 1, 1))
+    assert set(await two.snapshot()) == {"task-a", "task-b"}
+    with contextlib.closing(redis.Redis(port=redis_server.port, username="one", password=PASSWORD)) as hostile:
+        # With a string in its place, no task could read or write the index.
+        for command in (["SET", index, "x"], ["DEL", index], ["GET", index], ["SADD", own, "x"], ["SREM", own, "x"]):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                hostile.execute_command(*command)
+            script = f"return redis.call({', '.join(map(repr, command))})"
+            with pytest.raises(redis.exceptions.ResponseError, match="can't"):
+                hostile.eval(script, 2, own, index)
+        await in_thread(lambda: hostile.sadd(index, *[f"junk-{n}" for n in range(12_000)]))
+        assert set(await two.snapshot()) == {"task-a", "task-b"}
+        await one.publish(Record("task-a", "10.0.0.1", "e", 2, 2))
+        size = hostile.scard(index)
+        for _ in range(13):
+            snapshot = await two.snapshot()
+            assert set(snapshot) == {"task-a", "task-b"} and read_record("task-a", snapshot["task-a"]).beat == 2
+        # Those who read it clean it up.
+        assert size > 10_000 and hostile.scard(index) == 2
     await one.close()
     await two.close()
 

@@ -25,6 +25,9 @@ _CONNECT, _RESPOND = 1.0, 2.0
 # Seconds without a message after which a subscription is tested.
 _QUIET = 5.0
 
+# The most names of an index that is read whole. Any task may add some.
+_MOST_NAMES = 10_000
+
 # A snapshot reads the last bytes of each record, and the whole record only if they tell that it has changed. In case a
 # record was written by hand, it reads all of them once in so many seconds.
 _END_BYTES, _WHOLE = 160, 60.0
@@ -95,7 +98,7 @@ class RedisDirectory:
         self._published = record
 
     async def snapshot(self) -> Mapping[str, bytes]:
-        names = [_text(name) for name in await self._within(self._client.smembers(self._index))]
+        names = await self._names()
         chosen = sorted(names, key=lambda name: (name not in self._known, name))[:MAX_RECORDS]
         if time.monotonic() >= self._read_whole_at:
             self._read_whole_at = time.monotonic() + _WHOLE
@@ -139,6 +142,13 @@ class RedisDirectory:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    async def _names(self) -> list[str]:
+        """The names in the index; of a flood of names the known ones and a sample, so that each has its chance."""
+        if await self._within(self._client.scard(self._index)) <= _MOST_NAMES:
+            return [_text(name) for name in await self._within(self._client.smembers(self._index))]
+        sample = await self._within(self._client.srandmember(self._index, MAX_RECORDS))
+        return list({*self._known, *map(_text, sample)})
 
     async def _ranges(self, wanted: list[tuple[str, int]]) -> dict[str, tuple[bytes, int]]:
         """What each record has from a place on, and its whole size. Nothing, if something else is under the key."""
