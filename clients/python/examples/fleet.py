@@ -9,7 +9,8 @@ from pixell_envoy.fleet import Fleet, MemoryDirectory
 async def main() -> None:
     envoy = EnvoyManager("http://127.0.0.1:9901")
     # In production RedisDirectory("rediss://redis.internal:6379/0", fleet="prod", password_file="/run/secrets/redis")
-    # or DynamoDbDirectory("pixell-fleet", fleet="prod"). On ECS, Fleet finds out task_id and host by itself.
+    # or DynamoDbDirectory("pixell-fleet", fleet="prod", role_id=os.environ["PIXELL_FLEET_ROLE_ID"]).
+    # On ECS, Fleet finds out task_id and host by itself.
     directory = MemoryDirectory(fleet="prod")
     try:
         async with Fleet(envoy, directory, task_id="task-a", host="10.0.1.7") as fleet:

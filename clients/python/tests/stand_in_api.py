@@ -18,6 +18,7 @@ class StandInApi(httpx.AsyncBaseTransport):
     def __init__(self, *, cidr: str = "10.0.0.0/8", enabled: bool = True) -> None:
         self._cidr = ipaddress.ip_network(cidr)
         self.enabled = enabled
+        self.max_id, self.max_peers, self.max_routes, self.max_body = 128, 1_000, 100_000, 32_000_000
         self.is_down = False
         self.puts = self.patches = 0
         self.cpu = 0.0
@@ -61,6 +62,8 @@ class StandInApi(httpx.AsyncBaseTransport):
     def _write(self, request: httpx.Request) -> httpx.Response:
         if request.headers.get("If-Match") not in (None, self._etag()):
             return problem(412, "precondition_failed")
+        if len(request.content) > self.max_body:
+            return problem(413, "payload_too_large")
         body = json.loads(request.content)
         peers, routes = body["peers"], body["routes"]
         if request.method == "PUT":
@@ -78,8 +81,17 @@ class StandInApi(httpx.AsyncBaseTransport):
             for key, names in routes.items()
             if not 1 <= len(names) <= 16 or not peers.keys() >= set(names)
         ]
+        errors += [
+            {"pointer": f"/routes/{key}", "detail": f"is longer than {self.max_id} bytes"}
+            for key in routes
+            if len(key) > self.max_id
+        ]
+        for what, entries, most in (("peers", peers, self.max_peers), ("routes", routes, self.max_routes)):
+            if len(entries) > most:
+                detail = f"the map would hold {len(entries)} {what}; at most {most} are allowed"
+                errors.append({"pointer": f"/{what}", "detail": detail})
         if errors:
-            return problem(422, "invalid_fleet", errors)
+            return problem(422, "invalid_fleet", errors[:100])
         result = {
             "added": len(routes.keys() - self.routes.keys()),
             "changed": sum(self.routes[key] != routes[key] for key in self.routes.keys() & routes.keys()),

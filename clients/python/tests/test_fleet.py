@@ -13,7 +13,7 @@ import pytest
 from stand_in_api import StandInApi, StandInManager
 from watching import eventually
 
-from pixell_envoy import ClientClosed, InvalidArgument, Peer, RouteApiClient
+from pixell_envoy import ClientClosed, InvalidArgument, Peer, RouteApiClient, RouteState
 from pixell_envoy.fleet import DirectoryUnavailable, Fleet, MemoryDirectory, MemoryStore, Record, read_record
 
 TTL = 1.0
@@ -70,6 +70,12 @@ class Task:
     @property
     def api(self) -> StandInApi:
         return self.manager.api
+
+
+@pytest.fixture(autouse=True)
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory others know at once what one publishes, so `drain` need not wait as long as over a network."""
+    monkeypatch.setattr("pixell_envoy.fleet.fleet._KNOWN", 0.4)
 
 
 @pytest.fixture
@@ -272,6 +278,95 @@ async def test_forged_records_fail_nothing(store: MemoryStore, caplog: pytest.Lo
     assert all("192.0.2.1" in message for message in told if "'far'" in message)
 
 
+async def test_what_envoy_does_not_accept_stops_no_push(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
+    a, b, c = (Task(store, name, f"10.0.0.{n}") for n, name in enumerate("abc", 1))
+    a.api.max_id, a.api.max_routes, a.api.max_peers = 5, 3, 1
+    b.manager.set(too_long="active", x="active")
+    async with running(a, b):
+        await until(lambda: a.api.routes == {"x": ["b"]}, "x without the long id")
+        b.manager.set(**{"too_long": "active", **{f"x{n}": "active" for n in range(6)}})
+        await until(lambda: len(a.api.routes) == 3, "as many routes as Envoy takes")
+        c.manager.set(z="active")
+        async with running(c):
+            await until(lambda: set(c.api.peers) == {"a", "b"}, "c has read")
+            await asyncio.sleep(0.5)
+            assert set(a.api.peers) == {"b"} and "z" not in a.api.routes
+            b.manager.set(y="active")
+            await until(lambda: a.api.routes == {"y": ["b"]}, "changes are still pushed")
+    told = [message for message in caplog.messages if "does not accept" in message]
+    assert len(told) == 3 and not [message for message in caplog.messages if "cannot give Envoy" in message]
+
+
+async def test_a_fleet_that_is_too_large_for_a_request_is_pushed_in_part(store: MemoryStore) -> None:
+    a = Task(store, "a", "10.0.0.1")
+    a.api.max_body = 3_000
+    ids: dict[str, RouteState] = {f"id-{n:0>30}": "active" for n in range(400)}
+    store.documents[("prod", "b")] = Record("b", "10.0.0.2", "e", 1, 1, ids).to_json()
+    async with running(a):
+        await until(lambda: 25 <= len(a.api.routes) < 400, "a part")
+
+
+async def test_a_task_that_changes_its_address_for_ever_takes_no_memory(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = Task(store, "a", "10.0.0.1")
+    async with running(a):
+        for n in range(1, 9):
+            record = Record("far", f"192.0.2.{n}", "e", n, n, {"x": "active"})
+            store.documents[("prod", "far")] = record.to_json()
+            store.changed("prod")
+            await until(lambda host=record.host: a.fleet._push._rejected == {"far": host}, "it is left out")  # type: ignore[misc]
+    assert sum("leaving out" in message for message in caplog.messages) == 1
+
+
+async def test_an_id_that_is_none_hides_no_other(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
+    a, b = Task(store, "a", "10.0.0.1"), Task(store, "b", "10.0.0.2")
+    b.manager.set(**{"no/id": "active", "x" * 129: "active", "x": "active"})
+    async with running(a, b):
+        await until(lambda: a.api.routes == {"x": ["b"]}, "x")
+        b.manager.set(**{"no/id": "active", "y": "active"})
+        await until(lambda: a.api.routes == {"y": ["b"]}, "y")
+    assert sum("is not published" in message for message in caplog.messages) == 1
+
+
+async def test_a_close_that_is_cancelled_goes_on(store: MemoryStore) -> None:
+    a = Task(store, "a", "10.0.0.1")
+    async with running(a):
+        await until(lambda: stored(store, "a") is not None, "the record")
+        closing = asyncio.get_running_loop().create_task(a.fleet.close())
+        await until(lambda: a.fleet._is_closed, "it closes")
+        closing.cancel()
+        await asyncio.wait({closing})
+        assert closing.cancelled() and not a.directory.is_closed
+        await a.fleet.close()
+        assert a.directory.is_closed and stored(store, "a") is None
+
+
+@pytest.mark.parametrize("then", ["close", "start"])
+async def test_a_fleet_that_starts_may_be_closed_or_started_again(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    told = asyncio.Event()
+
+    async def find() -> tuple[str, str]:
+        await told.wait()
+        return "a", "10.0.0.1"
+
+    monkeypatch.setattr("pixell_envoy.fleet.fleet.find_task", find)
+    manager = StandInManager()
+    fleet = Fleet(manager, MemoryDirectory(store, fleet="prod"), ttl=TTL)
+    starting = [asyncio.get_running_loop().create_task(fleet.start()) for _ in range(2 if then == "start" else 1)]
+    await asyncio.sleep(0)
+    if then == "close":
+        await fleet.close()
+    told.set()
+    ended = await asyncio.gather(*starting, return_exceptions=True)
+    assert len(fleet._tasks) == (4 if then == "start" else 0)
+    assert all(isinstance(each, ClientClosed) if then == "close" else each is None for each in ended)
+    await fleet.close()
+    await manager.client().close()
+
+
 async def test_many_peers_outside_the_networks_are_all_left_out(store: MemoryStore) -> None:
     a, b = Task(store, "a", "10.0.0.1"), Task(store, "b", "10.0.0.2")
     b.manager.set(x="active")
@@ -434,7 +529,7 @@ async def test_a_task_without_a_name_or_address_cannot_start(
     await fleet.close()
 
 
-@pytest.mark.parametrize("ttl", [0, -1, float("nan")])
+@pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf")])
 def test_a_ttl_is_above_zero(store: MemoryStore, ttl: float) -> None:
     with pytest.raises(InvalidArgument, match="ttl"):
         Fleet(StandInManager(), MemoryDirectory(store, fleet="prod"), ttl=ttl)

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -131,7 +132,8 @@ async def test_a_tasks_user_cannot_take_down_the_directory(redis_server: RedisSe
     await one.publish(Record("task-a", "10.0.0.1", "e", 1, 1))
     await two.publish(Record("task-b", "10.0.0.2", "e", 1, 1))
     assert set(await two.snapshot()) == {"task-a", "task-b"}
-    with contextlib.closing(redis.Redis(port=redis_server.port, username="one", password=PASSWORD)) as hostile:
+    hostile: Any = redis.Redis(port=redis_server.port, username="one", password=PASSWORD)
+    with contextlib.closing(hostile):
         # With a string in its place, no task could read or write the index.
         for command in (["SET", index, "x"], ["DEL", index], ["GET", index], ["SADD", own, "x"], ["SREM", own, "x"]):
             with pytest.raises(redis.exceptions.NoPermissionError):

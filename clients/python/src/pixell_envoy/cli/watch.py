@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Optional
 
 from ..client import RouteApiClient
-from ..errors import FleetDisabled, RouteNotFound, Unreachable
+from ..errors import FleetDisabled, RouteApiError, RouteNotFound, Unreachable
 from ..fleet_map import peer_to_json
 from ..models import MapVersion, to_json
 from .commands import version
@@ -26,6 +26,7 @@ class _Map:
     ) -> None:
         self.name = name
         self._read = read
+        self.is_off = False
         self._version: Optional[MapVersion] = None
         self._content: _Content = {}
 
@@ -48,18 +49,26 @@ class _Map:
 async def watch(client: RouteApiClient, output: Output, interval: float) -> None:
     """Writes what changes in both maps, until it is cancelled. While Envoy is away it waits."""
     maps = [_Map("routes", lambda since: _routes(client, since)), _Map("fleet", lambda since: _fleet(client, since))]
-    is_away = False
+    is_away = has_read = False
     while True:
         try:
-            for each in list(maps):
+            for each in maps:
                 try:
-                    for event in await each.events():
-                        _write(output, {"map": each.name, **event})
+                    events = await each.events()
                 except (FleetDisabled, RouteNotFound):
-                    _write(output, {"map": each.name, "event": "off"})
-                    maps.remove(each)
+                    if not each.is_off:
+                        _write(output, {"map": each.name, "event": "off"})
+                    each.is_off = True
+                else:
+                    each.is_off = False
+                    for event in events:
+                        _write(output, {"map": each.name, **event})
             is_away = False
-        except Unreachable as error:
+            has_read = True
+        except RouteApiError as error:
+            # A wrong token or URL shows at once; what comes later may pass.
+            if not has_read and not isinstance(error, Unreachable):
+                raise
             if not is_away:
                 _write(output, {"event": "unreachable", "error": str(error)})
             is_away = True

@@ -2,7 +2,7 @@
 
 | name | what it is |
 | --- | --- |
-| Fleet | publishes this task's agents, and gives its Envoy those of the other tasks |
+| Fleet | publishes this task's agents, and gives its Envoy the agents of the other tasks |
 | RedisDirectory, DynamoDbDirectory | where tasks publish; each needs an extra of this package |
 | MemoryDirectory | the same within one process, for tests and trials |
 | Directory | the protocol, for a store of your own |

@@ -22,7 +22,8 @@ T = TypeVar("T")
 # Seconds for a connection, and for a response. A request is sent twice at most.
 _CONNECT, _RESPOND, _ATTEMPTS = 1.0, 2.0, 2
 
-# Snapshot and publication at the same time.
+# Snapshot and publication at the same time. There is one thread for writes: a call that was cancelled still ends in its
+# thread, and must not overtake the next one.
 _THREADS = 2
 
 
@@ -62,7 +63,9 @@ class DynamoDbDirectory:
         self._make_client = _client_maker(region, credentials_file, endpoint_url)
         self._client: Optional[_Client] = None
         self._making = threading.Lock()
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pixell-fleet-dynamodb")
+        self._reads, self._writes = (
+            ThreadPoolExecutor(1, thread_name_prefix=f"pixell-fleet-dynamodb-{what}") for what in ("reads", "writes")
+        )
         # The last record whose write has succeeded, and the last one that may have been written.
         self._published: Optional[Record] = None
         self._attempted: Optional[Record] = None
@@ -80,12 +83,14 @@ class DynamoDbDirectory:
         }
         if last is not None and last.epoch == record.epoch:
             arguments.update(self._if_epoch(record.epoch))
-        if not await self._call(lambda client: _conditionally(client.put_item, TableName=self._table, **arguments)):
+        if not await self._call(
+            self._writes, lambda client: _conditionally(client.put_item, TableName=self._table, **arguments)
+        ):
             raise Superseded(f"another process publishes as task {record.task!r}")
         self._published = record
 
     async def snapshot(self) -> Mapping[str, bytes]:
-        return await self._call(self._scan)
+        return await self._call(self._reads, self._scan)
 
     async def withdraw(self, task_id: str) -> None:
         attempted = self._attempted
@@ -93,11 +98,13 @@ class DynamoDbDirectory:
             key = {"key": {"S": self._key(task_id)}}
             condition = self._if_epoch(attempted.epoch)
             await self._call(
-                lambda client: _conditionally(client.delete_item, TableName=self._table, Key=key, **condition)
+                self._writes,
+                lambda client: _conditionally(client.delete_item, TableName=self._table, Key=key, **condition),
             )
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False)
+        self._reads.shutdown(wait=False)
+        self._writes.shutdown(wait=False)
         if self._client is not None:
             self._client.close()
 
@@ -131,7 +138,7 @@ class DynamoDbDirectory:
             "ExpressionAttributeValues": {":epoch": {"S": epoch}},
         }
 
-    async def _call(self, call: Callable[[_Client], T]) -> T:
+    async def _call(self, thread: ThreadPoolExecutor, call: Callable[[_Client], T]) -> T:
         """Runs `call` in a thread."""
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -143,7 +150,7 @@ class DynamoDbDirectory:
             return call(self._client)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+            return await asyncio.get_running_loop().run_in_executor(thread, run)
         except (BotoCoreError, ClientError, OSError) as error:
             raise DirectoryUnavailable(f"the directory in DynamoDB does not work: {error}") from error
 

@@ -38,6 +38,8 @@ _POLL = 1.0
 _GAP, _SHARE = 0.1, 3
 # The most seconds that one call of a directory may take.
 _LIMIT = 5.0
+# Seconds until all tasks know what one has published, besides the time that their snapshots take.
+_KNOWN = 2.0
 # How many beats fit into `ttl`.
 _BEATS = 4
 _BACKOFF = Backoff(first=0.2, longest=2.0)
@@ -66,8 +68,8 @@ class Fleet:
         ttl: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not ttl > 0:
-            raise InvalidArgument(f"ttl is a number of seconds above 0, not {ttl!r}")
+        if not 0 < ttl < math.inf:
+            raise InvalidArgument(f"ttl is a finite number of seconds above 0, not {ttl!r}")
         self._manager = manager
         self._directory = directory
         self._task_id = task_id
@@ -86,11 +88,13 @@ class Fleet:
         self._has_snapshot = False
         # When the last good snapshot began.
         self._last_read = -math.inf
+        self._read_seconds = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._publisher: Optional[Publisher] = None
         self._stop_listening: Callable[[], None] = lambda: None
         self._is_drained = False
         self._is_closed = False
+        self._closing: Optional[asyncio.Task[None]] = None
 
     @property
     def peers(self) -> Mapping[str, Record]:
@@ -107,6 +111,10 @@ class Fleet:
         if self._publisher is not None:
             return
         await self._identify()
+        if self._is_closed:
+            raise ClientClosed("this fleet has been closed while it started")
+        if self._publisher is not None:
+            return
         self._change, self._hint, self._news = Wake(), Wake(), Wake()
         self._envoy_asked = asyncio.Event()
         task, host = str(self._task_id), str(self._host)
@@ -133,27 +141,38 @@ class Fleet:
             self._is_drained = True
             if not self._publisher.has_published:
                 return True
-            # A hint may be lost; then the others see it at their next poll.
-            await asyncio.sleep(self._poll + 1.0)
+            # A hint may be lost; then the others see it with the snapshot after the next one.
+            await asyncio.sleep(_KNOWN + (1 + _SHARE) * self._read_seconds)
         return self._is_drained
 
     async def close(self) -> None:
         """Drains unless that is done, withdraws this task's record, and ends. Envoy keeps its fleet map.
 
-        Can be called several times.
+        Can be called several times. If a call is cancelled, the closing goes on, and a further call waits for its end.
         """
-        if self._is_closed:
-            return
         self._is_closed = True
-        if self._publisher is not None:
-            try:
-                await self.drain()
-            finally:
-                self._stop_listening()
-                for task in self._tasks:
-                    task.cancel()
-                await asyncio.wait(self._tasks)
-            await self._publisher.withdraw()
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            if self._publisher is not None:
+                await self._leave(self._publisher)
+        finally:
+            await self._close_directory()
+
+    async def _leave(self, publisher: Publisher) -> None:
+        try:
+            await self.drain()
+        finally:
+            self._stop_listening()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+            await publisher.withdraw()
+
+    async def _close_directory(self) -> None:
         if isinstance(self._directory, Closable):
             try:
                 await within(_LIMIT, _called(self._directory.close))
@@ -200,7 +219,7 @@ class Fleet:
                 self._reading.failed(error)
                 await asyncio.sleep(next(delays))
                 continue
-            self._last_read = began
+            self._last_read, self._read_seconds = began, self._clock() - began
             self._reading.over()
             delays = self._backoff.delays()
             await asyncio.sleep(max(_GAP, _SHARE * (self._clock() - began)))
@@ -217,7 +236,11 @@ class Fleet:
 
     def _take_over(self, left: FleetMap) -> None:
         # The first snapshot may be partial, and no evidence that these peers are gone.
-        ids = {name: [key for key, names in left.routes.items() if name in names] for name in left.peers}
+        ids: dict[str, list[str]] = {name: [] for name in left.peers}
+        for key, names in left.routes.items():
+            for name in names:
+                if name in ids:
+                    ids[name].append(key)
         self._liveness.introduce(
             {
                 name: Record(name, peer.host, "", 0, 0, dict.fromkeys(ids[name], peer.state))
@@ -227,10 +250,12 @@ class Fleet:
 
     def _refresh(self) -> bool:
         if self._has_snapshot:
+            peers = self.peers
+            self._push.forget_all_but(peers)
             self._plan.follow(
                 {
                     task: record
-                    for task, record in self.peers.items()
+                    for task, record in peers.items()
                     # A record with this task's own address is of a task that had the address before.
                     if record.host != self._host and self._push.accepts(task, record.host)
                 }

@@ -47,14 +47,46 @@ class Plan:
         self._pushed_peers: dict[str, Peer] = {}
         self._pushed_routes: dict[str, tuple[str, ...]] = {}
         self._touched: set[str] = set()
-        self._is_full = False
+        self._max_peers, self._max_routes = MAX_PEERS, MAX_ROUTES
+        # The ids that Envoy does not accept, and those for which there is no room.
+        self._left_out: set[str] = set()
+        self._waiting: set[str] = set()
+        self._has_told_peers = self._has_told_routes = False
+
+    def leave_out(self, deployment_ids: Iterable[str]) -> None:
+        """Gives these ids no route."""
+        ids = {key for key in deployment_ids if key in self._claims}
+        self._left_out |= ids
+        for deployment_id in ids:
+            self._route(deployment_id)
+        self._touched |= ids
+
+    def limit(self, *, peers: Optional[int] = None, routes: Optional[int] = None) -> None:
+        """Keeps the plan this small. Fewer peers take effect with the next `follow`."""
+        if peers is not None:
+            self._max_peers = peers
+        if routes is not None:
+            self._max_routes = routes
+            over = sorted(self.routes)[routes:]
+            for deployment_id in over:
+                del self.routes[deployment_id]
+            self._waiting.update(over)
+            self._touched.update(over)
+
+    def lift(self) -> None:
+        """Forgets what was left out and limited, with the next `follow`."""
+        self._max_peers, self._max_routes = MAX_PEERS, MAX_ROUTES
+        self._waiting |= self._left_out
+        self._left_out = set()
 
     def follow(self, records: Mapping[str, Record]) -> None:
         """Makes this the plan for the records of all other tasks that are alive."""
-        if len(records) > MAX_PEERS:
-            if len(self.peers) < MAX_PEERS:
-                logger.error("the fleet has more than %d tasks: some get no request from here", MAX_PEERS)
-            records = dict(sorted(records.items())[:MAX_PEERS])
+        is_over = len(records) > self._max_peers
+        if is_over:
+            if not self._has_told_peers:
+                logger.error("the fleet has more than %d tasks: some get no request from here", self._max_peers)
+            records = dict(sorted(records.items())[: self._max_peers])
+        self._has_told_peers = is_over
         touched: set[str] = set()
         for task in [task for task in self._records if task not in records]:
             touched.update(self._drop(task))
@@ -65,12 +97,14 @@ class Plan:
             touched.update(self._claim(task, old, record))
             self._records[task] = record
             self.peers[task] = Peer(record.host, "draining" if record.is_draining else "active")
-        if self._is_full and touched:
-            # One of the ids that got no route may find a place now.
-            self._is_full = False
-            touched.update(key for key in self._claims if key not in self.routes)
         for deployment_id in sorted(touched, key=lambda key: bool(self._claims[key])):
             self._route(deployment_id)
+        while self._waiting and len(self.routes) < self._max_routes:
+            deployment_id = self._waiting.pop()
+            touched.add(deployment_id)
+            self._route(deployment_id)
+        if not self._waiting:
+            self._has_told_routes = False
         self._touched |= touched
 
     def change(self) -> Change:
@@ -121,14 +155,20 @@ class Plan:
         active = [task for task in claims if self._records[task].ids[deployment_id] == "active"]
         # If no task takes new requests for the id, its clients should get UNAVAILABLE and not NOT_FOUND.
         chosen = in_order(deployment_id, active or claims)[:MAX_PEERS_OF_ROUTE]
+        self._waiting.discard(deployment_id)
         if not chosen:
             del self._claims[deployment_id]
+            self._left_out.discard(deployment_id)
             self.routes.pop(deployment_id, None)
-        elif deployment_id in self.routes or len(self.routes) < MAX_ROUTES:
+        elif deployment_id in self._left_out:
+            self.routes.pop(deployment_id, None)
+        elif deployment_id in self.routes or len(self.routes) < self._max_routes:
             self.routes[deployment_id] = chosen
-        elif not self._is_full:
-            self._is_full = True
-            logger.error("the fleet has more than %d ids: %r and others get no route", MAX_ROUTES, deployment_id)
+        else:
+            self._waiting.add(deployment_id)
+            if not self._has_told_routes:
+                self._has_told_routes = True
+                logger.error("there is room for %d ids: %r and others get no route", self._max_routes, deployment_id)
 
 
 def _apply(change: Mapping[str, Optional[T]], to: dict[str, T]) -> None:

@@ -12,6 +12,7 @@ from ..log import logger_of
 from ..models import Route, RouteState
 from .directory import Directory
 from .errors import Superseded
+from .names import is_name
 from .record import MAX_RECORD_BYTES, Record
 from .trouble import Trouble
 from .waiting import within
@@ -45,7 +46,7 @@ class Publisher:
         self.has_published = False
         """Whether the directory may have a record of this process."""
         self._superseded_at: Optional[float] = None
-        self._is_shortened = False
+        self._is_shortened = self._has_told_names = False
         self._trouble = Trouble(logger, "publish this task in the directory")
         # One publication at a time: a slow one must not overtake a newer one.
         self._turn = asyncio.Lock()
@@ -96,10 +97,17 @@ class Publisher:
                 logger.warning("cannot withdraw this task from the directory, which forgets it later: %s", error)
 
     def _next(self) -> Record:
+        agents = self._agents()
         ids: dict[str, RouteState] = {
             deployment_id: "draining" if self._is_draining else route.state
-            for deployment_id, route in self._agents().items()
+            for deployment_id, route in agents.items()
+            # With an id that is none, the others would skip the whole record.
+            if is_name(deployment_id)
         }
+        if len(ids) < len(agents) and not self._has_told_names:
+            self._has_told_names = True
+            wrong = next(key for key in agents if not is_name(key))
+            logger.error("%.140r is not published: a deployment id is 1 to 128 of A-Z a-z 0-9 . _ -", wrong)
         last = self._last
         wanted = Record(last.task, last.host, last.epoch, last.generation, last.beat + 1, ids)
         record = wanted.shortened()

@@ -10,7 +10,7 @@ from .errors import DirectoryUnavailable
 
 
 class Trouble:
-    """Whether something that is done again and again works. `what` completes "cannot ..."."""
+    """Whether something that is repeated works. `what` completes "cannot ..."."""
 
     def __init__(self, logger: logging.Logger, what: str) -> None:
         self._logger = logger
