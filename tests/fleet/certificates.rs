@@ -46,18 +46,28 @@ async fn both_sides_need_the_name_of_all_tasks() {
     certify(directory.path(), "good", Some(NAME));
     // Signed by the same CA, for another name.
     certify(directory.path(), "other", Some("x.peer.pixell.test"));
-    let tasks = Tasks::with(3, |task| settings(directory.path(), ["good", "good", "other"][task])).await;
+    // And for names of which the one of all tasks is an example.
+    certify(directory.path(), "wild", Some("*.pixell.test"));
+    let tasks = Tasks::with(4, |task| settings(directory.path(), ["good", "good", "other", "wild"][task])).await;
     let [one, two] = [tasks.echo(1, "one").await, tasks.echo(2, "two").await];
     tasks.routes(1, json!({ "one": one.port() })).await;
     tasks.routes(2, json!({ "two": two.port() })).await;
-    tasks.fleet(0, &[("one", &[1]), ("two", &[2])]).await;
-    tasks.fleet(2, &[("one", &[1])]).await;
+    tasks.fleet(0, &[("one", &[1]), ("two", &[2]), ("three", &[3])]).await;
+    for task in [2, 3] {
+        tasks.fleet(task, &[("one", &[1])]).await;
+    }
     assert_eq!(tasks.ask(0, "one").await.seen()["agent"], "one");
-    tasks.ask(0, "two").await.is_rejected("peer_unreachable");
-    let answer = tasks.ask(2, "one").await;
-    assert!(matches!(answer.header("x-pixell-error"), Some("peer_unreachable" | "agent_closed")), "{answer:?}");
+    for id in ["two", "three"] {
+        tasks.ask(0, id).await.is_rejected("peer_unreachable");
+    }
+    for task in [2, 3] {
+        let answer = tasks.ask(task, "one").await;
+        assert!(matches!(answer.header("x-pixell-error"), Some("peer_unreachable" | "agent_closed")), "{task}: {answer:?}");
+    }
     assert_eq!(tasks.count(1, "wasmcustom.pixell_fleet_requests_total.hop.in").await, 1);
-    assert_eq!(tasks.count(2, "wasmcustom.pixell_fleet_requests_total.hop.in").await, 0);
+    for task in [2, 3] {
+        assert_eq!(tasks.count(task, "wasmcustom.pixell_fleet_requests_total.hop.in").await, 0);
+    }
     // A new pair is taken without a restart, and one that does not match is not.
     for kind in ["crt", "key"] {
         std::fs::copy(directory.path().join(format!("good.{kind}")), directory.path().join(format!("other.{kind}"))).unwrap();

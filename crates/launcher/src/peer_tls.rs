@@ -153,7 +153,7 @@ mod tests {
         let tls = resolve(&ALL).unwrap().unwrap();
         let secrets = tls.secrets();
         let (_, ca) = secrets.iter().find(|(path, _)| *path == CA_SECRET).unwrap();
-        assert!(ca.contains("matcher: { exact: \"peer.pixell.internal\" }"), "{ca}");
+        assert!(ca.contains(r#"matcher: { safe_regex: { regex: "peer\\.pixell\\.internal" } }"#), "{ca}");
         for side in [tls.listener(), tls.cluster()] {
             assert!(side.contains(CA_SECRET) && side.contains(SECRET), "{side}");
         }

@@ -50,7 +50,7 @@ pub struct Tls {
     pub(crate) certificate: String,
     pub(crate) key: String,
     pub(crate) client_ca: Option<String>,
-    /// The DNS name that the certificate of the other side must have; `None` for any.
+    /// The DNS name that the certificate of the other side must have, of letters, digits, hyphens and dots; `None` for any.
     pub(crate) san: Option<String>,
 }
 
@@ -118,7 +118,11 @@ impl Tls {
         if let Some(ca) = &self.client_ca {
             let directory = watch(&watched(ca));
             let san = self.san.as_ref().map_or_else(String::new, |san| {
-                format!("    match_typed_subject_alt_names: [{{ san_type: DNS, matcher: {{ exact: {} }} }}]\n", quoted(san))
+                // Envoy takes a wildcard in the certificate for the name if the matcher is `exact`, and compares text if it is anything else.
+                let name = quoted(&san.replace('.', "\\."));
+                format!(
+                    "    match_typed_subject_alt_names: [{{ san_type: DNS, matcher: {{ safe_regex: {{ regex: {name} }} }} }}]\n"
+                )
             });
             let text = format!(
                 "resources:\n- {SECRET_TYPE}\n  name: {ca_name}\n  validation_context:\n    trusted_ca: {{ filename: {} }}\n    \
