@@ -1,10 +1,11 @@
 //! Who may send requests to port 50050: addresses of the fleet, and with certificates only tasks that have the name of all.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use harness::Envoy;
+use harness::{Envoy, wait};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -120,4 +121,28 @@ async fn strangers_are_closed_and_counted() {
         socket.bind(([0, 0, 0, 0], 50050).into()).is_ok()
     });
     assert!(!bound.await.unwrap(), "another process can bind the port");
+}
+
+#[tokio::test]
+async fn agents_cannot_take_the_places_of_other_tasks() {
+    let tasks = Tasks::start(2).await;
+    let agent = tasks.echo(1, "here").await;
+    tasks.routes(1, json!({ "a": agent.port() })).await;
+    tasks.fleet(0, &[("a", &[1])]).await;
+    // Half of them by the address that other tasks use, and none of them ever sends a byte.
+    let hosts = [tasks.fabric.address(1), Ipv4Addr::LOCALHOST];
+    let open = move || async move {
+        let mut streams = Vec::new();
+        for host in hosts.into_iter().cycle().take(200) {
+            streams.push(TcpStream::connect((host, 50050)).await.unwrap());
+        }
+        streams
+    };
+    let streams = tasks.fabric.task(1).unwrap().run(open).await.unwrap();
+    let limited =
+        || async { Ok((tasks.count(1, "connection_limit.peers_inside.limited_connections").await == 136).then_some(())) };
+    wait::until("connections to be closed", Duration::from_secs(5), limited).await.unwrap();
+    assert_eq!(tasks.count(1, "listener.peers.downstream_cx_active").await, 64);
+    assert_eq!(tasks.ask(0, "a").await.seen()["agent"], "here");
+    drop(streams);
 }

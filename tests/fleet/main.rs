@@ -8,5 +8,6 @@ mod drains;
 mod fabric;
 mod failures;
 mod hops;
+mod ipv6;
 mod streams;
 mod tasks;

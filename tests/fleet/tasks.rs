@@ -107,7 +107,7 @@ impl Tasks {
         self.put(task, "/v1/fleet", json!({ "peers": peers, "routes": routes })).await;
     }
 
-    async fn put(&self, task: usize, path: &'static str, body: Value) {
+    pub(crate) async fn put(&self, task: usize, path: &'static str, body: Value) {
         let routes = self.envoys[task].routes();
         let put = move || async move { harness::RouteApi::send(routes.request(Method::PUT, path).json(&body)).await.unwrap() };
         let reply = self.fabric.task(task).unwrap().run(put).await.unwrap();

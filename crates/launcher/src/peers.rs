@@ -22,8 +22,8 @@ const ROUTES: &str = include_str!("../../../envoy/fleet/routes.yaml");
 const CLUSTER: &str = include_str!("../../../envoy/fleet/cluster.yaml");
 const REJECTIONS: &str = include_str!("../../../envoy/fleet/rejections.yaml");
 
-/// The loopback networks, from which a task sends to itself.
-const LOOPBACK: [&str; 2] = ["{ address_prefix: 127.0.0.0, prefix_len: 8 }", "{ address_prefix: \"::1\", prefix_len: 128 }"];
+/// The listener's second address, if a peer may have one of IPv6. (Envoy binds it for IPv6 alone.) Without such peers the host may have no IPv6.
+const IPV6: &str = "additional_addresses: [{ address: { socket_address: { address: \"::\", port_value: 50050 } } }]";
 
 /// What else the configuration of hops depends on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,7 +41,8 @@ impl Fleet {
             .peer_cidrs
             .iter()
             .map(|cidr| format!("{{ address_prefix: \"{}\", prefix_len: {} }}", cidr.address(), cidr.prefix_len()));
-        let networks: Vec<_> = networks.chain(LOOPBACK.map(str::to_owned)).collect();
+        let networks: Vec<_> = networks.collect();
+        let ipv6 = self.peer_cidrs.iter().any(|cidr| cidr.address().is_ipv6());
         let (server, log, client) = match &self.tls {
             Some(tls) => (tls.listener(), PeerTls::log(), tls.cluster()),
             None => (String::new(), "", String::new()),
@@ -50,6 +51,7 @@ impl Fleet {
             .replace("# (peer TLS log)", log)
             .replace("# (peer TLS)", &server)
             .replace("(peers)", &networks.join(", "))
+            .replace("# (IPv6)", if ipv6 { IPV6 } else { "" })
             .replace("# (tracing of peers)", around.tracing.unwrap_or_default());
         let mut routes = ROUTES.to_owned();
         if let Some(seconds) = around.call_timeout {
