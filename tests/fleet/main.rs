@@ -9,5 +9,6 @@ mod fabric;
 mod failures;
 mod hops;
 mod ipv6;
+mod resets;
 mod streams;
 mod tasks;

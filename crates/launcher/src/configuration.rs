@@ -9,7 +9,7 @@ use crate::cors;
 use crate::jwt::Jwt;
 use crate::origin::Origin;
 use crate::peer_tls::PeerTls;
-use crate::peers::Around;
+use crate::peers::{self, Around};
 use crate::rate_limit::RateLimit;
 use crate::settings::{AccessLog, Settings, Tracing};
 use crate::tls::Tls;
@@ -88,10 +88,14 @@ impl std::error::Error for NoPlace {}
 #[must_use]
 pub fn edits(settings: &Settings) -> Vec<Edit> {
     let mut edits = Vec::new();
+    let mut keys = Vec::new();
     if settings.access_log != AccessLog::default() {
         let AccessLog { full, brief } = settings.access_log;
-        let text = format!("static_layer: {{ pixell.access_log.full: {full}, pixell.access_log.brief: {brief} }}");
-        edits.push(Edit { place: SETTINGS_PLACE, text });
+        keys.extend([format!("pixell.access_log.full: {full}"), format!("pixell.access_log.brief: {brief}")]);
+    }
+    keys.extend(settings.fleet.iter().map(|_| peers::RUNTIME.to_owned()));
+    if !keys.is_empty() {
+        edits.push(Edit { place: SETTINGS_PLACE, text: format!("static_layer: {{ {} }}", keys.join(", ")) });
     }
     if let Some(seconds) = settings.max_connection_seconds {
         // Up to a fifth more, so that clients that connected together do not reconnect together.
@@ -298,7 +302,7 @@ mod tests {
         assert_eq!(all.len(), 39);
         let rendered = render(SHIPPED, &all).unwrap();
         for expected in [
-            "pixell.access_log.full: 0, pixell.access_log.brief: 100",
+            "{ pixell.access_log.full: 0, pixell.access_log.brief: 100, overload.premature_reset_total_stream_count: 4294967295 }",
             "address: \"localhost\", port_value: 4317",
             "max_connection_duration: 120s",
             "disallowed_versions: [V1]",

@@ -17,6 +17,10 @@ pub const HOP_PLACE: &str = "# (hop)";
 /// The fleet in the configuration of the data path's filter: the peers' port, and the address of this task's own such port.
 pub const FILTER_MEMBER: &str = "\"fleet\": {\"port\": 50050, \"local\": \"127.0.0.1\"}";
 
+/// The runtime key of a fleet. After 500 requests on a connection, half of which their clients reset at once, Envoy ends it with all of its
+/// streams. On a connection of another task these are the requests of all clients, so any client could do that. The key is global.
+pub(crate) const RUNTIME: &str = "overload.premature_reset_total_stream_count: 4294967295";
+
 const LISTENER: &str = include_str!("../../../envoy/fleet/listener.yaml");
 const ROUTES: &str = include_str!("../../../envoy/fleet/routes.yaml");
 const CLUSTER: &str = include_str!("../../../envoy/fleet/cluster.yaml");
