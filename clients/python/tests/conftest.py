@@ -19,6 +19,12 @@ def no_token_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin_token, "_read", {})
 
 
+@pytest.fixture(autouse=True)
+def short_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Fleet.drain` waits for readers that poll every second; with the short ttl of tests they poll more often."""
+    monkeypatch.setattr("pixell_envoy.fleet.fleet._KNOWN", 0.4)
+
+
 @pytest.fixture(scope="session")
 def shared_envoy() -> Iterator[EnvoyProcess]:
     """One Envoy for all tests that only read and write its map."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import os
 import signal
@@ -13,11 +15,16 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import httpx
 import pytest
 from conftest import TOKEN
 from envoy_process import EnvoyProcess
+from stand_in_api import StandInApi
+from watching import eventually
 
-from pixell_envoy import Peer, Route, RouteApiClient
+from pixell_envoy import Peer, Route, RouteApiClient, RouteApiError
+from pixell_envoy.cli.output import Output
+from pixell_envoy.cli.watch import watch
 
 
 def run(*arguments: str, code: int = 0, **environment: str) -> tuple[str, str]:
@@ -215,6 +222,49 @@ async def test_watch(own_envoy: EnvoyProcess, watching: Watching) -> None:
     assert (event["event"], event["epoch"]) == ("restarted", "0")
     assert watching.event() == {"map": "routes", "event": "removed", "route": "a"}
     assert watching.end() == (130, "")
+
+
+class PassingErrors(StandInApi):
+    """No route map; and as told, a response that is not one of the route API."""
+
+    is_strange = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.is_strange:
+            return httpx.Response(200, text="<html>")
+        if request.url.path == "/v1/routes":
+            body = {"epoch": "0", "generation": 0, "routes": {}}
+            return httpx.Response(200, json=body, headers={"ETag": '"0-0"'})
+        return await super().handle_async_request(request)
+
+
+async def test_watch_goes_on_after_errors_and_sees_a_fleet_that_is_switched_on() -> None:
+    api, stream = PassingErrors(enabled=False), io.StringIO()
+    async with RouteApiClient(transport=api) as client:
+        watching = asyncio.get_running_loop().create_task(watch(client, Output(stream, as_json=True), 0.01))
+
+        async def said(event: str, count: int = 1) -> None:
+            async def reached() -> bool:
+                assert not watching.done(), watching
+                return stream.getvalue().count(f'"event":"{event}"') == count
+
+            await eventually(reached, 5, event)
+
+        await said("off")
+        await asyncio.sleep(0.1)
+        await said("off")
+        api.is_strange = True
+        await said("unreachable")
+        api.is_strange, api.enabled = False, True
+        # The route map and, now, the fleet map.
+        await said("found", 2)
+        await said("unreachable")
+        watching.cancel()
+        await asyncio.wait({watching})
+        # A wrong URL shows at once.
+        api.is_strange = True
+        with pytest.raises(RouteApiError):
+            await watch(client, Output(stream, as_json=True), 0.01)
 
 
 async def test_watch_for_people(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None:

@@ -72,12 +72,6 @@ class Task:
         return self.manager.api
 
 
-@pytest.fixture(autouse=True)
-def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In memory others know at once what one publishes, so `drain` need not wait as long as over a network."""
-    monkeypatch.setattr("pixell_envoy.fleet.fleet._KNOWN", 0.4)
-
-
 @pytest.fixture
 def store() -> MemoryStore:
     return MemoryStore()

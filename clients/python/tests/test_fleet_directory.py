@@ -15,7 +15,7 @@ from tcp_proxy import TcpProxy
 from watching import eventually
 
 from pixell_envoy import InvalidArgument, RouteState
-from pixell_envoy.fleet import Directory, DirectoryUnavailable, Record, Superseded, read_record
+from pixell_envoy.fleet import Directory, DirectoryUnavailable, DynamoDbDirectory, Record, Superseded, read_record
 from pixell_envoy.fleet.directory import MAX_RECORDS, Watchable
 from pixell_envoy.fleet.waiting import within
 
@@ -278,6 +278,30 @@ async def test_a_first_publication_that_failed_is_made_up_for(store: Store) -> N
             assert await records_in(before) == {}
         await closed(directory)
     await closed(before)
+
+
+async def test_a_write_to_dynamodb_that_was_cancelled_does_not_overtake_the_next_one() -> None:
+    done: list[str] = []
+
+    class Slow:
+        def put_item(self, **arguments: object) -> dict[str, object]:
+            time.sleep(0.3)
+            done.append("put")
+            return {}
+
+        def delete_item(self, **arguments: object) -> dict[str, object]:
+            done.append("delete")
+            return {}
+
+        def close(self) -> None: ...
+
+    directory = DynamoDbDirectory("table", fleet="prod", region="us-east-2")
+    directory._client = Slow()  # type: ignore[assignment]
+    with pytest.raises(DirectoryUnavailable):
+        await within(0.05, directory.publish(RECORD))
+    await directory.withdraw("task-a")
+    assert done == ["put", "delete"]
+    await directory.close()
 
 
 @every_server
