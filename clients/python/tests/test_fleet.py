@@ -423,6 +423,18 @@ async def test_the_end_of_a_task_in_steps(store: MemoryStore) -> None:
         await a.fleet.start()
 
 
+async def test_drain_waits_longer_if_reads_are_slow(store: MemoryStore) -> None:
+    a = Task(store, "a", "10.0.0.1")
+    async with running(a):
+        await until(lambda: stored(store, "a") is not None, "the record")
+        a.fleet._tasks[1].cancel()
+        a.fleet._read_seconds = 0.3
+        start = asyncio.get_running_loop().time()
+        assert await a.fleet.drain()
+        # The others rest three times as long as a read takes before they read again.
+        assert asyncio.get_running_loop().time() - start >= 4 * 0.3
+
+
 async def test_closing_ends_in_time_without_a_directory(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pixell_envoy.fleet.fleet._LIMIT", 0.3)
     a = Task(store, "a", "10.0.0.1")
