@@ -169,7 +169,14 @@ class Watching:
 
     def __init__(self, url: str, *arguments: str) -> None:
         command = [sys.executable, "-m", "pixell_envoy", "watch", "--interval", "0.05", "--url", url, *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A test run in the background of a shell ignores SIGINT, and its children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
         self._lines: Queue[str] = Queue()
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
