@@ -126,6 +126,25 @@ async fn a_dead_peer_is_left_out() {
 }
 
 #[tokio::test]
+async fn a_peer_that_accepts_and_closes_is_named_and_not_its_agent() {
+    // Task 1 does not count task 0 among its fleet.
+    let networks = |task| if task == 1 { vec![("PIXELL_FLEET_CIDRS", "198.18.1.0/24".to_owned())] } else { Vec::new() };
+    let tasks = Tasks::with(2, networks).await;
+    tasks.routes(0, json!({})).await;
+    tasks.fleet(0, &[("a", &[1])]).await;
+    let answer = tasks.ask(0, "a").await;
+    assert_eq!((answer.status, answer.header("x-pixell-error")), (502, Some("agent_closed")), "{answer:?}");
+    let problem: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    let detail = "The task of the agent took the request and ended the connection before it responded";
+    assert_eq!((&problem["detail"], &problem["code"]), (&json!(detail), &json!("agent_closed")));
+    let answer =
+        tasks.send(0, "/x", |request| request.header("x-deployment-id", "a").header("content-type", "application/grpc"));
+    let answer = answer.await;
+    let of_grpc = |name| answer.header(name).unwrap_or_default().replace("%20", " ");
+    assert_eq!((of_grpc("grpc-status"), of_grpc("grpc-message")), ("14".to_owned(), detail.to_owned()), "{answer:?}");
+}
+
+#[tokio::test]
 async fn a_large_upload_cannot_be_sent_again() {
     let tasks = Tasks::start(3).await;
     let [one, other] = [tasks.echo(2, "one").await, tasks.echo(2, "other").await];
