@@ -191,10 +191,18 @@ pub(crate) fn note() -> Option<Vec<u8>> {
     property(NOTE)
 }
 
+/// Where [`note_hop`] leaves its note.
+const HOP: &str = "pixell.hop";
+
 /// Leaves to Envoy's access log whether the request goes to a peer (`out`) or was sent by one (`in`), as the filter state `wasm.pixell.hop`.
 /// Envoy's route for hops asks for it, too.
 pub(crate) fn note_hop(hop: &str) -> Result<(), Status> {
-    hostcalls::set_property(vec!["pixell.hop"], Some(hop.as_bytes()))
+    hostcalls::set_property(vec![HOP], Some(hop.as_bytes()))
+}
+
+/// What [`note_hop`] left; `None` if it did not.
+pub(crate) fn hop() -> Option<Vec<u8>> {
+    property(HOP)
 }
 
 /// Where the trail of a hop is ([`pixell_core::hop::Trail`]).

@@ -167,6 +167,10 @@ impl RequestHost for CurrentRequest {
         host::trail().map(Cow::Owned)
     }
 
+    fn is_from_peer(&self) -> bool {
+        host::hop().is_some_and(|hop| hop == b"in")
+    }
+
     fn returns(&self) -> u8 {
         let count = host::property(RETURNS_PROPERTY).and_then(|text| String::from_utf8(text).ok()?.parse().ok());
         count.unwrap_or_default()

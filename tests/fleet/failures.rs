@@ -94,6 +94,27 @@ async fn an_agent_that_has_moved_here_is_reached_by_the_map_as_it_is_now() {
 }
 
 #[tokio::test]
+async fn an_agent_that_moves_while_its_request_waits_there_is_reached_where_it_is() {
+    let tasks = Tasks::start(3).await;
+    let agent = tasks.echo(2, "moved").await;
+    // Nothing listens at this port.
+    tasks.routes(1, json!({ "a": 1024 })).await;
+    tasks.routes(2, json!({ "a": agent.port() })).await;
+    tasks.fleet(0, &[("a", &[1, 2])]).await;
+    tasks.fleet(1, &[("a", &[2])]).await;
+    let moves = async {
+        while arrived(&tasks, 1).await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tasks.routes(1, json!({})).await;
+    };
+    let (answer, ()) = tokio::join!(tasks.ask(0, "a"), moves);
+    assert_eq!(answer.seen()["agent"], "moved");
+    assert_eq!(answer.header("x-pixell-misdirected"), None);
+    assert_eq!(tasks.count(0, "wasmcustom.pixell_fleet_misdirected_total.hop.out").await, 1);
+}
+
+#[tokio::test]
 async fn a_dead_peer_is_left_out() {
     let tasks = Tasks::start(3).await;
     let agent = tasks.echo(2, "second").await;

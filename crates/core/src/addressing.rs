@@ -59,6 +59,17 @@ pub enum Named<'a> {
     Nothing,
 }
 
+impl<'a> Named<'a> {
+    /// The id that the path or the host names, whatever it holds.
+    #[must_use]
+    pub const fn id(&self) -> Option<&'a [u8]> {
+        match self {
+            Self::ByPath { id, .. } | Self::ByHost { id } => Some(id),
+            Self::ByHeader { .. } | Self::Nothing => None,
+        }
+    }
+}
+
 /// Which endpoint of the agent a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {

@@ -4,7 +4,7 @@
 use crate::addressing::{Addressing, Named, Parts};
 use crate::claim::{CLAIMS_HEADER, DeploymentsClaim};
 use crate::config::RouterConfig;
-use crate::decision::{Decision, Ports, Routes, decide, decide_attempt, deployment_id};
+use crate::decision::{Decision, Ports, Routes, decide, deployment_id};
 use crate::deployment_id::DeploymentId;
 use crate::fleet::FleetCache;
 use crate::hop::{ADDRESSED_HEADER, Failed, Hops, Peers};
@@ -17,6 +17,7 @@ use crate::store::{ChangeSignal, SharedData};
 use std::borrow::Cow;
 use std::time::Duration;
 
+mod attempts;
 mod hops;
 mod verdict;
 
@@ -70,6 +71,9 @@ pub trait RequestHost {
 
     /// The trail that was left with the request before it first went to a peer, or at the attempt before; `None` if there is none.
     fn trail(&self) -> Option<Cow<'_, [u8]>>;
+
+    /// Whether a peer has sent the request.
+    fn is_from_peer(&self) -> bool;
 
     /// How many responses of peers to this request had [`crate::hop::MISDIRECTED_HEADER`].
     fn returns(&self) -> u8;
@@ -236,16 +240,7 @@ impl DataPath {
             Judges::Requests => self.judge_request(request, &routes),
             Judges::Incoming => self.judge_incoming(request, map),
             Judges::Hops => self.judge_hop(request, maps).1,
-            // It follows its request's judgement at once. A map that another worker stored in between must not make an error of it.
-            Judges::Attempts if request.header(&self.attempt).is_some_and(|attempt| *attempt == *b"1") => Verdict::Continue,
-            Judges::Attempts => {
-                let id = request.header(&self.decided_id);
-                match decide_attempt(id.as_deref(), request.bound_port(), &routes) {
-                    Ok(()) if request.age() <= LAST_ATTEMPT || request.was_connected() => Verdict::Continue,
-                    Ok(()) => Verdict::Reject(self.rejected(request, Rejection::AgentUnreachable)),
-                    Err(rejection) => Verdict::Reject(self.rejected(request, rejection)),
-                }
-            }
+            Judges::Attempts => self.judge_attempt(request, &routes),
         }
     }
 
@@ -257,40 +252,56 @@ impl DataPath {
     }
 
     fn judge_request(&self, request: &impl RequestHost, routes: &Routes<'_>) -> Verdict {
-        // The peer has set the header, but the client did not.
-        let is_addressed = self.judges == Judges::Incoming && request.has(&self.addressed);
-        let named = if is_addressed { None } else { self.named(request) };
-        let Some((value, is_id_header)) = named else {
-            let (path, authority) = (request.path(), request.authority());
-            let named = self.addressing.find(&Parts { header: None, path: &path, authority: &authority });
-            return match self.decide(request, named, routes) {
-                Decision::Reject(Rejection::MissingDeploymentId)
-                    if path.starts_with(b"/v1/") && self.protocol(request) == Client::Http =>
-                {
-                    self.reject(request, Rejection::NotTheRouteApi, None)
-                }
-                Decision::Reject(rejection) => {
-                    let id = match named {
-                        Named::ByPath { id, .. } | Named::ByHost { id } => DeploymentId::parse(id).ok(),
-                        Named::ByHeader { .. } | Named::Nothing => None,
-                    };
-                    self.reject(request, rejection, id)
-                }
-                Decision::Hop { id, host } => self.hop(host, Some(id), true),
-                Decision::Forward { id, ports } => {
-                    let port = self.port(request, ports);
-                    let is_card = is_card_path(&path) && *request.method() == *b"GET";
-                    let route = routes.map.find(id).unwrap_or_else(|| StoredRoute::active(port));
-                    // In a redirect the scheme only decides which port may be left out. To ask for it is a call of the host.
-                    let matters = is_card || authority.ends_with(b":443") || authority.ends_with(b":80");
-                    let is_https = matters && request.is_https();
-                    let is_prefix_alone = matches!(named, Named::ByPath { rest, .. } if !rest.starts_with(b"/"));
-                    let note = Note { port, is_card, is_https, is_prefix_alone, authority: &authority, path: &path, route };
-                    let changes = Changes::of(named, &note);
-                    Verdict::Forward { port, id: id.to_vec(), changes: Some(Box::new(changes)) }
-                }
-            };
-        };
+        match self.named(request) {
+            Some((value, is_id_header)) => self.judge_named(request, value, is_id_header, routes),
+            None => self.judge_addressed(request, None, routes),
+        }
+    }
+
+    /// Judges a request that the path or the host names the agent of, or nothing. `decided` is the id that a peer has decided on, if one has.
+    fn judge_addressed(&self, request: &impl RequestHost, decided: Option<&[u8]>, routes: &Routes<'_>) -> Verdict {
+        let (path, authority) = (request.path(), request.authority());
+        let named = self.addressing.find(&Parts { header: None, path: &path, authority: &authority });
+        if decided.is_some_and(|decided| named.id() != Some(decided)) {
+            return self.send_back(request, None);
+        }
+        match self.decide(request, named, routes) {
+            Decision::Reject(Rejection::MissingDeploymentId)
+                if path.starts_with(b"/v1/") && self.protocol(request) == Client::Http =>
+            {
+                self.reject(request, Rejection::NotTheRouteApi, None)
+            }
+            Decision::Reject(rejection) => {
+                let id = match named {
+                    Named::ByPath { id, .. } | Named::ByHost { id } => DeploymentId::parse(id).ok(),
+                    Named::ByHeader { .. } | Named::Nothing => None,
+                };
+                self.reject(request, rejection, id)
+            }
+            Decision::Hop { id, host } => self.hop(host, Some(id), true),
+            Decision::Forward { id, ports } => {
+                let port = self.port(request, ports);
+                let is_card = is_card_path(&path) && *request.method() == *b"GET";
+                let route = routes.map.find(id).unwrap_or_else(|| StoredRoute::active(port));
+                // In a redirect the scheme only decides which port may be left out. To ask for it is a call of the host.
+                let matters = is_card || authority.ends_with(b":443") || authority.ends_with(b":80");
+                let is_https = matters && request.is_https();
+                let is_prefix_alone = matches!(named, Named::ByPath { rest, .. } if !rest.starts_with(b"/"));
+                let note = Note { port, is_card, is_https, is_prefix_alone, authority: &authority, path: &path, route };
+                let changes = Changes::of(named, &note);
+                Verdict::Forward { port, id: id.to_vec(), changes: Some(Box::new(changes)) }
+            }
+        }
+    }
+
+    /// Judges a request that a header names the agent of: [`ID_HEADER`] or another one.
+    fn judge_named(
+        &self,
+        request: &impl RequestHost,
+        value: Cow<'_, [u8]>,
+        is_id_header: bool,
+        routes: &Routes<'_>,
+    ) -> Verdict {
         match self.decide(request, Named::ByHeader { value: &value }, routes) {
             Decision::Reject(rejection) if is_id_header => Verdict::Reject(self.rejected(request, rejection)),
             Decision::Reject(rejection) => self.reject(request, rejection, deployment_id(Some(&value)).ok()),

@@ -155,7 +155,11 @@ pub fn decide_attempt<'a>(id: Option<&'a [u8]>, bound: Option<u16>, routes: &Rou
     let stays = match (routes.map.find(id.as_str().as_bytes()), routes.fallback_port) {
         (Some(route), _) => route.ports().any(|port| Some(port) == bound),
         (None, Some(port)) => Some(port) == bound,
-        (None, None) => return Err(Rejection::UnknownDeployment(id)),
+        (None, None) => {
+            let peers = routes.peers.map_or(Choice::Nothing, |peers| peers.choose(id.as_str().as_bytes(), &[]));
+            let is_elsewhere = peers != Choice::Nothing;
+            return Err(if is_elsewhere { Rejection::DeploymentMoved } else { Rejection::UnknownDeployment(id) });
+        }
     };
     if stays { Ok(()) } else { Err(Rejection::DeploymentMoved) }
 }
@@ -163,6 +167,9 @@ pub fn decide_attempt<'a>(id: Option<&'a [u8]>, bound: Option<u16>, routes: &Rou
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::tests::{at, draining};
+    use crate::hop::Failed;
+    use crate::hop::tests::fleet;
     use crate::route::Route;
     use crate::routes::tests::map_of;
     use crate::store::memory::MemorySignal;
@@ -288,6 +295,14 @@ mod tests {
         check(Some(Route::active(1025)), None, Err(Rejection::DeploymentMoved));
         check(Some(Route::draining(1025)), Some(1024), Err(Rejection::DeploymentMoved));
         check(None, None, Err(Rejection::UnknownDeployment(id("a"))));
+        // It has moved to another task. What drains there had it and has it no more, which is no reason to call it unknown.
+        let (none, failed) = (map(Some(&[])), Failed::default());
+        for peer in [at(1), draining(1)] {
+            let fleet = fleet(&[("p", peer)], &[("a", &["p"])]);
+            let routes = Routes { map: &none, fallback_port: None, peers: Some(Peers { map: &fleet, failed: &failed }) };
+            assert_eq!(decide_attempt(Some(b"a"), Some(1024), &routes), Err(Rejection::DeploymentMoved));
+            assert_eq!(decide_attempt(Some(b"b"), Some(1024), &routes), Err(Rejection::UnknownDeployment(id("b"))));
+        }
         check(None, Some(1024), Ok(()));
         check(None, Some(9), Err(Rejection::DeploymentMoved));
     }

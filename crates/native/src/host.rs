@@ -136,6 +136,10 @@ impl RequestHost for Host<'_> {
         self.state(TRAIL).map(Cow::Borrowed)
     }
 
+    fn is_from_peer(&self) -> bool {
+        self.state(HOP) == Some(b"in")
+    }
+
     fn returns(&self) -> u8 {
         self.state(RETURNS).and_then(|count| count.first()).copied().unwrap_or_default()
     }

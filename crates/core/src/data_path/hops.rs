@@ -1,6 +1,6 @@
 //! The part of the data path that is about other tasks of the fleet.
 
-use super::{DataPath, Hop, Maps, RequestHost, Verdict};
+use super::{DataPath, Hop, Maps, Rejected, RequestHost, Verdict};
 use crate::decision::Routes;
 use crate::hop::{Attempt, Choice, Outcome, Peers, Trail};
 use crate::rejection::Rejection;
@@ -18,16 +18,26 @@ impl DataPath {
 
     /// What happens to a request that a peer has sent: it goes to an agent of this task, or back.
     pub(super) fn judge_incoming(&self, request: &impl RequestHost, map: &RouteCache) -> Verdict {
-        let verdict = self.judge_request(request, &Routes { map, fallback_port: None, peers: None });
+        let routes = Routes { map, fallback_port: None, peers: None };
+        // The peer has decided on this id, and checked what the client may do with it. This task's own settings, which may be others, must not
+        // make another one of it.
+        let decided = request.header(&self.decided_id).unwrap_or_default();
+        let verdict = if request.has(&self.addressed) {
+            self.judge_addressed(request, Some(&decided), &routes)
+        } else {
+            self.judge_named(request, decided, true, &routes)
+        };
         match verdict {
-            Verdict::Reject(rejected) if is_elsewhere(rejected.code) => {
-                let mut moved = self.rejected(request, Rejection::DeploymentMoved);
-                moved.id = rejected.id;
-                moved.is_misdirected = true;
-                Verdict::Reject(moved)
-            }
+            Verdict::Reject(rejected) if is_elsewhere(rejected.code) => self.send_back(request, rejected.id),
             other => other,
         }
+    }
+
+    /// Tells the peer that sent a request to decide again. `id` is as in [`super::Rejected`].
+    #[cold]
+    pub(super) fn send_back(&self, request: &impl RequestHost, id: Option<Vec<u8>>) -> Verdict {
+        let rejected = self.rejected(request, Rejection::DeploymentMoved);
+        Verdict::Reject(Rejected { id, is_misdirected: true, ..rejected })
     }
 
     /// What happens to an attempt to reach a peer, and what became of the one before.

@@ -21,6 +21,7 @@ struct Shown {
     /// Empty for GET.
     method: &'static str,
     trail: Option<Vec<u8>>,
+    is_from_peer: bool,
     returns: u8,
     now: Duration,
 }
@@ -65,6 +66,10 @@ impl RequestHost for Shown {
 
     fn trail(&self) -> Option<Cow<'_, [u8]>> {
         self.trail.as_deref().map(Cow::Borrowed)
+    }
+
+    fn is_from_peer(&self) -> bool {
+        self.is_from_peer
     }
 
     fn returns(&self) -> u8 {

@@ -129,6 +129,56 @@ fn the_owner_strips_what_the_edge_left() {
     assert!(matches!(of(false), Verdict::Forward { changes: None, .. }), "a header named it");
 }
 
+/// The settings of two tasks may differ, as while they change one after the other.
+#[test]
+fn the_owner_serves_what_the_edge_has_decided_or_nothing() {
+    let by = |headers: &[(&'static str, &'static str)], path, authority| {
+        let shown = Shown { headers: headers.to_vec(), path, authority, ..Shown::default() };
+        judged(Judges::Incoming, &shown, &mut worker())
+    };
+    let is_back = |verdict: Verdict| {
+        let Verdict::Reject(rejected) = verdict else { panic!("{verdict:?}") };
+        assert!(rejected.is_misdirected && rejected.code == "deployment_moved", "{rejected:?}");
+    };
+    // The header by which the client named the agent is one of the client's, and another one here.
+    assert!(matches!(by(&[("deployment-id", "a"), ("x-deployment-id", "b")], "/agents/a", "a.h.test"), Verdict::Reject(_)));
+    let verdict = by(&[("deployment-id", "b"), ("x-deployment-id", "a")], "/agents/b", "b.h.test");
+    assert!(matches!(&verdict, Verdict::Forward { id, .. } if *id == *b"a"), "{verdict:?}");
+    // The path names another one here, or none.
+    for id in ["b", "a,a", " a"] {
+        is_back(by(&[("x-deployment-id", id), ("x-pixell-addressed", "1")], "/agents/a/x", ""));
+    }
+    is_back(by(&[("x-deployment-id", "a"), ("x-pixell-addressed", "1")], "/other/a/x", ""));
+    is_back(by(&[("x-pixell-addressed", "1")], "/agents/a/x", ""));
+    assert_eq!(code(&by(&[], "/agents/a/x", "")), "missing_deployment_id");
+    let of_host = by(&[("x-deployment-id", "a"), ("x-pixell-addressed", "1")], "/x", "a.h.test");
+    assert!(matches!(of_host, Verdict::Forward { changes: Some(_), .. }), "{of_host:?}");
+}
+
+#[test]
+fn a_request_of_a_peer_goes_back_if_its_agent_moves_while_it_waits() {
+    let by = |id: &'static str, bound: u16, is_from_peer: bool, age: u64| {
+        let headers = vec![("x-deployment-id", id), ("x-envoy-attempt-count", "2")];
+        let age = Duration::from_millis(age);
+        let shown = Shown { headers, bound: Some(bound), is_from_peer, age, ..Shown::default() };
+        judged(Judges::Attempts, &shown, &mut worker())
+    };
+    for (id, bound) in [("a", 1999), ("e", 1999), ("x", 1999), ("x", 9)] {
+        let Verdict::Reject(rejected) = by(id, bound, true, 0) else { panic!("{id}") };
+        assert!(rejected.is_misdirected && rejected.code == "deployment_moved", "{rejected:?}");
+    }
+    assert_eq!(by("a", 2000, true, 0), Verdict::Continue);
+    assert_eq!(by("b", 2001, true, 0), Verdict::Continue);
+    let Verdict::Reject(rejected) = by("a", 2000, true, 10_000) else { panic!("old") };
+    assert!(!rejected.is_misdirected && rejected.code == "agent_unreachable");
+    // Of a client: it is told that it has to try again.
+    for (id, bound) in [("a", 1999), ("e", 1999)] {
+        let Verdict::Reject(rejected) = by(id, bound, false, 0) else { panic!("{id}") };
+        assert!(!rejected.is_misdirected && rejected.code == "deployment_moved", "{rejected:?}");
+    }
+    assert_eq!(by("x", 9, false, 0), Verdict::Continue);
+}
+
 /// Attempts at peers: what becomes of them, which peers count as failed, and where the next one goes.
 #[test]
 fn the_next_attempt_goes_by_the_maps_as_they_are_now() {
