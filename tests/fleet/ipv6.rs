@@ -1,6 +1,10 @@
 //! Tasks that reach each other by IPv6, beside others that do so by IPv4.
 
+use std::time::Duration;
+
 use harness::fabric::NETWORK;
+use harness::ports::PEERS;
+use harness::wait;
 use serde_json::json;
 
 use crate::tasks::Tasks;
@@ -16,6 +20,13 @@ async fn tasks_reach_each_other_by_both() {
         inside.ip(&format!("-6 addr add fd00:18:0:{task}::2/64 dev eth0 nodad")).unwrap();
         inside.ip(&format!("-6 route add default via fd00:18:0:{task}::1")).unwrap();
     }
+    // The kernel takes a moment to find the way to a new address.
+    let connects = || async {
+        let connect = || tokio::net::TcpStream::connect(("fd00:18:0:1::2", PEERS));
+        let connected = tasks.fabric.task(0)?.run(move || tokio::time::timeout(Duration::from_millis(500), connect())).await?;
+        Ok(matches!(connected, Ok(Ok(_))).then_some(()))
+    };
+    wait::until("a connection by IPv6", Duration::from_secs(20), connects).await.unwrap();
     let agent = tasks.echo(1, "there").await;
     tasks.routes(0, json!({})).await;
     tasks.routes(1, json!({ "a": agent.port() })).await;
