@@ -5,6 +5,8 @@ use crate::fleet::tests::{at, draining};
 use crate::hop::tests::fleet;
 use crate::hop::{MISDIRECTED_HEADER, Outcome, Trail};
 use std::net::IpAddr;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const CONFIG: &[u8] = br#"{"role":"router","host_suffix":".h.test","deployments_claim":"d","fallback_port":9,
     "fleet":{"port":50050,"local":"127.0.0.1"}}"#;
