@@ -1,7 +1,7 @@
 //! A headless Chromium, driven through chromedriver (WebDriver, W3C).
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -15,11 +15,12 @@ use serde_json::{Value, json};
 /// How long the page may take to show something: it polls every 2 s, and the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Starts chromedriver on a free port. It takes one that is free for IPv6 and gives up if that is taken for IPv4, so it is started again.
+/// Starts chromedriver on a free port, and once more on another one if somebody takes that meanwhile. (`--port=0` takes one that is free for
+/// IPv6, and gives up if it is not for IPv4: after other tests, that is true of many.)
 fn chromedriver() -> Result<(Child, u16)> {
     for _ in 0..20 {
         let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
+            .arg(format!("--port={}", free_port()?))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -35,6 +36,14 @@ fn chromedriver() -> Result<(Child, u16)> {
         driver.wait()?;
     }
     bail!("chromedriver found no free port in 20 starts")
+}
+
+/// A port that no socket has, not even one that was closed a moment ago.
+fn free_port() -> Result<u16> {
+    // The standard library would set SO_REUSEADDR, which chromedriver does not.
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    Ok(socket.local_addr()?.port())
 }
 
 /// A browser with one window. It ends when this is dropped.
