@@ -99,6 +99,6 @@ def push(envoy: EnvoyProcess | Served, name: str, port: int, **endpoints: int) -
 @pytest.fixture(scope="session")
 def old_python() -> str:
     """The Python that has the A2A SDK 0.3."""
-    python = os.environ["PIXELL_PEERS_A2A_0_3"]
+    python = os.environ["A2A_0_3_PYTHON"]
     assert Path(python).exists(), f"{python} is missing: run `cargo xtask test peers`"
     return python

@@ -348,7 +348,7 @@ impl Settings {
 /// Whether an unknown name ends the start, because the operator may believe that it restricts clients.
 #[must_use]
 pub fn is_grave(name: &str) -> bool {
-    ["PIXELL_JWT_", "PIXELL_JWKS_", "PIXELL_TLS_", "PIXELL_RATE", "PIXELL_FLEET", "PIXELL_PEER_"]
+    ["PIXELL_JWT_", "PIXELL_JWKS_", "PIXELL_TLS_", "PIXELL_RATE", "PIXELL_FLEET", "PIXELL_PEER"]
         .iter()
         .any(|start| name.starts_with(start))
 }

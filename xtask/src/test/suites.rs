@@ -325,7 +325,7 @@ fn peers() -> Result<Command> {
     run(&mut tool(&programs, "mypy", "tests/peers"))?;
     let old = python::A2A_0_3.programs()?.join("python");
     let mut pytest = tool(&programs, "pytest", "tests/peers");
-    pytest.env("PIXELL_PEERS_A2A_0_3", old);
+    pytest.env("A2A_0_3_PYTHON", old);
     Ok(pytest)
 }
 

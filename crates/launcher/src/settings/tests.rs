@@ -224,6 +224,15 @@ fn a_variable_of_par_is_told_from_a_misspelt_one() {
     );
 }
 
+/// Names that are nearly those of settings that keep strangers out.
+#[test]
+fn a_misspelt_setting_of_security_is_grave() {
+    for name in ["PIXELL_PEERCERT_FILE", "PIXELL_PEERS_SAN", "PIXELL_FLEETCIDRS", "PIXELL_RATELIMIT", "PIXELL_TLS_CERT"] {
+        assert!(is_grave(name) && !NAMES.contains(&name), "{name}");
+    }
+    assert!(!is_grave("PIXELL_LOGLEVEL"));
+}
+
 #[test]
 fn what_the_edge_judges_needs_certificates_between_tasks() {
     let fleet = ("PIXELL_FLEET_CIDRS", "10.0.1.0/24");
