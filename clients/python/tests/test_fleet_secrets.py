@@ -91,14 +91,18 @@ async def test_an_agent_can_neither_read_nor_publish(redis_server: RedisServer, 
     await directory.close()
 
 
-@pytest.mark.redis
-async def test_a_tasks_user_writes_its_own_record_alone(redis_server: RedisServer, password_file: Path) -> None:
+def of_users(server: RedisServer, password_file: Path) -> tuple[RedisDirectory, RedisDirectory]:
+    """The directory as the user of each of two tasks."""
     one, two = (
-        RedisDirectory(
-            f"redis://{name}@127.0.0.1:{redis_server.port}/0", fleet="prod", password_file=str(password_file)
-        )
+        RedisDirectory(f"redis://{name}@127.0.0.1:{server.port}/0", fleet="prod", password_file=str(password_file))
         for name in ("one", "two")
     )
+    return one, two
+
+
+@pytest.mark.redis
+async def test_a_tasks_user_writes_its_own_record_alone(redis_server: RedisServer, password_file: Path) -> None:
+    one, two = of_users(redis_server, password_file)
     a, b = Record("task-a", "10.0.0.1", "e", 1, 1), Record("task-b", "10.0.0.2", "e", 1, 1)
     await one.publish(a)
     await two.publish(b)
@@ -122,12 +126,7 @@ async def test_a_tasks_user_writes_its_own_record_alone(redis_server: RedisServe
 
 @pytest.mark.redis
 async def test_a_tasks_user_cannot_take_down_the_directory(redis_server: RedisServer, password_file: Path) -> None:
-    one, two = (
-        RedisDirectory(
-            f"redis://{name}@127.0.0.1:{redis_server.port}/0", fleet="prod", password_file=str(password_file)
-        )
-        for name in ("one", "two")
-    )
+    one, two = of_users(redis_server, password_file)
     index, own = "pixell:fleet:prod:tasks", "pixell:fleet:prod:task:task-a"
     await one.publish(Record("task-a", "10.0.0.1", "e", 1, 1))
     await two.publish(Record("task-b", "10.0.0.2", "e", 1, 1))
