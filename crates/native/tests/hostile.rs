@@ -5,7 +5,7 @@ mod host;
 
 use std::time::{Duration, Instant};
 
-use host::{Filter, Stream, panics, take_calls};
+use host::{Filter, Stream, panics, take_calls, take_turn};
 use pixell_native::abi_types::Status;
 
 /// As many as the tests with a real Envoy send.
@@ -66,6 +66,7 @@ fn filters() -> (Filter, Filter, Filter) {
 
 #[test]
 fn hostile_requests_are_forwarded_to_a_route_or_rejected() {
+    let _turn = take_turn();
     let (router, retry, _admin) = filters();
     let mut dice = Dice(1);
     let (mut forwarded, mut rejected, mut judged, mut went_on) = (0, 0, 0, 0);
@@ -135,6 +136,7 @@ fn hostile_requests_are_forwarded_to_a_route_or_rejected() {
 
 #[test]
 fn hostile_calls_of_the_route_api_do_no_harm() {
+    let _turn = take_turn();
     let (_router, _retry, admin) = filters();
     let mut dice = Dice(2);
     for number in 0..REQUESTS {
@@ -181,6 +183,7 @@ fn hostile_calls_of_the_route_api_do_no_harm() {
 
 #[test]
 fn hostile_responses_of_agents_do_no_harm() {
+    let _turn = take_turn();
     let (router, ..) = filters();
     let responses = Filter::configure("responses", r#"{"role":"router","host_suffix":".h.test"}"#).unwrap();
     let mut dice = Dice(3);
@@ -248,6 +251,7 @@ fn hostile_responses_of_agents_do_no_harm() {
 
 #[test]
 fn a_stream_is_called_after_five_to_six_seconds_if_it_is_still_there() {
+    let _turn = take_turn();
     let (router, _retry, _admin) = filters();
     let open = |number| {
         let stream = Stream::open(&router, number, headers(&[("x-deployment-id", b"a")]), true);

@@ -7,7 +7,8 @@ mod callbacks;
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::panic;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use pixell_native::abi::{self, Buffer};
 use pixell_native::abi_types::{DataStatus, Status};
@@ -19,6 +20,26 @@ static CALLS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The module keeps its maps in the process, as Envoy's workers share them, so tests of one process have to take turns.
+pub(crate) fn take_turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    lock(&TURN)
+}
+
+/// Begins the module. Its hook keeps the message of a panic to itself; here the message is printed, too, or a failed test would not say
+/// why it failed.
+fn begin() {
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
+        abi::program_init();
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            eprintln!("{panic}");
+            hook(panic);
+        }));
+    });
 }
 
 /// The lines of the log that tell of a panic.
@@ -45,7 +66,7 @@ struct Config {
 impl Filter {
     /// Configures a filter; `None` if the module refuses.
     pub(crate) fn configure(name: &str, configuration: &str) -> Option<Self> {
-        abi::program_init();
+        begin();
         let envoy = Box::into_raw(Box::<Config>::default());
         let module = abi::http_filter_config_new(envoy.cast(), buffer(name.as_bytes()), buffer(configuration.as_bytes()));
         let filter = Self { envoy, module };
