@@ -93,6 +93,26 @@ async fn both_sides_need_the_name_of_all_tasks() {
     panic!("a pair that does not match is not noticed");
 }
 
+/// The Python client's `Fleet` asks a silent task so whether it still accepts connections, every few seconds.
+#[tokio::test]
+async fn a_connection_that_is_closed_without_a_byte_leaves_no_line() {
+    let directory = tempfile::tempdir().unwrap();
+    certify(directory.path(), "ca", None);
+    certify(directory.path(), "good", Some(NAME));
+    let tasks = Tasks::with(2, |_| settings(directory.path(), "good")).await;
+    let address = (tasks.fabric.address(0), 50050);
+    for _ in 0..5 {
+        drop(tasks.fabric.task(1).unwrap().run(move || TcpStream::connect(address)).await.unwrap().unwrap());
+    }
+    let closed = || async { Ok((tasks.count(0, "listener.peers.downstream_cx_destroy").await == 5).then_some(())) };
+    wait::until("the connections to end", Duration::from_secs(5), closed).await.unwrap();
+    assert_eq!(tasks.count(0, "listener.peers.ssl.connection_error").await, 0);
+    // A request after them has the first line.
+    tasks.ask(0, "none").await.is_rejected("route_map_not_loaded");
+    let envoy: &Envoy = &tasks.envoys[0];
+    assert_eq!(envoy.logged(1, |_| true).await.unwrap()[0]["error"], "route_map_not_loaded");
+}
+
 /// A connection from outside of the fleet's networks; whether the proxy closes it at once.
 async fn is_closed_at_once(address: std::net::SocketAddr) -> bool {
     let mut stream = TcpStream::connect(address).await.unwrap();

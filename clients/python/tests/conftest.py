@@ -8,6 +8,7 @@ import pytest
 from envoy_process import EnvoyProcess
 
 from pixell_envoy import EnvoyManager, RouteApiClient, admin_token
+from pixell_envoy.fleet import asking
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -23,6 +24,19 @@ def no_token_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def short_drain(monkeypatch: pytest.MonkeyPatch) -> None:
     """`Fleet.drain` waits for readers that poll every second; with the short ttl of tests they poll more often."""
     monkeypatch.setattr("pixell_envoy.fleet.fleet._KNOWN", 0.4)
+
+
+@pytest.fixture(autouse=True)
+def peer_ports(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The ports of 127.0.0.1 that stand for the peers' ports at made-up addresses. Nothing else is connected to."""
+    ports: dict[str, int] = {}
+    real = asking.accepts
+
+    async def accepts(host: str, port: int, seconds: float) -> bool:
+        return host in ports and await real("127.0.0.1", ports[host], seconds)
+
+    monkeypatch.setattr(asking, "accepts", accepts)
+    return ports
 
 
 @pytest.fixture(scope="session")

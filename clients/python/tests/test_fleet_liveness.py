@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Optional
 
 import pytest
+from virtual_time import Clock, record
 
 from pixell_envoy import Peer, RouteState
 from pixell_envoy.fleet import Record
@@ -17,17 +18,6 @@ from pixell_envoy.fleet.plan import Plan
 from pixell_envoy.fleet.rendezvous import in_order
 
 STATES: list[RouteState] = ["active", "draining"]
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def record(task: str, beat: int = 1, epoch: str = "a", host: Optional[str] = None, **ids: str) -> Record:
-    return Record(task, host or f"10.0.0.{ord(task[0])}", epoch, 0, beat, ids)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -122,6 +112,91 @@ def test_a_flood_of_names_takes_no_memory_and_hides_no_task(
         assert alive["b"].beat == beat and len(alive) <= 50
 
 
+def test_dead_names_are_forgotten_before_a_task_that_is_kept(
+    liveness: Liveness, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixell_envoy.fleet.liveness._MOST", 20)
+    b = record("b", x="active")
+    liveness.observe({"b": b})
+    for second in range(40):
+        clock.now += 1
+        liveness.asked(b, True)
+        assert "b" in liveness.observe({f"x{second}-{n}": record("x") for n in range(1)})
+
+
+def test_a_silent_peer_that_responds_is_kept(
+    liveness: Liveness, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    b = record("b", 7, x="active")
+    liveness.observe({"b": b})
+    responds = True
+    for second in range(1, 41):
+        clock.now += 1
+        responds = second < 35
+        # Its record may expire in the store.
+        alive = liveness.observe({"b": replace(b)} if second < 30 else {})
+        assert ("b" in liveness.silent()) == (5 < second <= 35)
+        for silent in liveness.silent().values():
+            liveness.asked(silent, responds)
+        assert ("b" in alive) == (second <= 35)
+        assert liveness.kept() == ({"b"} if 10 < second <= 35 else set())
+    assert [message.split()[2] for message in caplog.messages if "'b'" in message] == ["keeping", "dropping"]
+    # It is back with its next beat, and not kept any more.
+    assert set(liveness.observe({"b": record("b", 8, x="active")})) == {"b"} and not liveness.kept()
+
+
+@pytest.mark.parametrize(
+    ("b", "c"),
+    [
+        (record("b", x="active"), record("c", host="10.0.0.98")),
+        (record("b", x="draining"), None),
+        (record("b"), None),
+        (record("b", epoch="", x="active"), None),
+    ],
+    ids=["address of another task", "draining", "without ids", "never read"],
+)
+def test_a_silent_peer_that_responds_is_dropped_if(
+    liveness: Liveness, clock: Clock, b: Record, c: Optional[Record]
+) -> None:
+    liveness.introduce({"b": b})
+    alive = {}
+    for second in range(11):
+        liveness.asked(b, True)
+        alive = liveness.observe({} if c is None else {"c": replace(c, beat=second)})
+        assert "b" in alive
+        clock.now += 1
+    alive = liveness.observe({} if c is None else {"c": replace(c, beat=99)})
+    assert set(alive) == ({"c"} if c else set())
+    # It stays away even if the other task falls silent in turn.
+    liveness.asked(b, True)
+    clock.now += 11
+    assert "b" not in liveness.observe({})
+
+
+def test_a_response_of_the_time_before_the_last_beat_does_not_count(liveness: Liveness, clock: Clock) -> None:
+    old, new = record("b", 7, x="active"), record("b", 8, x="active")
+    liveness.observe({"b": old})
+    liveness.observe({"b": new})
+    liveness.asked(old, True)
+    for _ in range(11):
+        clock.now += 1
+        alive = liveness.observe({"b": new})
+    assert alive == {}
+
+
+def test_whatever_the_store_does_a_quarter_of_ttl_is_left_to_respond() -> None:
+    draw = random.Random(7)
+    for _ in range(300):
+        clock = Clock()
+        liveness = Liveness(10.0, clock)
+        asked_at = None
+        while liveness.observe({"b": record("b", x="active")}):
+            if asked_at is None and liveness.silent():
+                asked_at = clock.now
+            clock.now += draw.choice([0.1, 1.0, 2.4, 2.6, 9.0])
+        assert asked_at is not None and clock.now - asked_at > 2.5
+
+
 def test_the_order_is_that_of_the_contract() -> None:
     tasks = [f"task-{n}" for n in range(20)]
     weights = {task: hashlib.sha256(b"id-1\0" + task.encode()).digest() for task in tasks}
@@ -148,6 +223,18 @@ def test_a_task_on_which_an_id_drains_is_chosen_only_if_there_is_no_other() -> N
     assert plan.peers == {"b": Peer("10.0.0.98", "draining")}
     plan.follow({"b": record("b")})
     assert (plan.peers, plan.routes) == ({"b": Peer("10.0.0.98")}, {})
+
+
+def test_a_silent_task_comes_after_all_others() -> None:
+    records = {task: record(task, x="active", y="draining") for task in "bcd"}
+    records["e"] = record("e", z="active")
+    plan = Plan()
+    for silent in [set("b"), set("cd"), set("bcde"), set(), set("e")]:
+        plan.follow(records, silent)
+        beating = [task for task in in_order("x", "bcd") if task not in silent]
+        assert plan.routes["x"] == (*beating, *(task for task in in_order("x", "bcd") if task in silent))
+        assert plan.routes["y"] == in_order("y", "bcd") and plan.routes["z"] == ("e",)
+        assert set(plan.peers) == set("bcde")
 
 
 def test_changes_lead_from_what_was_pushed_to_the_plan() -> None:
@@ -200,9 +287,10 @@ def test_any_history_gives_the_same_plan_as_a_new_one() -> None:
             task: Record(task, "10.0.0.1", "a", 0, 0, {f"i{draw.randrange(12)}": draw.choice(STATES) for _ in range(4)})
             for task in draw.sample("abcdef", draw.randrange(6))
         }
-        plan.follow(records)
+        silent = draw.sample("abcdef", 2)
+        plan.follow(records, silent)
         new = Plan()
-        new.follow({task: replace(each) for task, each in records.items()})
+        new.follow({task: replace(each) for task, each in records.items()}, silent)
         assert (plan.peers, plan.routes) == (new.peers, new.routes)
         change = plan.change()
         for name, peer in change.peers.items():

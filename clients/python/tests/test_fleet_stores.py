@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Union
 
 import pytest
@@ -113,21 +114,30 @@ async def test_an_outage_drops_nobody_even_if_the_store_is_empty_afterwards(serv
 
 
 @every_server
-async def test_a_task_that_is_cut_off_keeps_its_map_and_comes_back(server: Server, bound: float) -> None:
+async def test_a_task_that_is_cut_off_serves_and_comes_back(
+    server: Server, bound: float, peer_ports: dict[str, int]
+) -> None:
     async with tasks(server, 3) as (a, b, c):
         a.manager.set(x="active")
         b.manager.set(y="active")
         for task in (a, c):
             await arrives(task, "y", 10)
         await arrives(c, "x", 10)
-        a.proxy.set("silent")
-        await asyncio.sleep(1.3 * TTL)
-        assert a.routes == {"y": ["task-1"]}
+        with closing(socket.create_server(("127.0.0.1", 0), backlog=1000)) as port:
+            peer_ports["10.0.0.1"] = port.getsockname()[1]
+            a.proxy.set("silent")
+
+            async def kept() -> bool:
+                return c.fleet._liveness.kept() == {"task-0"}
+
+            await eventually(kept, 10, "c finds a silent")
+            await asyncio.sleep(TTL)
+            assert a.routes == {"y": ["task-1"]} and c.routes == {"x": ["task-0"], "y": ["task-1"]}
 
         async def dropped() -> bool:
             return c.routes == {"y": ["task-1"]}
 
-        # Nobody can tell a task that is cut off from one that has vanished.
+        # Now nobody can tell it from a task that has vanished.
         await eventually(dropped, 5, "a is dropped by c")
         a.proxy.set("pass")
         await arrives(c, "x", 10)

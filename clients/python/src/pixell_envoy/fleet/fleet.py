@@ -15,6 +15,7 @@ from ..errors import ClientClosed, InvalidArgument
 from ..fleet_map import FleetMap
 from ..log import logger_of
 from ..manager import EnvoyManager
+from .asking import Asking
 from .directory import Closable, Directory, Watchable
 from .ecs import find_task
 from .liveness import Liveness
@@ -51,8 +52,9 @@ class Fleet:
     """Publishes the agents of `manager` in `directory`, and gives its Envoy the agents of the other tasks.
 
     An async context manager; `start` and `close` do the same. `task_id` and `host`, this task's name and address, are
-    by default what ECS says. A peer whose beat has not moved for `ttl` seconds is dropped; while the directory cannot
-    be read, none is. All tasks need the same `ttl`. Close it before `manager`; it closes `directory`.
+    by default what ECS says. A peer whose beat has not moved for `ttl` seconds is dropped, unless it still accepts
+    connections at `peer_port`; while the directory cannot be read, none is. All tasks need the same `ttl`, and their
+    Envoys the same port. Close it before `manager`; it closes `directory`.
 
     Only `start` raises, and only if it cannot find out task and address. Whatever the directory or Envoy does later is
     logged, and retried.
@@ -66,15 +68,19 @@ class Fleet:
         task_id: Optional[str] = None,
         host: Optional[str] = None,
         ttl: float = 10.0,
+        peer_port: int = 50050,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 0 < ttl < math.inf:
             raise InvalidArgument(f"ttl is a finite number of seconds above 0, not {ttl!r}")
+        if not 0 < peer_port < 65536:
+            raise InvalidArgument(f"peer_port is a port from 1 to 65535, not {peer_port!r}")
         self._manager = manager
         self._directory = directory
         self._task_id = task_id
         self._host = host
         self._ttl = ttl
+        self._peer_port = peer_port
         self._clock = clock
         self._poll = min(_POLL, ttl / 5)
         longest = min(_LONGEST, ttl / 10)
@@ -98,7 +104,7 @@ class Fleet:
 
     @property
     def peers(self) -> Mapping[str, Record]:
-        """The records of the other tasks that are alive."""
+        """The records of the other tasks that are alive, or cut off from the directory alone."""
         return {task: record for task, record in self._liveness.alive().items() if task != self._task_id}
 
     async def start(self) -> None:
@@ -117,6 +123,7 @@ class Fleet:
             return
         self._change, self._hint, self._news = Wake(), Wake(), Wake()
         self._envoy_asked = asyncio.Event()
+        self._asking = Asking(self._peer_port, self._ttl / _BEATS, self._liveness.asked, self._clock)
         task, host = str(self._task_id), str(self._host)
         self._publisher = Publisher(
             self._directory, task, host, self._manager.agents, _LIMIT, self._rival_lives, self._clock
@@ -170,6 +177,7 @@ class Fleet:
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(self._tasks)
+            await self._asking.close()
             await publisher.withdraw()
 
     async def _close_directory(self) -> None:
@@ -229,6 +237,8 @@ class Fleet:
     def _take(self, snapshot: Mapping[str, bytes]) -> None:
         records = self._records.read(snapshot)
         self._liveness.observe(records)
+        silent = self._liveness.silent()
+        self._asking.follow({task: record for task, record in silent.items() if self._is_peer(task, record)})
         self._has_snapshot = True
         self._refresh()
         if self._plan.change():
@@ -250,17 +260,16 @@ class Fleet:
 
     def _refresh(self) -> bool:
         if self._has_snapshot:
-            peers = self.peers
-            self._push.forget_all_but(peers)
-            self._plan.follow(
-                {
-                    task: record
-                    for task, record in peers.items()
-                    # A record with this task's own address is of a task that had the address before.
-                    if record.host != self._host and self._push.accepts(task, record.host)
-                }
-            )
+            alive = self._liveness.alive()
+            self._push.forget_all_but(alive)
+            peers = {task: record for task, record in alive.items() if self._is_peer(task, record)}
+            self._plan.follow(peers, self._liveness.kept())
         return self._has_snapshot
+
+    def _is_peer(self, task: str, record: Record) -> bool:
+        # Another record with this task's own address is of a task that had the address before.
+        is_other = task != self._task_id and record.host != self._host
+        return is_other and self._push.accepts(task, record.host)
 
     async def _push_for_ever(self) -> None:
         delays = _BACKOFF.delays()

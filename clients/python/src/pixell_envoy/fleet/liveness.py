@@ -1,20 +1,26 @@
-"""Which tasks are alive: those whose beat moves."""
+"""Which tasks are alive: those whose beat moves, and those that still accept connections."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Callable, Optional
 
+from ..log import logger_of
 from .directory import RECORD_SECONDS
 from .record import Record
+
+logger = logger_of(__name__)
 
 # The most tasks that are remembered.
 _MOST = 10_000
 
 # A task is not dropped before it was silent in so many snapshots.
 _SNAPSHOTS = 4
+
+# From this part of `ttl` on a silent task is asked. A snapshot adds a quarter at most, so a quarter is left to respond.
+_ASK_FROM = 0.5
 
 
 @dataclass
@@ -23,6 +29,9 @@ class _Seen:
     age: float = 0.0
     """Seconds since the beat was last seen to move, as far as snapshots could have shown it."""
     is_alive: bool = True
+    responds: bool = False
+    """Whether it did when it was last asked."""
+    is_kept: bool = False
 
 
 class Liveness:
@@ -33,6 +42,10 @@ class Liveness:
 
     A task that a snapshot does not have is dropped as late as any other: a store that was restarted is empty at first.
     Clocks of other machines do not matter.
+
+    A silent task may be cut off from the store alone. So from the half of `ttl` on it has to be asked (`silent`,
+    `asked`), and while it responds it is kept. It is dropped nevertheless if its address now belongs to another
+    task, or if it has no active id, so that nobody needs it: a task that withdraws has drained before.
     """
 
     def __init__(self, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,12 +67,45 @@ class Liveness:
             known = self._seen.get(task)
             if known is not None and _moved(known, record):
                 self._seen[task] = _Seen(record)
+        taken = {seen.record.host for seen in self._seen.values() if seen.age <= self._ttl}
         for task, seen in list(self._seen.items()):
-            seen.is_alive = seen.age <= self._ttl
+            if seen.age > self._ttl and seen.is_alive:
+                self._judge(seen, taken)
             # A dead task is remembered: its record may still be there, and is no sign of life.
-            if task not in records and seen.age > max(RECORD_SECONDS, self._ttl):
+            if task not in records and not seen.is_alive and seen.age > max(RECORD_SECONDS, self._ttl):
                 del self._seen[task]
         return self.alive()
+
+    def _judge(self, seen: _Seen, taken: Container[str]) -> None:
+        """Keeps or drops a task that has been silent for `ttl`."""
+        task, host = seen.record.task, seen.record.host
+        seen.is_alive = seen.responds and _is_needed(seen.record) and host not in taken
+        if seen.is_alive and not seen.is_kept:
+            logger.warning(
+                "keeping task %r at %s, which is silent in the directory but accepts connections", task, host
+            )
+        elif seen.is_kept and not seen.is_alive:
+            logger.warning("dropping task %r at %s, which was silent in the directory for long", task, host)
+        seen.is_kept = seen.is_alive
+
+    def silent(self) -> dict[str, Record]:
+        """The tasks that have to be asked."""
+        return {
+            task: seen.record
+            for task, seen in self._seen.items()
+            if seen.is_alive and seen.age > self._ttl * _ASK_FROM and _is_needed(seen.record)
+        }
+
+    def asked(self, record: Record, responds: bool) -> None:
+        """Notes whether the task of a record that `silent` returned responds, for the next snapshot."""
+        seen = self._seen.get(record.task)
+        # Its beat may have moved meanwhile.
+        if seen is not None and seen.record is record:
+            seen.responds = responds
+
+    def kept(self) -> set[str]:
+        """The tasks that are alive although they have been silent for `ttl`."""
+        return {task for task, seen in self._seen.items() if seen.is_kept}
 
     def introduce(self, records: Mapping[str, Record]) -> None:
         """Counts tasks that have not been seen yet as seen now."""
@@ -70,12 +116,17 @@ class Liveness:
                 self._seen[task] = _Seen(record)
 
     def _forget_one(self) -> None:
-        """Forgets the task that has been silent for the longest time."""
-        del self._seen[max(self._seen, key=lambda task: self._seen[task].age)]
+        """Forgets the task that has been silent for the longest time, but none that is alive if one is dead."""
+        del self._seen[max(self._seen, key=lambda task: (not self._seen[task].is_alive, self._seen[task].age))]
 
     def alive(self) -> dict[str, Record]:
         """The newest record of each task that was alive at the last snapshot."""
         return {task: seen.record for task, seen in self._seen.items() if seen.is_alive}
+
+
+def _is_needed(record: Record) -> bool:
+    """Whether requests may go to the task, by what it has published itself."""
+    return record.epoch != "" and "active" in record.ids.values()
 
 
 def _moved(seen: _Seen, record: Record) -> bool:

@@ -42,6 +42,7 @@ class Plan:
         self.peers: dict[str, Peer] = {}
         self.routes: dict[str, tuple[str, ...]] = {}
         self._records: dict[str, Record] = {}
+        self._silent: frozenset[str] = frozenset()
         # The tasks that claim an id.
         self._claims: dict[str, set[str]] = {}
         self._pushed_peers: dict[str, Peer] = {}
@@ -79,8 +80,11 @@ class Plan:
         self._waiting |= self._left_out
         self._left_out = set()
 
-    def follow(self, records: Mapping[str, Record]) -> None:
-        """Makes this the plan for the records of all other tasks that are alive."""
+    def follow(self, records: Mapping[str, Record], silent: Iterable[str] = ()) -> None:
+        """Makes this the plan for the records of all other tasks that are alive.
+
+        Those that are `silent` may have lost an agent to another task, so they come after all others.
+        """
         is_over = len(records) > self._max_peers
         if is_over:
             if not self._has_told_peers:
@@ -90,6 +94,10 @@ class Plan:
         touched: set[str] = set()
         for task in [task for task in self._records if task not in records]:
             touched.update(self._drop(task))
+        before, self._silent = self._silent, frozenset(silent)
+        for task in before ^ self._silent:
+            if task in self._records:
+                touched.update(self._records[task].ids)
         for task, record in records.items():
             old = self._records.get(task)
             if old is not None and old.ids is record.ids and old.host == record.host:
@@ -152,9 +160,10 @@ class Plan:
 
     def _route(self, deployment_id: str) -> None:
         claims = self._claims[deployment_id]
-        active = [task for task in claims if self._records[task].ids[deployment_id] == "active"]
+        active = {task for task in claims if self._records[task].ids[deployment_id] == "active"}
+        chosen = in_order(deployment_id, active - self._silent) + in_order(deployment_id, active & self._silent)
         # If no task takes new requests for the id, its clients should get UNAVAILABLE and not NOT_FOUND.
-        chosen = in_order(deployment_id, active or claims)[:MAX_PEERS_OF_ROUTE]
+        chosen = (chosen or in_order(deployment_id, claims))[:MAX_PEERS_OF_ROUTE]
         self._waiting.discard(deployment_id)
         if not chosen:
             del self._claims[deployment_id]
