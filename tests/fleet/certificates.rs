@@ -12,10 +12,11 @@ use tokio::net::TcpStream;
 
 use crate::tasks::Tasks;
 
-const NAME: &str = "peer.pixell.test";
+/// The name of all tasks.
+pub(crate) const NAME: &str = "peer.pixell.test";
 
 /// Makes a certificate with its key below `directory`: a CA, or one that the CA there signs for a name.
-fn certify(directory: &Path, file: &str, name: Option<&str>) {
+pub(crate) fn certify(directory: &Path, file: &str, name: Option<&str>) {
     let path = |file: String| directory.join(file);
     let mut openssl = Command::new("openssl");
     openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj"]);
@@ -30,7 +31,7 @@ fn certify(directory: &Path, file: &str, name: Option<&str>) {
 }
 
 /// The settings of a task whose files have this name.
-fn settings(directory: &Path, file: &str) -> Vec<(&'static str, String)> {
+pub(crate) fn settings(directory: &Path, file: &str) -> Vec<(&'static str, String)> {
     let path = |file: String| -> String { PathBuf::from(directory).join(file).to_string_lossy().into_owned() };
     vec![
         ("PIXELL_PEER_CERT_FILE", path(format!("{file}.crt"))),

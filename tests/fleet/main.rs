@@ -3,6 +3,7 @@
 //! Needs root and iproute2, so it is not part of a plain `cargo test`: `cargo xtask test netns`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
+mod authentication;
 mod certificates;
 mod drains;
 mod fabric;

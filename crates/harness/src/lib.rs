@@ -22,6 +22,7 @@ pub mod ports;
 pub mod proto;
 pub mod routes;
 pub mod shutdown;
+pub mod tokens;
 pub mod wait;
 
 pub use agents::Agent;
