@@ -13,6 +13,7 @@ pub mod load;
 pub mod machine;
 pub mod pinning;
 pub mod python;
+pub mod relay;
 pub mod report;
 pub mod requests;
 pub mod results;
@@ -21,6 +22,7 @@ pub mod section;
 pub mod stream_agent;
 pub mod summary;
 pub mod table;
+pub mod tasks;
 
 use std::path::Path;
 

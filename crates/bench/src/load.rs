@@ -41,6 +41,8 @@ struct Request {
     port: u16,
     /// The request over HTTP/1.1.
     bytes: Vec<u8>,
+    /// More headers, over HTTP/2.
+    headers: Vec<(String, String)>,
     /// The body of the right response.
     expected: String,
 }
@@ -70,7 +72,21 @@ impl Load {
     /// # Errors
     /// If the proxy accepts no connection, or a response is wrong.
     pub fn new(protocol: Protocol, address: SocketAddr, requested: &[(String, u16)], pids: &[u32]) -> Result<Self> {
-        let requests: Vec<_> = requested.iter().map(|(id, port)| Request::to(id, *port)).collect();
+        Self::with(protocol, address, requested, pids, |_| Vec::new())
+    }
+
+    /// As [`Load::new`], but a request to an id has these headers, too.
+    ///
+    /// # Errors
+    /// As [`Load::new`].
+    pub fn with(
+        protocol: Protocol,
+        address: SocketAddr,
+        requested: &[(String, u16)],
+        pids: &[u32],
+        headers: impl Fn(&str) -> Vec<(String, String)>,
+    ) -> Result<Self> {
+        let requests: Vec<_> = requested.iter().map(|(id, port)| Request::to(id, *port, headers(id))).collect();
         let clients = (0..CLIENTS).map(|number| {
             // Each client begins with another agent, so that all agents are in use all the time.
             let next = number % requests.len().max(1);
@@ -136,8 +152,9 @@ fn all(clients: &mut [Client], time: Duration) -> Result<u64> {
 }
 
 impl Request {
-    fn to(id: &str, port: u16) -> Self {
-        Self { id: id.to_owned(), port, bytes: request(id, port), expected: agents::body(port) }
+    fn to(id: &str, port: u16, headers: Vec<(String, String)>) -> Self {
+        let bytes = with_headers(&request(id, port), &headers);
+        Self { id: id.to_owned(), port, bytes, headers, expected: agents::body(port) }
     }
 }
 
@@ -151,6 +168,17 @@ pub fn request(id: &str, port: u16) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A request over HTTP/1.1 with more headers.
+#[must_use]
+pub fn with_headers(request: &[u8], headers: &[(String, String)]) -> Vec<u8> {
+    let mut bytes = request.strip_suffix(b"\r\n").unwrap_or(request).to_vec();
+    for (name, value) in headers {
+        bytes.extend(format!("{name}: {value}\r\n").bytes());
+    }
+    bytes.extend(b"\r\n");
+    bytes
+}
+
 impl Connection {
     fn open(protocol: Protocol, address: SocketAddr) -> Result<Self> {
         Ok(match protocol {
@@ -159,17 +187,19 @@ impl Connection {
         })
     }
 
-    fn send(&mut self, Request { id, port, bytes, .. }: &Request) -> Result<()> {
+    fn send(&mut self, Request { id, port, bytes, headers, .. }: &Request) -> Result<()> {
         match self {
             Self::Http1(connection) => connection.send(bytes),
             Self::Http2(connection) => {
                 let address = format!("127.0.0.1:{port}");
-                connection.send(&[
+                let mut all = vec![
                     ("user-agent", "bench"),
                     ("accept", "*/*"),
                     ("x-envoy-original-dst-host", &address),
                     ("x-deployment-id", id),
-                ])
+                ];
+                all.extend(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+                connection.send(&all)
             }
         }
     }
@@ -210,5 +240,18 @@ impl Client {
         let expected = self.requests.get(self.next).map(|request| request.expected.as_str()).unwrap_or_default();
         self.connection.expect(expected)?;
         Ok(self.sent.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_headers_come_before_the_end_of_the_head() {
+        let plain = request("a", 1);
+        assert_eq!(with_headers(&plain, &[]), plain);
+        let more = with_headers(&plain, &[("x-b".to_owned(), "c".to_owned())]);
+        assert!(more.ends_with(b"x-deployment-id: a\r\nx-b: c\r\n\r\n"), "{}", String::from_utf8_lossy(&more));
     }
 }

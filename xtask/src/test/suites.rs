@@ -104,7 +104,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "cost",
-        seconds: 70,
+        seconds: 110,
         about: "what the native filter costs a request, in instructions",
         needs: &[Need::Debian { program: "valgrind", package: "valgrind" }],
         runner: Runner::Whole,
@@ -231,15 +231,23 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "bench",
-        seconds: 60,
+        seconds: 100,
         about: "a round of the bench, to show that it works; the figures are not checked",
-        needs: &[Need::Modules, Need::Envoy],
+        needs: &[Need::Modules, Need::Envoy, Need::OpenSsl],
         runner: Runner::Whole,
         command: || {
-            let only = "bare,none,ours-20,native-20,lua,caddy,without,h2,size,streaming,native-writes";
-            let bench = ["bench", "--rounds", "1", "--only", only];
-            Ok(cargo(["run", "--quiet", "--package", "xtask", "--"].into_iter().chain(bench)))
+            let contenders = "bare,none,ours-20,native-20,lua,caddy,without,h2";
+            let sections = "size,streaming,native-writes,fleet,native-fleet,authentication,native-authentication";
+            Ok(bench(&format!("{contenders},{sections}")))
         },
+    },
+    Suite {
+        name: "bench-fleet",
+        seconds: 40,
+        about: "the same for what the bench measures between tasks, in network namespaces",
+        needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "ip", package: "iproute2" }],
+        runner: Runner::Whole,
+        command: || Ok(bench("hop,native-hop")),
     },
     Suite {
         name: "integration",
@@ -274,6 +282,12 @@ fn native() -> Result<Command> {
     let mut test = cargo(["test", "--package", "pixell-tests", "--test", "envoy", "--test", "native", "--no-fail-fast"]);
     test.args(wasm_only::skips()).env(FILTER, Filter::Native.name());
     Ok(test)
+}
+
+/// A round of these parts of the bench.
+fn bench(only: &str) -> Command {
+    let bench = ["run", "--quiet", "--package", "xtask", "--", "bench", "--rounds", "1", "--only", only];
+    cargo(bench)
 }
 
 fn asan() -> Result<Command> {

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use harness::{Envoy, EnvoyBuilder};
 use launcher::filter::Filter;
+use launcher::settings::Settings;
 
 use super::parts::{NO_STATS, Part, removal};
 use super::{Contender, Stage};
@@ -11,6 +12,12 @@ use crate::table::Table;
 /// The settings that all Envoys of the bench share. By default there is one worker, because Envoy has one core, and the filter is Wasm.
 pub(crate) fn settings(stage: &Stage<'_>) -> EnvoyBuilder {
     Envoy::builder().filter(Filter::Wasm).modules(stage.modules).concurrency(1).log_level("warning")
+}
+
+/// As [`settings`], with the image's settings.
+pub(crate) fn with_settings(stage: &Stage<'_>, image: &Settings) -> EnvoyBuilder {
+    // These have a log level and perhaps workers, too.
+    settings(stage).settings(image).concurrency(1).log_level("warning")
 }
 
 /// Takes the upstream's address from a request header, for an Envoy without a filter that sets it.
@@ -79,7 +86,7 @@ pub(super) async fn without_part(stage: &Stage<'_>, part: Part) -> Result<Conten
 }
 
 /// Moves the running `envoy` to the proxy's core.
-pub(super) fn contender(stage: &Stage<'_>, envoy: Envoy, requested: Vec<(String, u16)>) -> Result<Contender> {
+pub(crate) fn contender(stage: &Stage<'_>, envoy: Envoy, requested: Vec<(String, u16)>) -> Result<Contender> {
     stage.cores.give_proxy(envoy.pid())?;
     Ok(Contender { address: envoy.data_addr(), pids: vec![envoy.pid()], requested, _running: Box::new(envoy) })
 }

@@ -1,5 +1,6 @@
 //! The largest fleet map: replaced as a whole, and one of its routes changed.
 
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -30,7 +31,7 @@ pub(super) async fn measure(stage: &Stage<'_>, filter: Filter, rounds: u32) -> R
     let mut connection = Connection::open(envoy.api_addr())?;
     let (mut puts, mut changes) = (Vec::new(), Vec::new());
     // Every route leads to another peer in the other body.
-    let bodies = [body(0), body(1)];
+    let bodies = [body(0, host), body(1, host)];
     for body in bodies.iter().cycle().take(rounds as usize * 2) {
         puts.push(put(&api, body).await?);
         for number in 0..CHANGES {
@@ -48,14 +49,20 @@ pub(super) async fn measure(stage: &Stage<'_>, filter: Filter, rounds: u32) -> R
     Ok(vec![whole.at_most(500.0), one.at_most(3.0)])
 }
 
-fn peer(number: usize) -> String {
+/// The name of a peer.
+pub(super) fn peer(number: usize) -> String {
     format!("task-{:032x}", number % MOST_PEERS)
 }
 
-/// The largest map, with the peers of its routes turned by so many.
-fn body(turn: usize) -> String {
-    let host = |number: usize| json!({"host": format!("10.0.{}.{}", number / 250, number % 250 + 1)});
-    let peers: Map<String, Value> = (0..MOST_PEERS).map(|number| (peer(number), host(number))).collect();
+/// The address of a peer that need not exist.
+pub(super) fn host(number: usize) -> Ipv4Addr {
+    let [.., high, low] = u32::try_from(number + 1).unwrap_or(0).to_be_bytes();
+    Ipv4Addr::new(10, 0, high, low)
+}
+
+/// The largest map, with the peers of its routes turned by so many, at these addresses.
+pub(super) fn body(turn: usize, host: impl Fn(usize) -> Ipv4Addr) -> String {
+    let peers: Map<String, Value> = (0..MOST_PEERS).map(|number| (peer(number), json!({ "host": host(number) }))).collect();
     let routes: Map<String, Value> = (0..MOST_ROUTES).map(|number| (id(number), json!([peer(number + turn)]))).collect();
     json!({"peers": peers, "routes": routes}).to_string()
 }
@@ -74,7 +81,12 @@ async fn put(api: &RouteApi, body: &str) -> Result<f64> {
 
 /// The time of a change of one route, in milliseconds.
 fn change(api: &mut Connection, number: usize) -> Result<f64> {
-    let body = json!({"routes": {id(7): [peer(number), peer(number + 1)]}}).to_string();
+    move_to(api, &id(7), &[peer(number), peer(number + 1)])
+}
+
+/// Gives a route to these peers, and returns the time until the response, in milliseconds.
+pub(super) fn move_to(api: &mut Connection, id: &str, peers: &[String]) -> Result<f64> {
+    let body = json!({ "routes": { id: peers } }).to_string();
     let request = format!(
         "PATCH /v1/fleet HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()

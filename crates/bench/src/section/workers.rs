@@ -95,11 +95,20 @@ pub(super) fn not_found(api: &mut Connection) -> Result<()> {
 
 /// Opens connections until each of `workers` workers has one: the kernel chooses the worker of a connection.
 pub(super) async fn one_for_each(envoy: &Envoy, workers: u32) -> Result<Vec<Connection>> {
+    one_for_each_by(envoy, workers, || Connection::open(envoy.data_addr())).await
+}
+
+/// As [`one_for_each`], with connections that `open` returns.
+pub(super) async fn one_for_each_by(
+    envoy: &Envoy,
+    workers: u32,
+    open: impl Fn() -> Result<Connection>,
+) -> Result<Vec<Connection>> {
     const ATTEMPTS: usize = 200;
     let mut taken = envoy.stats().await?.worker_connections("agents")?;
     let mut found = std::collections::BTreeMap::new();
     for _ in 0..ATTEMPTS {
-        let mut connection = Connection::open(envoy.data_addr())?;
+        let mut connection = open()?;
         // Once there is a response (here that the id is unknown), a worker has accepted the connection. A request without an id would not do,
         // because Envoy closes the connection after a 400.
         connection.exchange(&load::request("nobody", 0))?;

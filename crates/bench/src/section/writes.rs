@@ -61,7 +61,8 @@ pub(super) async fn measure(stage: &Stage<'_>, filter: Filter, rounds: u32) -> R
     Ok(figures)
 }
 
-fn p99(what: &str, mut values: Vec<f64>) -> Result<Figure> {
+/// The 99th percentile of times in milliseconds, with their quartiles.
+pub(super) fn p99(what: &str, mut values: Vec<f64>) -> Result<Figure> {
     values.sort_by(f64::total_cmp);
     let value = quantile(&values, 0.99).context("nothing was measured")?;
     let mut figure = Figure::median(what, "ms", values).context("nothing was measured")?;

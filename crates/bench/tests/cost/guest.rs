@@ -96,9 +96,10 @@ impl Guest {
     pub(crate) fn forward(&mut self, id: &str) -> (Cost, Option<String>) {
         let cost = self.stream(&[("request\0headers\0x-deployment-id", id)], "");
         let argument = std::mem::take(&mut self.store.data_mut().foreign);
-        // The argument holds the filter state's name, the address and the span.
+        // The argument holds the filter state's name, the address and the span. No other part of it looks like an address.
         let text = String::from_utf8_lossy(&argument).into_owned();
-        let address = text.find("127.0.0.1:").map(|at| text[at..].trim_end_matches(['\u{18}', '\u{1}']).to_owned());
+        let mut parts = text.split(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | ':')));
+        let address = parts.find(|part| part.contains(':')).map(str::to_owned);
         (cost, address)
     }
 
