@@ -5,14 +5,17 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Parser;
 use harness::Envoy;
-use harness::endurance::{changes, growth, memory};
+use harness::endurance::{changes, growth, memory, rates};
 use harness::envoy::modules;
 use workspace::say;
 
 /// Envoy's memory must grow by less than this while ids come and go, in MiB. The first tenth of the ids does not count.
 const MOST_GROWTH: u64 = 32;
 
-/// Run the endurance tests at full length (about five minutes) and print their figures.
+/// The same while clients come and go, in MiB of what Envoy has allocated, after as many as it has buckets.
+const MOST_GROWTH_OF_RATES: u64 = 8;
+
+/// Run the endurance tests at full length (about ten minutes) and print their figures.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask endurance")]
 struct Arguments {
@@ -28,13 +31,16 @@ struct Arguments {
     /// Number of distinct ids that come and go
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     ids: u32,
+    /// Number of distinct clients that send a request under a rate limit
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(25_000..))]
+    clients: u32,
 }
 
 fn main() -> std::process::ExitCode {
     harness::end(run(&Arguments::parse()))
 }
 
-/// Runs all three tests, each with its own Envoy.
+/// Runs all tests, each with its own Envoy.
 ///
 /// # Errors
 /// If one of them fails.
@@ -66,6 +72,19 @@ async fn run(arguments: &Arguments) -> Result<()> {
     ensure!(
         figures.grown_mib() < MOST_GROWTH,
         "Envoy's memory grew by {} MiB, not less than {MOST_GROWTH}",
+        figures.grown_mib()
+    );
+    no_crash(&envoy).await?;
+
+    say(&format!("{} clients with a token and a rate", arguments.clients));
+    let directory = tempfile::tempdir()?;
+    let (issuer, settings) = rates::settings(directory.path())?;
+    let envoy = settings.modules(&modules).start().await?;
+    let figures = rates::run(&envoy, &issuer, usize::try_from(arguments.clients)?).await?;
+    println!("{figures}");
+    ensure!(
+        figures.grown_mib() < MOST_GROWTH_OF_RATES,
+        "Envoy's memory grew by {} MiB, not less than {MOST_GROWTH_OF_RATES}",
         figures.grown_mib()
     );
     no_crash(&envoy).await

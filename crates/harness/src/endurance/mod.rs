@@ -4,3 +4,4 @@
 pub mod changes;
 pub mod growth;
 pub mod memory;
+pub mod rates;
