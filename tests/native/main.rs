@@ -7,3 +7,4 @@
 mod clients;
 mod loading;
 mod panics;
+mod queues;

@@ -233,15 +233,16 @@ impl DataPath {
         if !maps.failed.is_empty() {
             maps.failed.forget(request.now());
         }
-        let Maps { routes: map, fleet, failed } = &*maps;
-        let peers = self.hops.map(|_| Peers { map: fleet, failed });
-        let routes = Routes { map, fallback_port: self.fallback_port, peers };
         match self.judges {
-            Judges::Requests => self.judge_request(request, &routes),
-            Judges::Incoming => self.judge_incoming(request, map),
+            Judges::Requests => self.judge_request(request, &self.routes(maps)),
+            Judges::Incoming => self.judge_incoming(request, &maps.routes),
             Judges::Hops => self.judge_hop(request, maps).1,
-            Judges::Attempts => self.judge_attempt(request, &routes),
+            Judges::Attempts => self.judge_attempt(request, &self.routes(maps)),
         }
+    }
+
+    fn routes<'m>(&self, Maps { routes: map, fleet, failed }: &'m Maps) -> Routes<'m> {
+        Routes { map, fallback_port: self.fallback_port, peers: self.hops.map(|_| Peers { map: fleet, failed }) }
     }
 
     /// What the first id header says that has a value, and whether it is [`ID_HEADER`].

@@ -128,12 +128,17 @@ impl fmt::Display for NoItem {
 
 impl std::error::Error for NoItem {}
 
-/// Returns `text` with the items of these roles rewritten from the Wasm filter to the native one. Their configuration stays.
+/// Returns `text` with the items of these roles rewritten from the Wasm filter to the native one. Their configuration stays. The item of
+/// [`Role::Responses`] is removed, because natively the router does its work; that routes enable it means nothing then.
 ///
 /// # Errors
 /// [`NoItem`] if an item is missing, or the file holds it twice.
 pub fn to_native(text: &str, roles: &[Role]) -> Result<String, NoItem> {
-    let text = roles.iter().try_fold(text.to_owned(), |text, role| native_item(&text, *role).ok_or(NoItem::Filter(*role)))?;
+    let native = |text: &str, role| match role {
+        Role::Responses => without_responses(text),
+        _ => native_item(text, role),
+    };
+    let text = roles.iter().try_fold(text.to_owned(), |text, role| native(&text, *role).ok_or(NoItem::Filter(*role)))?;
     let text = if roles.contains(&Role::Hops) {
         // The native module counts by itself what the script counts for the others.
         let (before, _, after) = filter_item(&text, "name: pixell.returns").ok_or(NoItem::Filter(Role::Hops))?;
@@ -155,8 +160,16 @@ const METRICS_LAYER: &str = "    - name: native
       static_layer: { envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix: true }
 ";
 
-/// What an item says that only routes enable.
-const DISABLED: &str = "disabled: true";
+/// The lines that begin the item of the responses' filter, and that refer to it.
+const RESPONSES: [&str; 2] = ["- &responses_filter\n", "- *responses_filter\n"];
+
+fn without_responses(text: &str) -> Option<String> {
+    let [anchor, alias] = RESPONSES;
+    let (before, _, after) = filter_item(text, "name: pixell.responses")?;
+    let before = before.trim_end_matches(' ').strip_suffix(anchor)?;
+    let rest = [before.trim_end_matches(' '), after].concat();
+    Some(rest.split_inclusive('\n').filter(|line| line.trim_start() != alias).collect())
+}
 
 fn native_item(text: &str, role: Role) -> Option<String> {
     let name = role.name();
@@ -184,9 +197,6 @@ fn native_item(text: &str, role: Role) -> Option<String> {
             Some(text) => native.extend([" ".repeat(to).as_str(), text]),
             None => native.push('\n'),
         }
-    }
-    if item.lines().any(|line| line.trim() == DISABLED) {
-        native.extend([pad.as_str(), DISABLED, "\n"]);
     }
     Some([before, &native, after].concat())
 }
@@ -271,9 +281,9 @@ mod tests {
     #[test]
     fn the_shipped_file_becomes_native() {
         let native = to_native(SHIPPED, &Role::ALL).unwrap();
-        assert_eq!(native.matches(&format!("filename: {NATIVE_MODULE} ")).count(), 4);
-        assert!(native.contains("filter_name: responses\n"));
-        assert_eq!(native.matches(DISABLED).count(), SHIPPED.matches(DISABLED).count());
+        assert_eq!(native.matches(&format!("filename: {NATIVE_MODULE} ")).count(), 3);
+        // The router does what this filter does.
+        assert!(!native.contains("filter_name: responses\n") && !native.contains("responses_filter"));
         for gone in ["http.wasm.v3", "router_vm", "ExtensionWithMatcher", ".wasm }"] {
             assert!(!native.contains(gone), "{gone}");
         }
@@ -291,7 +301,8 @@ mod tests {
         let text = render(SHIPPED, &fleet.edits(Around::default())).unwrap();
         let roles: Vec<_> = Role::ALL.into_iter().chain(Role::FLEET).collect();
         let native = to_native(&text, &roles).unwrap();
-        assert_eq!(native.matches(&format!("filename: {NATIVE_MODULE} ")).count(), 6);
+        assert_eq!(native.matches(&format!("filename: {NATIVE_MODULE} ")).count(), 5);
+        assert!(text.contains("- *responses_filter\n") && !native.contains("responses_filter"));
         for name in ["filter_name: incoming\n", "filter_name: hops\n"] {
             assert!(native.contains(name), "{name}");
         }

@@ -9,6 +9,7 @@ use crate::abi_types::{DataStatus, LogLevel, Status};
 use crate::fault;
 use crate::filter::{Filter, Stream};
 use crate::router::owes;
+use crate::waits::Call;
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -64,8 +65,8 @@ impl Buffer {
 /// A stream as Envoy knows it: this module's part, and whether a hook of it runs. Envoy may destroy a stream while it sends the response
 /// that a hook asked for, so the stream has to outlive the hook.
 struct Slot {
-    /// Whether the hooks of the response are for this stream.
-    reads_response: bool,
+    /// Whether the hooks of the response are for this stream, as far as its last hook knew.
+    reads_response: Cell<bool>,
     busy: Cell<bool>,
     doomed: Cell<bool>,
     stream: UnsafeCell<Stream>,
@@ -90,6 +91,7 @@ fn run<T>(host: Ptr, slot: *const c_void, otherwise: T, hook: impl FnOnce(&mut S
         }
         otherwise
     });
+    slot_ref.reads_response.set(stream.reads_response());
     slot_ref.busy.set(false);
     if slot_ref.doomed.get() {
         free(slot);
@@ -99,8 +101,8 @@ fn run<T>(host: Ptr, slot: *const c_void, otherwise: T, hook: impl FnOnce(&mut S
 
 /// Whether the hooks of the response are for this stream. (Most have nothing to do in them.)
 fn reads_response(slot: *const c_void) -> bool {
-    // SAFETY: as in `run`; this is never written.
-    unsafe { (*slot.cast::<Slot>()).reads_response }
+    // SAFETY: as in `run`.
+    unsafe { (*slot.cast::<Slot>()).reads_response.get() }
 }
 
 /// Frees a stream, to be called once.
@@ -158,7 +160,7 @@ hooks! {
         let filter: &'static Filter = unsafe { &*filter.cast::<Filter>() };
         let stream = run_alone("filter_new", || Stream::new(filter)).unwrap_or_else(|| Stream::Broken { filter });
         let reads_response = stream.reads_response();
-        let slot = Slot { reads_response, busy: false.into(), doomed: false.into(), stream: stream.into() };
+        let slot = Slot { reads_response: reads_response.into(), busy: false.into(), doomed: false.into(), stream: stream.into() };
         Box::into_raw(Box::new(slot)).cast_const().cast()
     }
 
@@ -213,8 +215,8 @@ hooks! {
     }
 
     /// What was asked of a `Scheduler`.
-    fn http_filter_scheduled(host: Ptr, slot: *const c_void, _: u64) {
-        run(host, slot, (), Stream::on_scheduled);
+    fn http_filter_scheduled(host: Ptr, slot: *const c_void, number: u64) {
+        run(host, slot, (), |stream, host| stream.on_scheduled(host, Call::of(number)));
     }
 }
 

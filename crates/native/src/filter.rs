@@ -5,19 +5,16 @@ use crate::abi_types::{DataStatus, Status};
 use crate::admin::AdminFilter;
 use crate::fault;
 use crate::host;
-use crate::responses::ResponsesFilter;
-use crate::router::Router;
-use crate::waits::Place;
+use crate::router::{Kept, Router};
+use crate::waits::Call;
 use pixell_core::admin::exchange::Exchange;
 use pixell_core::data_path::Judges;
-use pixell_core::responses::Card;
 
 /// A configuration of one of the filters.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there are a few in a process")]
 pub(crate) enum Filter {
     Router(Router),
-    Responses(ResponsesFilter),
     Admin(Box<AdminFilter>),
 }
 
@@ -29,13 +26,12 @@ impl Filter {
     pub(crate) fn new(envoy: &ConfigHost, name: &[u8], config: &[u8]) -> Result<Self, String> {
         fault::point("config_new");
         match name {
-            b"responses" => ResponsesFilter::new(envoy, config).map(Self::Responses),
             b"admin" => AdminFilter::new(envoy, config).map(Box::new).map(Self::Admin),
             _ => match Judges::named(name) {
                 Some(judges) => Router::new(envoy, config, judges).map(Self::Router),
                 None => {
                     let (name, names) = (name.escape_ascii(), Judges::NAMES.map(|(name, _)| name).join(", "));
-                    Err(format!("filter_name must be {names}, responses or admin, not {name:?}"))
+                    Err(format!("filter_name must be {names} or admin, not \"{name}\""))
                 }
             },
         }
@@ -47,7 +43,7 @@ impl Filter {
     fn fail(&self, envoy: &mut Host<'_>) {
         match self {
             Self::Router(router) => router.fail(envoy),
-            Self::Responses(_) | Self::Admin(_) => AdminFilter::fail(envoy),
+            Self::Admin(_) => AdminFilter::fail(envoy),
         }
     }
 }
@@ -57,11 +53,7 @@ impl Filter {
 pub(crate) enum Stream {
     Router {
         router: &'static Router,
-        place: Option<Place>,
-    },
-    Responses {
-        responses: &'static ResponsesFilter,
-        card: Option<Card>,
+        kept: Kept,
     },
     Admin {
         admin: &'static AdminFilter,
@@ -77,8 +69,7 @@ impl Stream {
     pub(crate) fn new(filter: &'static Filter) -> Self {
         fault::point("new");
         match filter {
-            Filter::Router(router) => Self::Router { router, place: None },
-            Filter::Responses(responses) => Self::Responses { responses, card: None },
+            Filter::Router(router) => Self::Router { router, kept: Kept::default() },
             Filter::Admin(admin) => Self::Admin { admin, exchange: Exchange::default() },
         }
     }
@@ -86,16 +77,14 @@ impl Stream {
     /// Whether the hooks of the response are for this stream.
     pub(crate) fn reads_response(&self) -> bool {
         match self {
-            Self::Responses { .. } => true,
-            Self::Router { router, .. } => router.reads_response(),
+            Self::Router { router, kept } => router.reads_response(kept),
             Self::Admin { .. } | Self::Broken { .. } => false,
         }
     }
 
     pub(crate) fn on_request_headers(&mut self, envoy: &mut Host<'_>, ends: bool) -> Status {
         match self {
-            Self::Router { router, place } => router.on_request(envoy, place),
-            Self::Responses { .. } => Status::Continue,
+            Self::Router { router, kept } => router.on_request(envoy, kept),
             Self::Admin { admin, exchange } => admin.on_request_headers(exchange, envoy, ends),
             Self::Broken { filter } => {
                 filter.fail(envoy);
@@ -110,7 +99,6 @@ impl Stream {
                 fault::point("request_body");
                 DataStatus::Continue
             }
-            Self::Responses { .. } => DataStatus::Continue,
             Self::Admin { admin, exchange } => admin.on_request_body(exchange, envoy, ends),
             Self::Broken { .. } => DataStatus::StopAndDrop,
         }
@@ -122,35 +110,32 @@ impl Stream {
                 fault::point("request_trailers");
                 Status::Continue
             }
-            Self::Responses { .. } => Status::Continue,
             Self::Admin { admin, exchange } => admin.on_request_trailers(exchange, envoy),
             Self::Broken { .. } => Status::Stop,
         }
     }
 
     pub(crate) fn on_response_headers(&mut self, envoy: &mut Host<'_>) {
-        match self {
-            Self::Router { router, .. } => router.on_response(envoy),
-            Self::Responses { responses, card } => responses.on_response(card, envoy),
-            Self::Admin { .. } | Self::Broken { .. } => {}
+        if let Self::Router { router, kept } = self {
+            router.on_response(envoy, kept);
         }
     }
 
     pub(crate) fn on_response_body(&mut self, envoy: &mut Host<'_>, ends: bool) {
-        if let Self::Responses { responses, card } = self {
-            responses.on_response_body(card, envoy, ends);
+        if let Self::Router { router, kept } = self {
+            router.on_response_body(envoy, kept, ends);
         }
     }
 
     pub(crate) fn on_response_trailers(&mut self, envoy: &mut Host<'_>) {
-        if let Self::Responses { responses, card } = self {
-            responses.on_response_trailers(card, envoy);
+        if let Self::Router { router, kept } = self {
+            router.on_response_trailers(envoy, kept);
         }
     }
 
-    pub(crate) fn on_scheduled(&mut self, envoy: &mut Host<'_>) {
-        if let Self::Router { router, .. } = self {
-            router.end_long_wait(envoy);
+    pub(crate) fn on_scheduled(&mut self, envoy: &mut Host<'_>, call: Call) {
+        if let Self::Router { router, kept } = self {
+            router.on_scheduled(envoy, kept, call);
         }
     }
 
@@ -161,10 +146,6 @@ impl Stream {
             Self::Router { router, .. } => {
                 router.panicked(envoy);
                 router.fail(envoy);
-            }
-            Self::Responses { responses, .. } => {
-                responses.panicked(envoy);
-                AdminFilter::fail(envoy);
             }
             Self::Admin { admin, .. } => {
                 admin.panicked(envoy);

@@ -5,6 +5,7 @@ use crate::abi_types::{Attribute, LogLevel};
 use pixell_core::data_path::{Header, Rejected, RequestHost, Response};
 use pixell_core::hop::MISDIRECTED_HEADER;
 use pixell_core::metrics::{FIRST_LOGGED, REJECTION_REASONS};
+use pixell_core::rejection::Client;
 use pixell_core::responses::Unchanged;
 use pixell_core::upstream;
 use std::borrow::Cow;
@@ -20,9 +21,6 @@ const REJECTION: &str = "wasm.pixell.rejection";
 
 /// The filter state that tells the access log that this is one of the first rejections of its kind, which it logs whatever the rate.
 const FIRST: &str = "wasm.pixell.first";
-
-/// The filter state in which the router's filter leaves to that of responses what it needs to know, under whichever filter.
-pub(crate) const NOTE: &str = "wasm.pixell.route";
 
 /// How many of each kind are still to be logged whatever the rate. (With Wasm each worker has numbers of its own.)
 struct First<const N: usize> {
@@ -166,6 +164,11 @@ pub(crate) fn joined<'a>(host: &'a Host<'_>, name: &str) -> Option<Cow<'a, [u8]>
         all.extend_from_slice(Host::header(host, name, index).0.unwrap_or_default());
     }
     Some(all.into())
+}
+
+/// Whether a request is one of gRPC, or was one of gRPC-Web.
+pub(crate) fn is_grpc(host: &Host<'_>) -> bool {
+    Client::of(&joined(host, "content-type").unwrap_or_default()) != Client::Http
 }
 
 /// Leaves the reason of a rejection to Envoy's access log and tracing: unlike a response header, no agent can set it.

@@ -39,27 +39,21 @@ impl<const N: usize> Labelled<N> {
     }
 }
 
-/// What a configuration of the filter of responses counts.
+/// What is counted of agent cards.
 #[derive(Debug)]
 pub(crate) struct CardMetrics {
     unchanged: Labelled<{ Unchanged::REASONS.len() }>,
-    panics: Option<Metric>,
 }
 
 impl CardMetrics {
     pub(crate) fn define(envoy: &ConfigHost) -> Self {
-        let unchanged = Labelled::define(envoy, CARDS_UNCHANGED, "reason", Unchanged::REASONS);
-        Self { unchanged, panics: envoy.counter(PANICS, None) }
+        Self { unchanged: Labelled::define(envoy, CARDS_UNCHANGED, "reason", Unchanged::REASONS) }
     }
 
     /// Counts a card that passes unchanged, and tells whether it is one of the first for this reason.
     pub(crate) fn unchanged(&self, envoy: &Host<'_>, reason: &str) -> bool {
         self.unchanged.increment(envoy, reason);
         host::is_first_card(reason)
-    }
-
-    pub(crate) fn panicked(&self, envoy: &Host<'_>) {
-        count(envoy, self.panics, None);
     }
 }
 

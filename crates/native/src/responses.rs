@@ -1,5 +1,5 @@
-//! Responses to requests that a path or a host addresses: their heads, and the bodies of agent cards. Envoy's routes enable this filter, and it
-//! stands behind the router's, whose note it reads.
+//! Responses to requests that a path or a host addresses: their heads, and the bodies of agent cards. The router's stream of such a request
+//! sees to its response, so that it needs no second filter, as the Wasm filter does.
 
 use crate::abi::{ConfigHost, Host, Map};
 use crate::abi_types::LogLevel;
@@ -9,29 +9,37 @@ use pixell_core::config::RouterConfig;
 use pixell_core::responses::{Card, Change, Part, ResponseHost, Responses, Unchanged};
 use std::borrow::Cow;
 
-/// A configuration of the filter.
+/// A configuration of what is done to responses.
 #[derive(Debug)]
-pub(crate) struct ResponsesFilter {
+pub(crate) struct ResponseConfig {
     responses: Responses,
     metrics: CardMetrics,
 }
 
-impl ResponsesFilter {
-    pub(crate) fn new(envoy: &ConfigHost, config: &[u8]) -> Result<Self, String> {
-        let config = RouterConfig::parse(config).map_err(|error| format!("configuration of the responses filter: {error}"))?;
-        Ok(Self { responses: Responses::new(&config), metrics: CardMetrics::define(envoy) })
+/// What is still to come of a response.
+#[derive(Debug)]
+pub(crate) enum Awaited {
+    /// Its head. This was noted about the request.
+    Head(Vec<u8>),
+    /// The body of an agent card.
+    Card(Card),
+}
+
+impl ResponseConfig {
+    pub(crate) fn new(envoy: &ConfigHost, config: &RouterConfig) -> Self {
+        Self { responses: Responses::new(config), metrics: CardMetrics::define(envoy) }
     }
 
-    pub(crate) fn on_response(&self, card: &mut Option<Card>, envoy: &mut Host<'_>) {
+    /// The head of the response to the request that `note` is about. Gives what is still to come, if that matters.
+    pub(crate) fn on_head(&self, note: &[u8], envoy: &mut Host<'_>) -> Option<Awaited> {
         fault::point("response_headers");
-        let head = self.responses.head(envoy);
+        let head = self.responses.head(&Noted { envoy, note });
         apply(envoy, &head.changes);
         self.tell(envoy, head.unchanged);
-        *card = head.card;
+        head.card.map(Awaited::Card)
     }
 
-    pub(crate) fn on_response_body(&self, card: &mut Option<Card>, envoy: &mut Host<'_>, ends: bool) {
-        let Some(card) = card else { return };
+    pub(crate) fn on_body(&self, card: &mut Card, envoy: &mut Host<'_>, ends: bool) {
         fault::point("response_body");
         let (part, unchanged) = card.push(&envoy.response_part(), ends, &self.responses);
         self.tell(envoy, unchanged);
@@ -42,19 +50,13 @@ impl ResponsesFilter {
         }
     }
 
-    pub(crate) fn on_response_trailers(&self, card: &mut Option<Card>, envoy: &mut Host<'_>) {
-        let Some(card) = card else { return };
+    pub(crate) fn on_trailers(&self, card: &mut Card, envoy: &mut Host<'_>) {
         fault::point("response_trailers");
         let (part, unchanged) = card.push(&[], true, &self.responses);
         self.tell(envoy, unchanged);
         if let Part::Replace(new) = part {
             envoy.add_response_body(&new);
         }
-    }
-
-    /// A hook has panicked.
-    pub(crate) fn panicked(&self, envoy: &Host<'_>) {
-        self.metrics.panicked(envoy);
     }
 
     fn tell(&self, envoy: &Host<'_>, unchanged: Option<(Unchanged, String)>) {
@@ -66,14 +68,20 @@ impl ResponsesFilter {
     }
 }
 
-impl ResponseHost for Host<'_> {
+/// The head of a response, with what was noted about its request.
+struct Noted<'a> {
+    envoy: &'a Host<'a>,
+    note: &'a [u8],
+}
+
+impl ResponseHost for Noted<'_> {
     fn note(&self) -> Option<Cow<'_, [u8]>> {
-        self.state(host::NOTE).map(Cow::Borrowed)
+        Some(self.note.into())
     }
 
     fn response(&self, name: &str) -> Vec<Cow<'_, [u8]>> {
-        let (first, count) = self.value(Map::Response, name, 0);
-        let others = (1..count).filter_map(|index| self.value(Map::Response, name, index).0);
+        let (first, count) = self.envoy.value(Map::Response, name, 0);
+        let others = (1..count).filter_map(|index| self.envoy.value(Map::Response, name, index).0);
         first.into_iter().chain(others).map(Cow::Borrowed).collect()
     }
 }

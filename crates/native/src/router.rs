@@ -4,11 +4,12 @@
 use crate::abi::{ConfigHost, Host, Map};
 use crate::abi_types::{Attribute, Status};
 use crate::metrics::{Event, RouterMetrics, new_worker};
+use crate::responses::{Awaited, ResponseConfig};
 use crate::shared::{DATA, SIGNAL};
-use crate::waits::{self, Place};
+use crate::waits::{self, Call, Place};
 use crate::{fault, host};
 use pixell_core::config::RouterConfig;
-use pixell_core::data_path::{Changes, DataPath, Hop, ID_HEADER, Judges, Maps, PREFIX_HEADER, Rejected, Verdict};
+use pixell_core::data_path::{Changes, DataPath, Hop, ID_HEADER, Judges, Maps, PREFIX_HEADER, Rejected, RequestHost, Verdict};
 use pixell_core::fleet;
 use pixell_core::hop::ADDRESSED_HEADER;
 use pixell_core::rejection::Rejection;
@@ -18,6 +19,7 @@ use pixell_core::store::prepare;
 use pixell_core::upstream::{self, Address};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 thread_local! {
     /// This worker's copies of the maps; the same for all configurations.
@@ -43,12 +45,29 @@ impl Worker {
     }
 }
 
+/// A request that has no connection after this time is in a queue: a connection to a port of this machine is made, or not, much faster. Those
+/// whose connection is being made go on, as if the map had changed a moment later.
+const QUEUED: Duration = Duration::from_millis(100);
+
 /// A configuration of the data path.
 #[derive(Debug)]
 pub(crate) struct Router {
     data_path: DataPath,
     /// None of its own, if it stands before a cluster.
     metrics: Option<RouterMetrics>,
+    /// What is done to responses; nothing, if it stands before a cluster.
+    responses: Option<ResponseConfig>,
+}
+
+/// What a stream keeps until it ends.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// The port that it was given.
+    port: Option<u16>,
+    /// Its place in the list of those that may be waiting.
+    place: Option<Place>,
+    /// What is still to come of its response, if the path or the host addresses it.
+    awaited: Option<Awaited>,
 }
 
 impl Router {
@@ -63,11 +82,12 @@ impl Router {
             waits::start_clock();
         }
         let metrics = has_listener.then(|| RouterMetrics::define(envoy));
-        Ok(Self { data_path: DataPath::new(&config, judges), metrics })
+        let responses = has_listener.then(|| ResponseConfig::new(envoy, &config));
+        Ok(Self { data_path: DataPath::new(&config, judges), metrics, responses })
     }
 
-    /// A request, or an attempt. `place` keeps the stream in the list of those that may be waiting.
-    pub(crate) fn on_request(&self, envoy: &mut Host<'_>, place: &mut Option<Place>) -> Status {
+    /// A request, or an attempt.
+    pub(crate) fn on_request(&self, envoy: &mut Host<'_>, kept: &mut Kept) -> Status {
         fault::arm(envoy);
         if self.data_path.judges() == Judges::Incoming {
             self.count(envoy, Event::Hopped("in"));
@@ -83,7 +103,7 @@ impl Router {
                     return self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
                 }
                 self.count(envoy, Event::Hopped("out"));
-                self.wait(envoy, place);
+                self.wait(envoy, kept);
                 Status::Continue
             }
             Verdict::Next { address, trail } => {
@@ -98,6 +118,8 @@ impl Router {
             Verdict::Forward { port, id, changes } => {
                 if let Some(changes) = changes {
                     change(envoy, &id, &changes);
+                    // Responses of gRPC stay as they are.
+                    kept.awaited = changes.note.filter(|_| !host::is_grpc(envoy)).map(Awaited::Head);
                 }
                 if !envoy.set_typed_state(upstream::ADDRESS, Address::of(port).as_bytes())
                     || !envoy.set_typed_state(upstream::POOL, &upstream::pool(&id))
@@ -105,7 +127,8 @@ impl Router {
                     host::error("the upstream could not be set");
                     return self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
                 }
-                self.wait(envoy, place);
+                kept.port = Some(port);
+                self.wait(envoy, kept);
                 Status::Continue
             }
             Verdict::Reject(rejected) => self.reject(envoy, &rejected),
@@ -113,14 +136,28 @@ impl Router {
     }
 
     /// Puts the stream in the list of those that may be waiting for a connection.
-    fn wait(&self, envoy: &mut Host<'_>, place: &mut Option<Place>) {
+    fn wait(&self, envoy: &mut Host<'_>, kept: &mut Kept) {
         host::note_arrival(envoy);
         if let Some(scheduler) = envoy.scheduler() {
-            *place = Some(WORKER.with(|worker| worker.get_or_init(Worker::new).waits.add(scheduler)));
+            kept.place = Some(WORKER.with(|worker| worker.get_or_init(Worker::new).waits.add(scheduler)));
         }
     }
 
     fn judge(&self, envoy: &Host<'_>) -> Verdict {
+        self.with_maps(envoy, |maps| {
+            if self.data_path.judges() != Judges::Hops {
+                return self.data_path.judge(envoy, maps);
+            }
+            let (outcome, verdict) = self.data_path.judge_hop(envoy, maps);
+            if let Some(outcome) = outcome {
+                self.count(envoy, Event::Ended(outcome));
+            }
+            verdict
+        })
+    }
+
+    /// What `judge` says by the maps as they are now.
+    fn with_maps(&self, envoy: &Host<'_>, judge: impl FnOnce(&mut Maps) -> Verdict) -> Verdict {
         MAPS.with(|maps| match maps.try_borrow_mut() {
             Ok(mut maps) => {
                 if self.data_path.refresh(&mut maps, &*DATA, &*SIGNAL) {
@@ -128,25 +165,29 @@ impl Router {
                     self.count(envoy, Event::Refreshed(worker));
                 }
                 fault::point("judge");
-                if self.data_path.judges() != Judges::Hops {
-                    return self.data_path.judge(envoy, &mut maps);
-                }
-                let (outcome, verdict) = self.data_path.judge_hop(envoy, &mut maps);
-                if let Some(outcome) = outcome {
-                    self.count(envoy, Event::Ended(outcome));
-                }
-                verdict
+                judge(&mut maps)
             }
             // Nothing that is called while the maps are borrowed comes back here.
             Err(_) => Verdict::Reject(self.data_path.rejected(envoy, Rejection::Internal)),
         })
     }
 
-    /// Rejects a request that has waited for a connection for as long as it may.
-    pub(crate) fn end_long_wait(&self, envoy: &mut Host<'_>) {
+    /// Rejects a request that has waited for a connection for as long as it may, or for one to a port that the map does not give its
+    /// deployment any more.
+    pub(crate) fn on_scheduled(&self, envoy: &mut Host<'_>, kept: &Kept, call: Call) {
         fault::point("scheduled");
-        if envoy.text(Attribute::UpstreamLocalAddress).is_none() && envoy.number(Attribute::ResponseCode).is_none() {
-            self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Overloaded));
+        if envoy.text(Attribute::UpstreamLocalAddress).is_some() || envoy.number(Attribute::ResponseCode).is_some() {
+            return;
+        }
+        let verdict = match (call, kept.port) {
+            (Call::Due, _) => Verdict::Reject(self.data_path.rejected(envoy, Rejection::Overloaded)),
+            (Call::Changed, Some(port)) if envoy.age() >= QUEUED => {
+                self.with_maps(envoy, |maps| self.data_path.judge_waiting(envoy, port, maps))
+            }
+            (Call::Changed, _) => return,
+        };
+        if let Verdict::Reject(rejected) = verdict {
+            self.reject(envoy, &rejected);
         }
     }
 
@@ -162,21 +203,38 @@ impl Router {
         self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
     }
 
-    /// Whether it looks at responses: those of peers.
-    pub(crate) fn reads_response(&self) -> bool {
-        self.data_path.judges() == Judges::Hops
+    /// Whether it looks at the response: those of peers, and those that may lead the client astray.
+    pub(crate) fn reads_response(&self, kept: &Kept) -> bool {
+        kept.awaited.is_some() || self.data_path.judges() == Judges::Hops
     }
 
     /// The head of a response is on its way.
-    pub(crate) fn on_response(&self, envoy: &mut Host<'_>) {
-        if self.reads_response() {
+    pub(crate) fn on_response(&self, envoy: &mut Host<'_>, kept: &mut Kept) {
+        if self.data_path.judges() == Judges::Hops {
             host::note_return(envoy);
+        }
+        if let (Some(responses), Some(Awaited::Head(note))) = (&self.responses, kept.awaited.take()) {
+            kept.awaited = responses.on_head(&note, envoy);
         }
         if let Some(metrics) = &self.metrics {
             for event in OWED.with(RefCell::take) {
                 metrics.count(envoy, &event);
             }
             OWES.set(false);
+        }
+    }
+
+    /// A part of a response's body.
+    pub(crate) fn on_response_body(&self, envoy: &mut Host<'_>, kept: &mut Kept, ends: bool) {
+        if let (Some(responses), Some(Awaited::Card(card))) = (&self.responses, &mut kept.awaited) {
+            responses.on_body(card, envoy, ends);
+        }
+    }
+
+    /// The trailers of a response.
+    pub(crate) fn on_response_trailers(&self, envoy: &mut Host<'_>, kept: &mut Kept) {
+        if let (Some(responses), Some(Awaited::Card(card))) = (&self.responses, &mut kept.awaited) {
+            responses.on_trailers(card, envoy);
         }
     }
 
@@ -220,12 +278,7 @@ fn set_out(envoy: &mut Host<'_>, Hop { address, id, is_addressed, trail }: &Hop)
     is_set
 }
 
-fn change(envoy: &mut Host<'_>, id: &[u8], Changes { path, prefix, note, is_card }: &Changes) {
-    if let Some(note) = note
-        && !envoy.set_state(host::NOTE, note)
-    {
-        host::error("the route of a request could not be noted");
-    }
+fn change(envoy: &mut Host<'_>, id: &[u8], Changes { path, prefix, is_card, .. }: &Changes) {
     for (name, value) in [(ID_HEADER, Some(id)), (":path", path.as_deref()), (PREFIX_HEADER, prefix.as_deref())] {
         if let Some(value) = value {
             set_header(envoy, name, value);

@@ -3,6 +3,7 @@
 
 use crate::abi::Host;
 use crate::metrics::AdminMetrics;
+use crate::waits;
 use pixell_core::store::memory::{MemoryData, MemorySignal};
 use pixell_core::store::{Backend, ChangeSignal};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -22,7 +23,7 @@ pub(crate) fn next_worker() -> u64 {
     WORKERS.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
 }
 
-/// The change signal, which also shows itself as a gauge while a stream is there to raise it.
+/// The change signal, which also shows itself as a gauge while a stream is there to raise it, and tells those that wait.
 #[derive(Debug)]
 pub(crate) struct ShownSignal<'a> {
     pub(crate) host: &'a Host<'a>,
@@ -37,6 +38,7 @@ impl ChangeSignal for ShownSignal<'_> {
     fn raise(&self) {
         SIGNAL.raise();
         self.metrics.show_change(self.host);
+        waits::tell_of_change();
     }
 }
 

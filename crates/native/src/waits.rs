@@ -1,15 +1,47 @@
-//! Ends requests that wait too long for a connection. Envoy has no limit for that, and calls a filter of itself only when something
-//! happens to its stream. So a thread of the module calls those that are due, on their workers.
+//! Ends requests that wait for a connection too long, or for one to an agent that the map does not name any more. Envoy has no limit for
+//! that, and calls a filter of itself only when something happens to its stream. So a thread of the module calls those that are due, on their
+//! workers, and a writer calls all that may be waiting.
 
 use crate::abi::Scheduler;
 use crate::{fault, host};
 use pixell_core::waiting::Waiting;
 use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 /// How often the thread looks.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Why a stream is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// It may wait no longer.
+    Due,
+    /// The map has changed.
+    Changed,
+}
+
+impl Call {
+    /// As Envoy passes it on.
+    const fn number(self) -> u64 {
+        match self {
+            Self::Due => 0,
+            Self::Changed => 1,
+        }
+    }
+
+    /// What [`Self::number`] stands for.
+    pub(crate) const fn of(number: u64) -> Self {
+        if number == 0 { Self::Due } else { Self::Changed }
+    }
+}
+
+/// How many ticks after a change streams are called because of it: those that were too young when the map changed.
+const LOOKS: u8 = 2;
+
+/// How many are still to come.
+static LOOKS_LEFT: AtomicU8 = AtomicU8::new(0);
 
 static CLOCK: Once = Once::new();
 static WORKERS: Mutex<Vec<Arc<Mutex<Waits>>>> = Mutex::new(Vec::new());
@@ -81,8 +113,28 @@ impl Waits {
     fn tick(&mut self) {
         self.now = self.now.wrapping_add(1);
         for entry in self.entries.iter().flatten().filter(|entry| entry.due == self.now) {
-            entry.scheduler.call();
+            entry.scheduler.call(Call::Due.number());
         }
+    }
+
+    /// Calls every stream that may be waiting: older ones have a connection, or were ended.
+    fn tell_of_change(&self) {
+        for entry in self.entries.iter().flatten().filter(|entry| entry.due > self.now) {
+            entry.scheduler.call(Call::Changed.number());
+        }
+    }
+}
+
+/// Has all streams that may be waiting look at the map again, because it has changed.
+pub(crate) fn tell_of_change() {
+    LOOKS_LEFT.store(LOOKS, Ordering::Relaxed);
+    for_each(|waits| waits.tell_of_change());
+}
+
+fn for_each(act: impl Fn(&mut Waits)) {
+    let workers = lock(&WORKERS).clone();
+    for waits in workers {
+        act(&mut lock(&waits));
     }
 }
 
@@ -105,9 +157,10 @@ pub(crate) fn start_clock() {
 
 fn tick() {
     fault::point("clock");
-    let workers = lock(&WORKERS).clone();
-    for waits in workers {
-        lock(&waits).tick();
+    for_each(Waits::tick);
+    let less = |left: u8| left.checked_sub(1);
+    if LOOKS_LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+        for_each(|waits| waits.tell_of_change());
     }
 }
 

@@ -1,6 +1,6 @@
 //! The part of the data path that is about attempts to reach an agent.
 
-use super::{DataPath, LAST_ATTEMPT, RequestHost, Verdict};
+use super::{DataPath, LAST_ATTEMPT, Maps, RequestHost, Verdict};
 use crate::decision::{Routes, decide_attempt};
 use crate::rejection::Rejection;
 
@@ -11,12 +11,26 @@ impl DataPath {
         if request.header(&self.attempt).is_some_and(|attempt| *attempt == *b"1") {
             return Verdict::Continue;
         }
+        match self.judge_bound(request, request.bound_port(), routes) {
+            Verdict::Continue if request.age() > LAST_ATTEMPT && !request.was_connected() => {
+                Verdict::Reject(self.rejected(request, Rejection::AgentUnreachable))
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a request that waits for a connection to `port` of its agent may go on waiting, by the map as it is now.
+    pub fn judge_waiting(&self, request: &impl RequestHost, port: u16, maps: &Maps) -> Verdict {
+        self.judge_bound(request, Some(port), &self.routes(maps))
+    }
+
+    /// Whether a request that no agent has seen may still go to the port that it was given.
+    fn judge_bound(&self, request: &impl RequestHost, port: Option<u16>, routes: &Routes<'_>) -> Verdict {
         let is_from_peer = self.hops.is_some() && request.is_from_peer();
         let fallback_port = routes.fallback_port.filter(|_| !is_from_peer);
         let id = request.header(&self.decided_id);
-        match decide_attempt(id.as_deref(), request.bound_port(), &Routes { fallback_port, ..*routes }) {
-            Ok(()) if request.age() <= LAST_ATTEMPT || request.was_connected() => Verdict::Continue,
-            Ok(()) => Verdict::Reject(self.rejected(request, Rejection::AgentUnreachable)),
+        match decide_attempt(id.as_deref(), port, &Routes { fallback_port, ..*routes }) {
+            Ok(()) => Verdict::Continue,
             // The agent has seen nothing of it, so the task that the client reached can send it where the agent is now.
             Err(Rejection::DeploymentMoved | Rejection::UnknownDeployment(_)) if is_from_peer => self.send_back(request, None),
             Err(rejection) => Verdict::Reject(self.rejected(request, rejection)),

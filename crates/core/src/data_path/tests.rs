@@ -197,6 +197,28 @@ fn an_attempt_goes_on_or_is_rejected() {
 }
 
 #[test]
+fn a_request_that_waits_is_judged_by_the_map_of_now() {
+    #[track_caller]
+    fn check(id: &'static str, port: u16, expected: Option<&str>) {
+        // It is no attempt, and its age does not matter.
+        let headers = vec![("x-deployment-id", id), ("x-envoy-attempt-count", "1")];
+        let shown = Shown { headers, age: LAST_ATTEMPT * 2, ..Shown::default() };
+        let maps = maps(&[("a", Route::active(2000)), ("d", Route::draining(2003))]);
+        let config = RouterConfig::parse(br#"{"role":"router"}"#).expect("valid");
+        let code = match DataPath::new(&config, Judges::Requests).judge_waiting(&shown, port, &maps) {
+            Verdict::Continue => None,
+            Verdict::Reject(rejected) => Some(rejected.code),
+            other => panic!("the upstream is set already: {other:?}"),
+        };
+        assert_eq!(code, expected);
+    }
+    check("a", 2000, None);
+    check("d", 2003, None);
+    check("a", 2003, Some("deployment_moved"));
+    check("b", 2000, Some("unknown_deployment"));
+}
+
+#[test]
 fn a_first_attempt_goes_where_its_request_was_sent() {
     // The map was changed between the two.
     let attempt = |count| {

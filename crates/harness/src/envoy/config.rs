@@ -135,7 +135,9 @@ pub(super) fn render(shipped: &str, edits: &[Edit], data_path: DataPath<'_>, pla
     // Only a setting adds this module, which limits the connections of each client.
     let clients = text.matches(&format!("filename: {MODULES}/clients.wasm")).count();
     let sockets = text.matches(&format!("path: {SOCKET}")).count();
-    let mut moves = moves(data_path, roles.len(), clients, sockets, place);
+    // Natively the router does what the filter of responses does.
+    let filters = roles.iter().filter(|role| **role != Role::Responses).count();
+    let mut moves = moves(data_path, filters, clients, sockets, place);
     if has_fleet {
         moves.extend(fleet(place));
     }
@@ -274,7 +276,7 @@ mod tests {
         let native = DataPath { form: Filter::Native, ..OURS };
         let edit = Edit::once("\"role\": \"router\"", "\"role\": \"router\", \"fallback_port\": 1");
         let text = render(&shipped(), &[edit], native, &place()).unwrap();
-        assert_eq!(text.matches("filename: \"/some where/native.so\"").count(), 4);
+        assert_eq!(text.matches("filename: \"/some where/native.so\"").count(), 3);
         assert!(text.contains("\"fallback_port\": 1") && !text.contains(".wasm\""), "{text}");
         let text = render(&shipped(), &[], DataPath { filter: Some(""), retry: false, ..native }, &place()).unwrap();
         assert_eq!(text.matches("filename: \"/some where/native.so\"").count(), 1);

@@ -317,10 +317,10 @@ pub(crate) struct Scheduler(Ptr);
 unsafe impl Send for Scheduler {}
 
 impl Scheduler {
-    /// Has the stream's worker call it soon.
-    pub(crate) fn call(&self) {
+    /// Has the stream's worker call it soon, with this number.
+    pub(crate) fn call(&self, number: u64) {
         // SAFETY: it is deleted only when it is dropped.
-        unsafe { http_filter_scheduler_commit(self.0, 0) };
+        unsafe { http_filter_scheduler_commit(self.0, number) };
     }
 }
 

@@ -202,9 +202,9 @@ callbacks! {
         Box::into_raw(Box::new(of(stream).number)).cast()
     }
 
-    fn http_filter_scheduler_commit(scheduler: Ptr, _: u64) {
+    fn http_filter_scheduler_commit(scheduler: Ptr, number: u64) {
         // SAFETY: made above, and not deleted.
-        lock(&CALLS).push(unsafe { *scheduler.cast::<u64>() });
+        lock(&CALLS).push((unsafe { *scheduler.cast::<u64>() }, number));
     }
 
     fn http_filter_scheduler_delete(scheduler: Ptr) {

@@ -15,8 +15,8 @@ use pixell_native::abi_types::{DataStatus, Status};
 
 /// What the module has written to the log.
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
-/// Streams that a scheduler was asked to call, by their number.
-static CALLS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+/// Streams that a scheduler was asked to call, by their number, and with which number.
+static CALLS: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -222,9 +222,10 @@ impl Stream {
         Some(abi::http_filter_response_headers(self.0.cast(), self.module()?, false))
     }
 
-    pub(crate) fn scheduled(&self) {
+    /// The call that a scheduler was asked for, with its number.
+    pub(crate) fn scheduled(&self, number: u64) {
         if let Some(module) = self.module() {
-            abi::http_filter_scheduled(self.0.cast(), module, 0);
+            abi::http_filter_scheduled(self.0.cast(), module, number);
         }
     }
 
@@ -265,7 +266,7 @@ impl Drop for Stream {
     }
 }
 
-/// The streams that were to be called since the last time.
-pub(crate) fn take_calls() -> Vec<u64> {
+/// The streams that were to be called since the last time, each with the number of the call.
+pub(crate) fn take_calls() -> Vec<(u64, u64)> {
     std::mem::take(&mut *lock(&CALLS))
 }
