@@ -129,7 +129,8 @@ impl fmt::Display for NoItem {
 impl std::error::Error for NoItem {}
 
 /// Returns `text` with the items of these roles rewritten from the Wasm filter to the native one. Their configuration stays. The item of
-/// [`Role::Responses`] is removed, because natively the router does its work; that routes enable it means nothing then.
+/// [`Role::Responses`] is removed, because natively the router does its work; that routes enable it means nothing then. So is, with [`Role::Retry`],
+/// the filter that removes headers of agents: the native filter in its place does that, too.
 ///
 /// # Errors
 /// [`NoItem`] if an item is missing, or the file holds it twice.
@@ -142,6 +143,12 @@ pub fn to_native(text: &str, roles: &[Role]) -> Result<String, NoItem> {
     let text = if roles.contains(&Role::Hops) {
         // The native module counts by itself what the script counts for the others.
         let (before, _, after) = filter_item(&text, "name: pixell.returns").ok_or(NoItem::Filter(Role::Hops))?;
+        [before, after].concat()
+    } else {
+        text
+    };
+    let text = if roles.contains(&Role::Retry) {
+        let (before, _, after) = filter_item(&text, "name: pixell.agent_headers").ok_or(NoItem::Filter(Role::Retry))?;
         [before, after].concat()
     } else {
         text
@@ -284,7 +291,7 @@ mod tests {
         assert_eq!(native.matches(&format!("filename: {NATIVE_MODULE} ")).count(), 3);
         // The router does what this filter does.
         assert!(!native.contains("filter_name: responses\n") && !native.contains("responses_filter"));
-        for gone in ["http.wasm.v3", "router_vm", "ExtensionWithMatcher", ".wasm }"] {
+        for gone in ["http.wasm.v3", "router_vm", "ExtensionWithMatcher", ".wasm }", "pixell.agent_headers"] {
             assert!(!native.contains(gone), "{gone}");
         }
         assert!(native.contains("filter_name: retry\n") && native.contains("filter_config: *router_configuration\n"));
@@ -364,6 +371,8 @@ a:
         assert_eq!(error, NoItem::Filter(Role::Admin));
         assert!(error.to_string().contains("\"name: pixell.admin\""), "{error}");
         assert!(to_native(&renamed, &[Role::Router, Role::Retry]).is_ok());
+        // Without the native filter that does its work, the filter for agents' headers stays.
+        assert!(to_native(SHIPPED, &[Role::Router]).unwrap().contains("name: pixell.agent_headers\n"));
         let twice = SHIPPED.to_owned() + "\n- name: pixell.router\n  typed_config:\n";
         assert_eq!(to_native(&twice, &Role::ALL), Err(NoItem::Filter(Role::Router)));
     }

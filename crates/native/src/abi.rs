@@ -34,7 +34,7 @@ pub struct Buffer {
     pub length: usize,
 }
 
-/// A header that the module owns.
+/// A header that the module owns, or Envoy.
 #[repr(C)]
 #[derive(Debug)]
 pub struct ModuleHttpHeader {

@@ -171,6 +171,15 @@ pub(crate) fn is_grpc(host: &Host<'_>) -> bool {
     Client::of(&joined(host, "content-type").unwrap_or_default()) != Client::Http
 }
 
+/// Removes from the headers or trailers of an agent's response what only this proxy says to a client.
+pub(crate) fn remove_forged(host: &mut Host<'_>, map: Map) {
+    for name in host.names_beginning(map, b"x-pixell-") {
+        if !host.remove_from(map, &name) {
+            error(&format!("a header of an agent could not be removed: {}", name.escape_ascii()));
+        }
+    }
+}
+
 /// Leaves the reason of a rejection to Envoy's access log and tracing: unlike a response header, no agent can set it.
 pub(crate) fn note_rejection(host: &mut Host<'_>, code: &str) {
     if !host.set_state(REJECTION, code.as_bytes()) {

@@ -91,7 +91,7 @@ fn apply(envoy: &mut Host<'_>, changes: &[Change]) {
         let done = match change {
             Change::Set(name, value) => envoy.set_in(Map::Response, name, value),
             Change::Add(name, value) => envoy.add_to(Map::Response, name, value),
-            Change::Remove(name) => envoy.remove_from(Map::Response, name),
+            Change::Remove(name) => envoy.remove_from(Map::Response, name.as_bytes()),
         };
         if !done {
             host::error(&format!("a header could not be changed: {change:?}"));

@@ -203,15 +203,17 @@ impl Router {
         self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
     }
 
-    /// Whether it looks at the response: those of peers, and those that may lead the client astray.
+    /// Whether it looks at the response: those of agents and of peers before their clusters, and those that may lead the client astray.
     pub(crate) fn reads_response(&self, kept: &Kept) -> bool {
-        kept.awaited.is_some() || self.data_path.judges() == Judges::Hops
+        kept.awaited.is_some() || matches!(self.data_path.judges(), Judges::Attempts | Judges::Hops)
     }
 
     /// The head of a response is on its way.
     pub(crate) fn on_response(&self, envoy: &mut Host<'_>, kept: &mut Kept) {
-        if self.data_path.judges() == Judges::Hops {
-            host::note_return(envoy);
+        match self.data_path.judges() {
+            Judges::Hops => host::note_return(envoy),
+            Judges::Attempts => host::remove_forged(envoy, Map::Response),
+            Judges::Requests | Judges::Incoming => {}
         }
         if let (Some(responses), Some(Awaited::Head(note))) = (&self.responses, kept.awaited.take()) {
             kept.awaited = responses.on_head(&note, envoy);
@@ -233,6 +235,9 @@ impl Router {
 
     /// The trailers of a response.
     pub(crate) fn on_response_trailers(&self, envoy: &mut Host<'_>, kept: &mut Kept) {
+        if self.data_path.judges() == Judges::Attempts {
+            host::remove_forged(envoy, Map::ResponseTrailers);
+        }
         if let (Some(responses), Some(Awaited::Card(card))) = (&self.responses, &mut kept.awaited) {
             responses.on_trailers(card, envoy);
         }
@@ -288,7 +293,7 @@ fn change(envoy: &mut Host<'_>, id: &[u8], Changes { path, prefix, is_card, .. }
         for (name, value) in CARD_REQUEST {
             match value {
                 Some(value) => envoy.set_header(name, value),
-                None => envoy.remove_from(Map::Request, name),
+                None => envoy.remove_from(Map::Request, name.as_bytes()),
             };
         }
     }

@@ -53,7 +53,12 @@ fn listed() -> Functions {
         let arguments: Vec<_> = arguments
             .iter()
             // The idle hook that gets the body of a callout does not look into it.
-            .map(|c| if name == "http_filter_http_callout_done" && c == "envoy_buffer*" { "Ptr".into() } else { rust_type(c) })
+            .map(|c| match (name.as_str(), c.as_str()) {
+                ("http_filter_http_callout_done", "envoy_buffer*") => "Ptr".into(),
+                // Two buffers, as in a header of the module's.
+                ("http_get_headers", "envoy_http_header*") => rust_type("module_http_header*"),
+                (_, c) => rust_type(c),
+            })
             .collect();
         let result = if result.is_empty() { result } else { rust_type(&result) };
         Some(((kind.to_owned(), name), format!("({}) -> {result}", arguments.join(", "))))
@@ -99,6 +104,7 @@ fn every_number_is_the_one_of_the_list() {
         let [kind, name, value] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
         let found = match (kind, name) {
             ("http_header_type", "RequestHeader") => number(SOURCE, "const REQUEST_HEADER: u32"),
+            ("http_header_type", "ResponseTrailer") => number(SOURCE, "const RESPONSE_TRAILER: u32"),
             ("http_header_type", _) => number(SOURCE, "const RESPONSE_HEADER: u32"),
             ("http_body_type", "ReceivedRequestBody") => number(SOURCE, "const RECEIVED_REQUEST_BODY: u32"),
             ("http_body_type", "BufferedRequestBody") => number(SOURCE, "const BUFFERED_REQUEST_BODY: u32"),
@@ -114,5 +120,5 @@ fn every_number_is_the_one_of_the_list() {
         assert_eq!(found, value, "{line}");
         seen += 1;
     }
-    assert_eq!(seen, 20);
+    assert_eq!(seen, 21);
 }

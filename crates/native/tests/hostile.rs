@@ -247,6 +247,30 @@ fn hostile_responses_of_agents_do_no_harm() {
 }
 
 #[test]
+fn an_agent_says_nothing_in_the_name_of_the_proxy() {
+    let _turn = take_turn();
+    let (_router, retry, _admin) = filters();
+    let mut dice = Dice(4);
+    for number in 0..REQUESTS {
+        let mut own = || {
+            let names =
+                ["x-pixell-error", "x-pixell-", "x-pixell-misdirected", "x-pixell", "x-pixel-l", "server", ":status", ""];
+            (0..dice.roll(9)).map(|_| (dice.pick(&names).to_owned(), dice.bytes(20))).collect::<Vec<_>>()
+        };
+        let (head, trailers) = (own(), own());
+        let stream = Stream::open(&retry, number, headers(&[("x-envoy-attempt-count", b"1")]), false);
+        stream.head(true);
+        stream.response_head_of(head.clone());
+        let left = |sent: &[(String, Vec<u8>)]| -> Vec<_> {
+            sent.iter().filter(|(name, _)| !name.starts_with("x-pixell-")).cloned().collect()
+        };
+        assert_eq!(stream.response_trailers_of(trailers.clone()), left(&trailers));
+        assert_eq!(stream.received().0, left(&head));
+    }
+    assert_eq!(panics(), [""; 0]);
+}
+
+#[test]
 fn a_stream_is_called_after_five_to_six_seconds_if_it_is_still_there() {
     let _turn = take_turn();
     let (router, _retry, _admin) = filters();

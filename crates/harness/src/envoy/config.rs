@@ -26,8 +26,6 @@ const LOG_RATE: &str = "/etc/envoy/log-rate.yaml";
 const ROUTER_FILTER: &str = "- name: pixell.router";
 /// The first line of the retry filter's item, which is in the agents' first cluster.
 const RETRY_FILTER: &str = "- name: pixell.retry";
-/// The line that gives the agents' other cluster the same filters.
-const SAME_FILTERS: &str = "          http_filters: *agent_filters\n";
 /// The line that the retry filter needs in the virtual host.
 const ATTEMPT_COUNT: &str = "                      include_request_attempt_count: true\n";
 /// The first line of the item of the filter of responses, which needs the router's, and what enables it.
@@ -120,7 +118,7 @@ pub(super) fn render(shipped: &str, edits: &[Edit], data_path: DataPath<'_>, pla
     if data_path.retry {
         roles.push(Role::Retry);
     } else {
-        changes.extend([replace_item(shipped, RETRY_FILTER, "")?, Edit::once(SAME_FILTERS, ""), Edit::once(ATTEMPT_COUNT, "")]);
+        changes.extend([replace_item(shipped, RETRY_FILTER, "")?, Edit::once(ATTEMPT_COUNT, "")]);
     }
     let text = apply(&changes, shipped.to_owned())?;
     let has_fleet = text.contains(FILTER_MEMBER);
@@ -305,9 +303,10 @@ mod tests {
         assert!(!text.contains(ROUTER_FILTER));
         let text = render(&shipped(), &[], DataPath { retry: false, ..OURS }, &place()).unwrap();
         assert!(text.contains(ROUTER_FILTER));
-        for gone in [RETRY_FILTER, SAME_FILTERS, ATTEMPT_COUNT] {
+        for gone in [RETRY_FILTER, ATTEMPT_COUNT] {
             assert!(!text.contains(gone), "{gone}");
         }
+        assert!(text.contains("- name: pixell.agent_headers\n") && text.contains("http_filters: *agent_filters\n"));
     }
 
     #[test]

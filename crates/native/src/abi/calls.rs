@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 
 const REQUEST_HEADER: u32 = 0;
 const RESPONSE_HEADER: u32 = 2;
+const RESPONSE_TRAILER: u32 = 3;
 const RECEIVED_REQUEST_BODY: u32 = 0;
 const BUFFERED_REQUEST_BODY: u32 = 1;
 const RECEIVED_RESPONSE_BODY: u32 = 2;
@@ -26,6 +27,8 @@ callbacks! {
     fn log(u32, Buffer);
     fn is_validation_mode() -> bool;
     fn http_get_header(Ptr, u32, Buffer, *mut Buffer, usize, *mut usize) -> bool;
+    fn http_get_headers_size(Ptr, u32) -> usize;
+    fn http_get_headers(Ptr, u32, *mut ModuleHttpHeader) -> bool;
     fn http_set_header(Ptr, u32, Buffer, Buffer) -> bool;
     fn http_add_header(Ptr, u32, Buffer, Buffer) -> bool;
     fn http_set_filter_state_typed(Ptr, Buffer, Buffer) -> bool;
@@ -103,6 +106,7 @@ type ChangeMetric = unsafe extern "C" fn(Ptr, usize, *mut Buffer, usize, u64) ->
 pub(crate) enum Map {
     Request,
     Response,
+    ResponseTrailers,
 }
 
 impl Map {
@@ -110,6 +114,7 @@ impl Map {
         match self {
             Self::Request => REQUEST_HEADER,
             Self::Response => RESPONSE_HEADER,
+            Self::ResponseTrailers => RESPONSE_TRAILER,
         }
     }
 }
@@ -142,6 +147,21 @@ impl Host<'_> {
         }
     }
 
+    /// The names, in lower case, of all headers that begin with `prefix`, once for each field. Nearly always there is none.
+    pub(crate) fn names_beginning(&self, map: Map, prefix: &[u8]) -> Vec<Vec<u8>> {
+        // SAFETY: Envoy fills as many headers as it has told. Names live until something is set, and are copied before.
+        unsafe {
+            let count = http_get_headers_size(self.stream, map.number());
+            let mut headers: Vec<ModuleHttpHeader> = Vec::with_capacity(count);
+            if count == 0 || !http_get_headers(self.stream, map.number(), headers.as_mut_ptr()) {
+                return Vec::new();
+            }
+            headers.set_len(count);
+            let names = headers.iter().map(|header| header.key.bytes());
+            names.filter(|name| name.starts_with(prefix)).map(<[u8]>::to_vec).collect()
+        }
+    }
+
     /// Sets a request header, in place of all fields of that name; `false` if Envoy refuses.
     pub(crate) fn set_header(&mut self, name: &str, value: &[u8]) -> bool {
         self.set_in(Map::Request, name, value)
@@ -162,9 +182,9 @@ impl Host<'_> {
     }
 
     /// Removes all fields of a header; `false` if Envoy refuses.
-    pub(crate) fn remove_from(&mut self, map: Map, name: &str) -> bool {
+    pub(crate) fn remove_from(&mut self, map: Map, name: &[u8]) -> bool {
         // SAFETY: Envoy removes what is set to a null pointer.
-        unsafe { http_set_header(self.stream, map.number(), Buffer::of(name.as_bytes()), Buffer::EMPTY) }
+        unsafe { http_set_header(self.stream, map.number(), Buffer::of(name), Buffer::EMPTY) }
     }
 
     /// Sets a filter state object of the type that Envoy has for `key`; `false` if Envoy refuses.

@@ -25,12 +25,13 @@ fn of<'a>(stream: Ptr) -> &'a mut Envoy {
     unsafe { &mut *stream.cast::<Envoy>() }
 }
 
-/// The request's headers, or the response's.
+/// The request's headers, or the response's, or its trailers.
 fn headers(stream: Ptr, kind: u32) -> &'static mut Vec<(String, Vec<u8>)> {
     let envoy = of(stream);
     match kind {
         0 => &mut envoy.headers,
         2 => &mut envoy.response_headers,
+        3 => &mut envoy.response_trailers,
         other => panic!("no headers of kind {other}"),
     }
 }
@@ -80,6 +81,18 @@ callbacks! {
             *result = values.get(index).map_or(Buffer { ptr: std::ptr::null(), length: 0 }, |value| buffer(value));
         }
         values.len() > index
+    }
+
+    fn http_get_headers_size(stream: Ptr, kind: u32) -> usize {
+        headers(stream, kind).len()
+    }
+
+    fn http_get_headers(stream: Ptr, kind: u32, result: *mut ModuleHttpHeader) -> bool {
+        for (n, (name, value)) in headers(stream, kind).iter().enumerate() {
+            // SAFETY: the module gives as many places as it was told.
+            unsafe { result.add(n).write(ModuleHttpHeader { key: buffer(name.as_bytes()), value: buffer(value) }) };
+        }
+        true
     }
 
     fn http_set_header(stream: Ptr, kind: u32, key: Buffer, value: Buffer) -> bool {

@@ -109,6 +109,7 @@ struct Envoy {
     kept: Vec<u8>,
     arrived: Vec<Vec<u8>>,
     response_headers: Vec<(String, Vec<u8>)>,
+    response_trailers: Vec<(String, Vec<u8>)>,
     /// The part of the response's body that a hook is called for, in pieces.
     responded: Vec<Vec<u8>>,
     /// What the client has got of the response's body.
@@ -206,6 +207,13 @@ impl Stream {
         if let Some(module) = self.module() {
             abi::http_filter_response_trailers(self.0.cast(), module);
         }
+    }
+
+    /// The trailers of the agent's response; gives what becomes of them.
+    pub(crate) fn response_trailers_of(&self, trailers: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+        self.with(|envoy| envoy.response_trailers = trailers);
+        self.response_trailers();
+        self.with(|envoy| envoy.response_trailers.clone())
     }
 
     /// What the client gets of the agent's response: its headers and its body.
