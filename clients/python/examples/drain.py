@@ -21,10 +21,11 @@ async def open_requests(client: RouteApiClient) -> int:
 
 async def drain(manager: EnvoyManager, client: RouteApiClient, seconds: float) -> bool:
     """True if every request ended within `seconds`, which is a little less than the container's stopTimeout."""
-    await manager.close()  # first: its background task would make the routes active again
     deadline = time.monotonic() + seconds
     try:
-        await client.update(draining, idempotent=True)
+        # By the manager, whose background task would else make them active again.
+        if not await manager.replace_agents(draining((await client.get_routes()).routes)):
+            return False
         while await open_requests(client):
             if time.monotonic() > deadline:
                 return False
@@ -35,8 +36,11 @@ async def drain(manager: EnvoyManager, client: RouteApiClient, seconds: float) -
 
 
 async def main() -> None:
-    async with RouteApiClient("http://127.0.0.1:9901") as client:
-        print("drained:", await drain(EnvoyManager(), client, 110))
+    manager = EnvoyManager("http://127.0.0.1:9901")
+    try:
+        print("drained:", await drain(manager, manager.client(), 110))
+    finally:
+        await manager.close()
 
 
 asyncio.run(main())
