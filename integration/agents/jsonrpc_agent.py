@@ -1,4 +1,7 @@
-"""An agent that speaks A2A as JSON-RPC and server-sent events over HTTP/1.1. Usage: jsonrpc_agent DEPLOYMENT_ID PORT"""
+"""An agent that speaks A2A as JSON-RPC and server-sent events over HTTP/1.1, and has a WebSocket at /ws.
+
+Usage: jsonrpc_agent DEPLOYMENT_ID PORT
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,14 @@ class A2A:
         await response.write_eof()
         return response
 
+    async def socket(self, request: web.Request) -> web.WebSocketResponse:
+        """Responds to each message with its own id and the message."""
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(f"{self._deployment_id}: {message.data}")
+        return socket
+
     def _result(self, body: dict[str, Any], words: str) -> dict[str, Any]:
         parts = [{"kind": "text", "text": words}]
         metadata = {"deployment_id": self._deployment_id}
@@ -68,6 +79,7 @@ def main(deployment_id: str, port: int) -> None:
     app = web.Application()
     app.router.add_get("/.well-known/agent-card.json", agent.card)
     app.router.add_post("/", agent.call)
+    app.router.add_get("/ws", agent.socket)
     web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None, shutdown_timeout=1)
 
 

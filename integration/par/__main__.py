@@ -9,15 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from aiohttp import web
-from pixell_envoy import EnvoyManager, RouteApiClient
+from pixell_envoy import EnvoyManager
+from pixell_envoy.fleet import Fleet
 
-from . import drain
+from . import drain, fleet
 from .deployments import Deployments, TooManyAgents
 
 KINDS = ("grpc", "jsonrpc")
 
 DEPLOYMENTS = web.AppKey("deployments", Deployments)
 ENVOY = web.AppKey("envoy", EnvoyManager)
+# Only in a fleet.
+FLEET = web.AppKey("fleet", Fleet)
 
 routes = web.RouteTableDef()
 
@@ -32,6 +35,14 @@ async def envoy(request: web.Request) -> web.Response:
     """Envoy's health and statistics, as PAR reads them."""
     manager = request.app[ENVOY]
     return web.json_response({"healthy": await manager.check_health(), "stats": await manager.get_stats()})
+
+
+@routes.get("/fleet")
+async def peers(request: web.Request) -> web.Response:
+    """The other tasks of the fleet that are alive, with their agents' states."""
+    if FLEET not in request.app:
+        raise web.HTTPNotFound
+    return web.json_response({task: dict(record.ids) for task, record in request.app[FLEET].peers.items()})
 
 
 @routes.get("/deployments")
@@ -59,7 +70,12 @@ async def deploy(request: web.Request) -> web.Response:
 
 @routes.delete("/deployments/{deployment_id}")
 async def remove(request: web.Request) -> web.Response:
-    if not await request.app[DEPLOYMENTS].remove(request.match_info["deployment_id"]):
+    """Ends an agent at once, or lets its requests end first, for as many seconds as `drain` says."""
+    try:
+        seconds = float(request.query.get("drain", 0))
+    except ValueError:
+        raise web.HTTPBadRequest(text="drain is a number of seconds") from None
+    if not await request.app[DEPLOYMENTS].remove(request.match_info["deployment_id"], seconds):
         raise web.HTTPNotFound
     return web.Response(status=204)
 
@@ -84,13 +100,21 @@ def make_manager() -> EnvoyManager:
 async def lifetime(app: web.Application) -> AsyncIterator[None]:
     manager = make_manager()
     app[ENVOY] = manager
-    app[DEPLOYMENTS] = Deployments(manager, int(os.environ["MAX_AGENTS"]))
+    joined = fleet.of_environment(manager)
+    app[DEPLOYMENTS] = Deployments(manager, int(os.environ["MAX_AGENTS"]), in_fleet=joined is not None)
+    # Before the fleet starts, which publishes the agents that are registered.
     await app[DEPLOYMENTS].boot()
+    if joined is not None:
+        app[FLEET] = joined
+        await joined.start()
     yield
-    # Before the routes change, because its background task would make them active again.
+    if joined is not None:
+        # The other tasks send nothing more here.
+        await joined.drain()
+    await drain.all_agents(manager, float(os.environ["PAR_DRAIN_SECONDS"]))
+    if joined is not None:
+        await joined.close()
     await manager.close()
-    async with RouteApiClient(manager.admin_url) as client:
-        await drain.drain(client, float(os.environ["PAR_DRAIN_SECONDS"]))
     await app[DEPLOYMENTS].stop_agents()
 
 

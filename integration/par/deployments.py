@@ -10,7 +10,7 @@ from typing import Optional
 
 from pixell_envoy import EnvoyManager
 
-from . import ports, record
+from . import drain, ports, record
 from .agent import Agent
 
 logger = logging.getLogger("par")
@@ -26,9 +26,10 @@ class TooManyAgents(Exception):
 class Deployments:
     """All agents of this PAR. Calls for one id run one after the other, calls for different ids at the same time."""
 
-    def __init__(self, envoy: EnvoyManager, max_agents: int) -> None:
+    def __init__(self, envoy: EnvoyManager, max_agents: int, in_fleet: bool = False) -> None:
         self.agents: dict[str, Agent] = {}
         self._envoy = envoy
+        self._in_fleet = in_fleet
         self._max_agents = max_agents
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         # Ports of agents that do not listen yet: a scan would find them free.
@@ -56,11 +57,13 @@ class Deployments:
             finally:
                 self._starting.discard(deployment_id)
 
-    async def remove(self, deployment_id: str) -> bool:
-        """Ends an agent; False if there is none."""
+    async def remove(self, deployment_id: str, drain_seconds: float = 0) -> bool:
+        """Ends an agent; False if there is none. With `drain_seconds` it may finish its requests: a planned move."""
         async with self._locks[deployment_id]:
             agent = self.agents.get(deployment_id)
             if agent is not None:
+                if drain_seconds:
+                    await drain.one_agent(self._envoy, deployment_id, agent.port, drain_seconds)
                 await self._end(agent)
             return agent is not None
 
@@ -74,14 +77,19 @@ class Deployments:
         self._reserved.add(port)
         try:
             # Before the process starts: an agent that died may have had the port, and its clients must not reach this
-            # one.
-            routed = await self._envoy.register_agent(deployment_id, port)
+            # one. In a fleet another task may have the agent, and goes on to serve it until this one is healthy.
+            may_move_here = self._in_fleet and old is None
+            routed = await self._envoy.register_agent(
+                deployment_id, port, state="draining" if may_move_here else "active"
+            )
             try:
                 if old is not None:
                     # Not deregistered in between: the id has its new port already.
                     await self._stop(old)
                     await asyncio.sleep(REDEPLOY_PAUSE)
                 agent = await self._start(deployment_id, kind, port)
+                if may_move_here:
+                    routed = await self._envoy.register_agent(deployment_id, port)
             except BaseException:
                 await self._envoy.deregister_agent(deployment_id)
                 raise

@@ -1,42 +1,77 @@
-"""What PAR does on SIGTERM before it stops its agents: it takes no new requests and waits for the open ones."""
+"""How PAR ends agents: it lets them take no new requests, and waits for those that they have."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Optional
 
-from pixell_envoy import Route, RouteApiClient, RouteApiError
+import httpx
+from pixell_envoy import EnvoyManager, RouteApiError
+from pixell_envoy.admin_token import find_token
 
 logger = logging.getLogger("par")
 
 CLUSTERS = ("agents_http1", "agents_http2", "agents_websocket")
 OPEN = tuple(f"cluster.{name}.upstream_rq_active" for name in CLUSTERS)
+OPEN_AT_PORT = ("rq_active", "rq_pending_active")
 POLL = 0.2
 
 
-def draining(routes: dict[str, Route]) -> dict[str, Route]:
-    return {deployment_id: replace(route, state="draining") for deployment_id, route in routes.items()}
-
-
-async def open_requests(client: RouteApiClient) -> int:
-    stats = (await client.stats())["stats"]
-    return sum(int(stat["value"]) for stat in stats if stat.get("name") in OPEN)
-
-
-async def drain(client: RouteApiClient, seconds: float) -> bool:
-    """True if every request ended within `seconds`. Nothing else may push routes meanwhile: it would activate them."""
-    deadline = time.monotonic() + seconds
+async def all_agents(manager: EnvoyManager, seconds: float) -> bool:
+    """For SIGTERM. True if every request ended within `seconds`. The manager goes on to push the routes as they are."""
     try:
-        await client.update(draining, idempotent=True)
-        while left := await open_requests(client):
-            if time.monotonic() > deadline:
-                logger.warning("the drain time is over, open requests: %d", left)
-                return False
-            await asyncio.sleep(POLL)
+        routes = (await manager.client().get_routes()).routes
     except RouteApiError as error:
         logger.warning("Envoy is gone, and its requests with it: %s", error)
         return False
+    # All in one step, and so that the manager keeps them draining.
+    if not await manager.replace_agents({name: replace(route, state="draining") for name, route in routes.items()}):
+        return False
+    return await _ended(lambda: _open_requests(manager), "the drain time is over", seconds)
+
+
+async def one_agent(manager: EnvoyManager, deployment_id: str, port: int, seconds: float) -> bool:
+    """For a planned move, once another task has the agent. True if its requests ended within `seconds`."""
+    await manager.drain_agent(deployment_id)
+    what = f"the time to drain {deployment_id} is over"
+    return await _ended(lambda: _open_requests_at(manager.admin_url, port), what, seconds)
+
+
+async def _ended(count: Callable[[], Awaitable[Optional[int]]], what: str, seconds: float) -> bool:
+    """Waits until no request is open, and logs `what` if it takes longer. A count of None means that Envoy is gone."""
+    deadline = time.monotonic() + seconds
+    while left := await count():
+        if time.monotonic() > deadline:
+            logger.warning("%s, open requests: %d", what, left)
+            return False
+        await asyncio.sleep(POLL)
+    if left is None:
+        logger.warning("Envoy is gone, and its requests with it")
+        return False
     logger.info("drained")
     return True
+
+
+async def _open_requests(manager: EnvoyManager) -> Optional[int]:
+    if (said := await manager.get_stats()) is None:
+        return None
+    return sum(int(stat["value"]) for stat in said["stats"] if stat.get("name") in OPEN)
+
+
+async def _open_requests_at(url: str, port: int) -> Optional[int]:
+    """What Envoy counts for one agent's port."""
+    token, query = find_token(None, hide=True), {"format": "json", "filter": "^agents_"}
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            said = (await client.get(f"{url}/clusters", params=query, headers=headers)).raise_for_status().json()
+    except httpx.HTTPError:
+        return None
+    hosts = [host for cluster in said.get("cluster_statuses", ()) for host in cluster.get("host_statuses", ())]
+    here = [host["stats"] for host in hosts if host["address"]["socket_address"]["port_value"] == port]
+    # A value of 0 is left out.
+    return sum(int(stat.get("value", 0)) for stats in here for stat in stats if stat.get("name") in OPEN_AT_PORT)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 import agents.agent_pb2 as agent_pb2
 import agents.agent_pb2_grpc as agent_pb2_grpc
+import aiohttp
 import grpc
 import httpx
 
@@ -68,11 +70,16 @@ def message(words: str, method: str = "message/send", **metadata: float) -> dict
 class HttpClient:
     """A client of agents that speak JSON-RPC and server-sent events over HTTP/1.1."""
 
-    def __init__(self) -> None:
-        self.http = httpx.Client(base_url=f"http://{ADDRESS}", timeout=LIMIT)
+    def __init__(self, address: str = ADDRESS) -> None:
+        self.http = httpx.Client(base_url=f"http://{address}", timeout=LIMIT)
 
     def send(self, deployment_id: str, words: str) -> httpx.Response:
         return self.http.post("/", json=message(words), headers={ID: deployment_id})
+
+    def health(self, deployment_id: str) -> str:
+        """The id with which the agent responds. Raises httpx.HTTPError."""
+        response = self.send(deployment_id, "health").raise_for_status()
+        return str(response.json()["result"]["metadata"]["deployment_id"])
 
     def stream(self, deployment_id: str, words: str, events: int, interval: float) -> Iterator[dict[str, Any]]:
         """The events of one response as they arrive."""
@@ -86,3 +93,18 @@ class HttpClient:
 
     def close(self) -> None:
         self.http.close()
+
+
+def over_websocket(address: str, deployment_id: str, words: Sequence[str]) -> list[str]:
+    """What the agent's WebSocket responds to each of `words`, on one connection."""
+
+    async def talk() -> list[str]:
+        url, headers = f"ws://{address}/ws", {ID: deployment_id}
+        async with aiohttp.ClientSession() as session, session.ws_connect(url, headers=headers) as socket:
+            received = []
+            for word in words:
+                await socket.send_str(word)
+                received.append(await socket.receive_str(timeout=LIMIT))
+            return received
+
+    return asyncio.run(talk())

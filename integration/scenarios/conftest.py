@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from .clients import GrpcClient, HttpClient
-from .engine import Project, now
+from .engine import Project
 from .par_client import Par
+from .report import PROJECT, pytest_runtest_makereport, pytest_runtest_setup
 
-STARTED = pytest.StashKey[float]()
-# For the hook below, which cannot use a fixture.
-PROJECT = pytest.StashKey[Project]()
+__all__ = ["pytest_runtest_makereport", "pytest_runtest_setup"]
 
 
 @pytest.fixture(scope="session")
@@ -48,16 +46,3 @@ def http_client() -> Iterator[HttpClient]:
     client = HttpClient()
     yield client
     client.close()
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    item.stash[STARTED] = now()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    report = yield
-    project = item.config.stash.get(PROJECT, None)
-    if report.failed and project is not None:
-        report.sections.append(("logs of every container", project.all_logs(item.stash[STARTED])))
-    return report

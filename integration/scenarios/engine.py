@@ -109,33 +109,21 @@ class Container:
             return member.read()
 
 
-class Project:
+class Composed:
     """The composed project that this process is part of."""
 
     def __init__(self) -> None:
         self.engine = docker.from_env(timeout=120)
         # A container's host name is its id, unless another one was chosen.
         self.name = str(self.engine.containers.get(socket.gethostname()).labels[PROJECT])
-        self.task = self._service("task")
-        self.envoy = self._service("envoy")
-        self.par = self._service("par")
         # Logs of containers that the running scenario made and that were removed.
         self._removed: list[str] = []
 
-    def _service(self, name: str) -> Container:
+    def service(self, name: str) -> Container:
         labels = [f"{PROJECT}={self.name}", f"{SERVICE}={name}"]
         found = self.engine.containers.list(all=True, filters={"label": labels})
         assert len(found) == 1, f"{len(found)} containers of {name} in {self.name}; start them with docker compose up"
         return Container(found[0])
-
-    def settle(self) -> None:
-        """Starts everything that a scenario may have stopped."""
-        self._removed.clear()
-        self.task.start()
-        self.envoy.start()
-        self.envoy.wait_healthy()
-        self.par.start()
-        self.par.wait_healthy()
 
     @contextmanager
     def extra(
@@ -162,6 +150,23 @@ class Project:
 
     def all_logs(self, since: float) -> str:
         return "\n".join([*self._removed, *(_log(container, since) for container in self.containers())])
+
+
+class Project(Composed):
+    """The project of one task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.task, self.envoy, self.par = self.service("task"), self.service("envoy"), self.service("par")
+
+    def settle(self) -> None:
+        """Starts everything that a scenario may have stopped."""
+        self._removed.clear()
+        self.task.start()
+        self.envoy.start()
+        self.envoy.wait_healthy()
+        self.par.start()
+        self.par.wait_healthy()
 
 
 def _log(container: Container, since: Optional[float]) -> str:

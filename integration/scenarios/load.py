@@ -9,18 +9,33 @@ from types import TracebackType
 from typing import Optional
 
 import grpc
+import httpx
 
-from .clients import GrpcClient
+from .clients import ADDRESS, GrpcClient, HttpClient
 from .wait import wait_until
 
 CLIENTS = 4
 
 
 class Load:
-    """`with Load(ids) as load:` calls each of `ids` from several connections until the block ends."""
+    """`with Load(ids) as load:` calls each of `ids` from several connections until the block ends.
 
-    def __init__(self, ids: Sequence[str]) -> None:
+    Each of `addresses` gets a client: of gRPC, or with `jsonrpc` of agents that speak JSON-RPC over HTTP/1.1. It pauses
+    for `pause` seconds after each call.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        addresses: Sequence[str] = (ADDRESS,) * CLIENTS,
+        *,
+        jsonrpc: bool = False,
+        pause: float = 0,
+    ) -> None:
         self._ids = ids
+        self._addresses = addresses
+        self._pause = pause
+        self._client = HttpClient if jsonrpc else GrpcClient
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -30,7 +45,7 @@ class Load:
         self.failed: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def __enter__(self) -> Load:
-        self._threads = [threading.Thread(target=self._call_on) for _ in range(CLIENTS)]
+        self._threads = [threading.Thread(target=self._call_on, args=(address,)) for address in self._addresses]
         for thread in self._threads:
             thread.start()
         return self
@@ -45,23 +60,29 @@ class Load:
     def wait_for_all(self) -> None:
         """Returns once the right agent of each id has responded after this call."""
         before = Counter(self.right)
+        enough = len(self._addresses)
         wait_until(
-            "right responses for all", lambda: all(self.right[name] > before[name] + CLIENTS for name in self._ids)
+            "right responses for all", lambda: all(self.right[name] > before[name] + enough for name in self._ids)
         )
 
-    def _call_on(self) -> None:
-        client = GrpcClient()
+    def _call_on(self, address: str) -> None:
+        client = self._client(address)
         while not self._stop.is_set():
             for deployment_id in self._ids:
                 self._call(client, deployment_id)
+                self._stop.wait(self._pause)
         client.close()
 
-    def _call(self, client: GrpcClient, deployment_id: str) -> None:
+    def _call(self, client: GrpcClient | HttpClient, deployment_id: str) -> None:
         try:
             responder = client.health(deployment_id)
         except grpc.RpcError as error:
             with self._lock:
                 self.failed[deployment_id][f"{error.code().name}: {error.details()}"] += 1
+            return
+        except httpx.HTTPError as error:
+            with self._lock:
+                self.failed[deployment_id][repr(error)] += 1
             return
         with self._lock:
             if responder == deployment_id:

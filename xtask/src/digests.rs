@@ -8,7 +8,7 @@ use crate::bases::{ALL, Base, default};
 use crate::command::{program, read, say};
 
 /// This file repeats the names in the recipes, because Compose cannot read them there.
-const COMPOSE: &str = "integration/compose.yaml";
+const COMPOSE: &str = "integration/parts.yaml";
 
 /// Pulls each base image by its tag, and writes the digest that the registry has for it into the recipes.
 ///

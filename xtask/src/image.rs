@@ -7,7 +7,7 @@ use crate::bases::{Bases, Choice};
 use crate::command::{self, program, read, say};
 use crate::digests;
 
-/// The image's default name; `integration/compose.yaml` uses the same.
+/// The image's default name; `integration/parts.yaml` uses the same.
 pub(crate) const NAME: &str = "pixell-envoy";
 
 /// Build the image pixell-envoy.

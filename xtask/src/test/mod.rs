@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.list {
         for suite in chosen {
             let all = if suite.is_common() { "" } else { " (--all)" };
-            println!("{:<12} {:>4} s  {}{all}", suite.name, suite.seconds, suite.about);
+            println!("{:<17} {:>4} s  {}{all}", suite.name, suite.seconds, suite.about);
         }
         println!("\nAbout {} minutes, {} with --all, on two cores, the first run longer.", minutes(false), minutes(true));
         return Ok(ExitCode::SUCCESS);
@@ -123,10 +123,10 @@ fn judge(mut count: Count, succeeded: bool) -> (Count, Option<String>) {
 /// Prints how each suite ended, and as the last line the count of all tests.
 fn report(outcomes: &[Outcome]) -> ExitCode {
     let mut sum = Count::default();
-    println!("\n{:<12} {:>7} {:>7} {:>8}", "suite", "passed", "failed", "seconds");
+    println!("\n{:<17} {:>7} {:>7} {:>8}", "suite", "passed", "failed", "seconds");
     for Outcome { name, count, took, error } in outcomes {
         let error = error.as_deref().and_then(|error| error.lines().next()).unwrap_or_default();
-        println!("{name:<12} {:>7} {:>7} {:>8.1}  {error}", count.passed, count.failed, took.as_secs_f32());
+        println!("{name:<17} {:>7} {:>7} {:>8.1}  {error}", count.passed, count.failed, took.as_secs_f32());
         sum += *count;
     }
     println!("\n{} passed, {} failed", sum.passed, sum.failed);

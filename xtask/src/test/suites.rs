@@ -261,6 +261,18 @@ pub(super) const SUITES: &[Suite] = &[
         command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "integration"])),
     },
     Suite {
+        name: "fleet-integration",
+        seconds: 240,
+        about: "a fleet of three such tasks with Redis and a load balancer: rolling deployment, moves, a task or the directory lost",
+        needs: &[
+            Need::Debian { program: "docker", package: "docker.io" },
+            Need::Debian { program: "docker-compose", package: "docker-compose" },
+        ],
+        runner: Runner::Pytest,
+        // Right after the one above, whose images it uses.
+        command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "integration", "--fleet"])),
+    },
+    Suite {
         name: "deny",
         seconds: 90,
         about: "licences and sources of all crates, and versions that are there twice, by cargo-deny",

@@ -1,0 +1,1 @@
+"""The fleet's directory: Redis with a user for each task."""

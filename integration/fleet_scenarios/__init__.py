@@ -1,0 +1,1 @@
+"""Scenarios of a fleet: three tasks, their directory, and a load balancer before them."""
