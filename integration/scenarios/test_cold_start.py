@@ -49,6 +49,8 @@ def test_par_first(project: Project, par: Par, grpc_client: GrpcClient) -> None:
     assert grpc_client.rejection("agent-a")[0] == grpc.StatusCode.UNAVAILABLE
 
     project.envoy.start()
+    # The limit counts from here: on a busy machine Envoy needs seconds to compile its modules.
+    project.envoy.wait_healthy()
     wait_until("both are routed", lambda: _is_routed(grpc_client, "agent-a") and _is_routed(grpc_client, "agent-b"), 10)
 
 
