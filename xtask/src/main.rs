@@ -48,6 +48,8 @@ enum Task {
     Image(image::Arguments),
     Integration(integration::Arguments),
     Lock(lock::Arguments),
+    /// Count the instructions of a request in Envoy under Valgrind, part by part (about ten minutes)
+    Profile(program::Arguments),
     Test(test::Arguments),
     Tidy(tidy::Arguments),
     Wheel(wheel::Arguments),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Task::Image(arguments) => succeed(image::run(&arguments)),
         Task::Integration(arguments) => succeed(integration::run(&arguments)),
         Task::Lock(arguments) => succeed(lock::run_all(&arguments)),
+        Task::Profile(arguments) => succeed(program::run("bench", "profile", &arguments)),
         Task::Test(arguments) => test::run(&arguments),
         Task::Tidy(arguments) => succeed(tidy::run(&arguments)),
         Task::Wheel(arguments) => succeed(wheel::build(&arguments)),

@@ -12,6 +12,7 @@ pub mod http2;
 pub mod load;
 pub mod machine;
 pub mod pinning;
+pub mod profile;
 pub mod python;
 pub mod relay;
 pub mod report;
@@ -57,7 +58,8 @@ pub fn run(settings: &Settings<'_>) -> Result<Results> {
     cores.take_load()?;
     let agents = agents::start(AGENTS)?;
     let scratch = tempfile::tempdir()?;
-    let stage = Stage { cores, agents: &agents, modules: settings.modules, scratch: scratch.path() };
+    let envoy = workspace::envoy::locate()?;
+    let stage = Stage { cores, agents: &agents, modules: settings.modules, scratch: scratch.path(), envoy: &envoy };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure(settings, &stage, machine))
 }

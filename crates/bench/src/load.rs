@@ -179,6 +179,12 @@ pub fn with_headers(request: &[u8], headers: &[(String, String)]) -> Vec<u8> {
     bytes
 }
 
+/// A request for `id` that only its path addresses.
+#[must_use]
+pub fn request_by_path(id: &str) -> Vec<u8> {
+    format!("GET /agents/{id}/work HTTP/1.1\r\nhost: agents\r\nuser-agent: bench\r\naccept: */*\r\n\r\n").into_bytes()
+}
+
 impl Connection {
     fn open(protocol: Protocol, address: SocketAddr) -> Result<Self> {
         Ok(match protocol {

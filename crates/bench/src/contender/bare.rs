@@ -17,16 +17,16 @@ pub(super) async fn contender(stage: &Stage<'_>, name: &str) -> Result<Contender
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
     let configuration = stage.scratch.join(format!("{name}.yaml"));
     fs::write(&configuration, text(address))?;
-    let program = start(&configuration)?;
+    let program = start(stage.envoy, &configuration)?;
     let listens = || async { Ok(TcpStream::connect(address).ok()) };
-    harness::wait::until("the bare Envoy to listen", Duration::from_secs(20), listens).await?;
+    harness::wait::until("the bare Envoy to listen", Duration::from_secs(60), listens).await?;
     stage.cores.give_proxy(program.pid())?;
     let requested = Table::new(stage.agents.len(), stage.agents).requested;
     Ok(Contender { address, pids: vec![program.pid()], requested, _running: Box::new(program) })
 }
 
-fn start(configuration: &Path) -> Result<Program> {
-    let mut envoy = Command::new(workspace::envoy::locate()?);
+fn start(envoy: &Path, configuration: &Path) -> Result<Program> {
+    let mut envoy = Command::new(envoy);
     envoy.args(["--concurrency", "1", "--log-level", "error", "--use-dynamic-base-id", "-c"]).arg(configuration);
     Program::start(envoy.stdout(Stdio::null()))
 }

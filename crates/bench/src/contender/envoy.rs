@@ -11,7 +11,7 @@ use crate::table::Table;
 
 /// The settings that all Envoys of the bench share. By default there is one worker, because Envoy has one core, and the filter is Wasm.
 pub(crate) fn settings(stage: &Stage<'_>) -> EnvoyBuilder {
-    Envoy::builder().filter(Filter::Wasm).modules(stage.modules).concurrency(1).log_level("warning")
+    Envoy::builder().binary(stage.envoy).filter(Filter::Wasm).modules(stage.modules).concurrency(1).log_level("warning")
 }
 
 /// As [`settings`], with the image's settings.

@@ -4,6 +4,7 @@ mod bare;
 mod caddy;
 pub(crate) mod envoy;
 pub(crate) mod haproxy;
+mod native;
 mod parts;
 mod peers;
 mod plans;
@@ -18,7 +19,7 @@ use crate::pinning::Cores;
 use crate::table::Table;
 use plans::Kind;
 
-pub use plans::{AGENTS, PLANS, Plan};
+pub use plans::{AGENTS, FLOORS, PLANS, Plan};
 
 /// What every contender needs to start.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,8 @@ pub struct Stage<'a> {
     pub modules: &'a Path,
     /// A directory for files that contenders need while they run.
     pub scratch: &'a Path,
+    /// Envoy, or a program that runs it.
+    pub envoy: &'a Path,
 }
 
 /// A contender that runs, on the proxy's core.
@@ -59,6 +62,7 @@ impl Plan {
             Kind::Without { part } => envoy::without_part(stage, part).await,
             Kind::Empty => wasm::empty(stage).await,
             Kind::Raw => wasm::raw(stage).await,
+            Kind::EmptyNative { retry } => native::empty(stage, retry).await,
             Kind::Ours { filter, routes } => envoy::shipped(stage, filter, &table(routes)).await,
             Kind::WithoutMetrics => envoy::without_metrics(stage, &table(20)).await,
             Kind::WithoutRetryFilter { filter } => envoy::without_retry_filter(stage, filter, &table(20)).await,

@@ -30,6 +30,8 @@ pub(super) enum Kind {
     Empty,
     /// Envoy with a module that is written by hand for the bare ABI.
     Raw,
+    /// Envoy with a native filter that does nothing, also before the agents' clusters if `retry` is set.
+    EmptyNative { retry: bool },
     /// The shipped Envoy with so many routes.
     Ours { filter: Filter, routes: usize },
     /// The shipped Envoy with 20 routes and other runtime settings of the access log.
@@ -118,6 +120,12 @@ pub const PLANS: &[Plan] = &[
     over_http2("h2-none", "`none` over HTTP/2", Kind::None { agents: AGENTS }),
     over_http2("h2-ours-20", "`ours-20` over HTTP/2", Kind::Ours { filter: Wasm, routes: 20 }),
     over_http2("h2-native-20", "`native-20` over HTTP/2", Kind::Ours { filter: Native, routes: 20 }),
+];
+
+/// Floors that only `cargo xtask profile` measures.
+pub const FLOORS: &[Plan] = &[
+    plan("native-empty", "floor: `none` with a native filter that does nothing", Kind::EmptyNative { retry: false }),
+    plan("native-empty-retry", "floor: the same, and one before the agents' clusters", Kind::EmptyNative { retry: true }),
 ];
 
 /// How many agents the load is spread over, if the contender has as many routes.
