@@ -3,13 +3,17 @@
 //! Needs root and iproute2, so it is not part of a plain `cargo test`: `cargo xtask test netns`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
+mod addressing;
 mod authentication;
+mod both;
 mod certificates;
 mod drains;
 mod fabric;
 mod failures;
+mod grpc;
 mod hops;
 mod ipv6;
+mod protocols;
 mod resets;
 mod streams;
 mod tasks;
