@@ -8,7 +8,7 @@ import pytest
 from envoy_process import EnvoyProcess
 
 from pixell_envoy import EnvoyManager, RouteApiClient, admin_token
-from pixell_envoy.fleet import asking
+from pixell_envoy.fleet import MemoryStore, asking
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -37,6 +37,11 @@ def peer_ports(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     monkeypatch.setattr(asking, "accepts", accepts)
     return ports
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,10 @@ import socket
 from contextlib import closing
 
 import pytest
-from test_fleet import TTL, Task, running, stored, until, vanish
+from fleet_tasks import TTL, Task, running, stored, until, vanish
 
 from pixell_envoy.fleet import DirectoryUnavailable, MemoryStore, Record, asking
 from pixell_envoy.fleet.rendezvous import in_order
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
 
 
 def three(store: MemoryStore) -> tuple[Task, Task, Task]:
