@@ -10,11 +10,26 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 ISSUER, AUDIENCE = "https://issuer.test", "agents"
+# Seconds that a client waits.
+PATIENCE = 20.0
+
+
+def settings(**more: str) -> dict[str, str]:
+    return {"PIXELL_JWT_ISSUER": ISSUER, "PIXELL_JWT_AUDIENCES": f"others-too,{AUDIENCE}"} | more
+
+
+def check_rejection(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert (response.status_code, response.headers.get("x-pixell-error")) == (status, code), response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert (problem["status"], problem["code"]) == (status, code)
+    return problem
 
 
 class Issuer:
