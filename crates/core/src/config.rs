@@ -3,11 +3,12 @@
 //! Parsing is strict, because a setting that is misspelled and silently ignored is found at night: an unknown key, a duplicate
 //! key, a wrong type or a value out of range keeps Envoy from starting, and every error is named at once, up to a hundred of them.
 
+mod addressing;
+mod invalid;
+
 use crate::addressing::Addressing;
-use crate::addressing::prefix::PathPrefix;
 use crate::claim::DeploymentsClaim;
 use crate::deployment_id::{DeploymentId, OwnedDeploymentId};
-use crate::endpoint::EndpointName;
 use crate::fields::Fields;
 use crate::fleet::limits::{self as fleet_limits, FleetLimits};
 use crate::hop::Hops;
@@ -17,7 +18,8 @@ use crate::responses::origins::ExternalOrigins;
 use crate::route::Route;
 use crate::routes::form::parse_routes;
 use crate::routes::limits::{Limits, MOST_ROUTES};
-use std::fmt;
+
+pub use invalid::InvalidConfig;
 
 /// Largest body the route API can be set to accept, in bytes. `per_connection_buffer_limit_bytes` of the listener
 /// in envoy.yaml is above it.
@@ -29,7 +31,8 @@ pub struct RouterConfig {
     /// Names of the headers that may carry the id, in lower case; the first one that a request has counts. Default: `x-deployment-id`
     /// and the aliases of PAR's own router, `deployment-id` and `deployment_id`.
     pub id_headers: Vec<String>,
-    /// How requests without such a header may name their agent. Default: by the prefixes of [`PathPrefix::defaults`].
+    /// How requests without such a header may name their agent. Default: by the prefixes of
+    /// [`PathPrefix::defaults`](crate::addressing::prefix::PathPrefix::defaults).
     pub addressing: Addressing,
     /// Port of 127.0.0.1 for ids that the map does not hold; 1 to 65535. Default: none, they are rejected.
     pub fallback_port: Option<u16>,
@@ -150,7 +153,7 @@ fn router(fields: &mut Fields<'_, '_>) -> RouterConfig {
         }
     };
     let fallback_port = fields.integer("fallback_port", 1, 65535).and_then(|port| u16::try_from(port).ok());
-    let addressing = Addressing { prefixes: path_prefixes(fields), host_suffix: host_suffix(fields) };
+    let addressing = Addressing { prefixes: addressing::path_prefixes(fields), host_suffix: addressing::host_suffix(fields) };
     if id_headers.is_empty() && addressing.prefixes.is_empty() && addressing.host_suffix.is_none() && fields.errors().is_empty()
     {
         fields.error(
@@ -210,91 +213,6 @@ fn external_origins(fields: &mut Fields<'_, '_>) -> ExternalOrigins {
         );
         ExternalOrigins::default()
     })
-}
-
-/// Prefixes as `{"prefix": "/agents/{id}/api", "endpoints": ["rest", "a2a"], "strip": false}`, or the prefix alone.
-fn path_prefixes(fields: &mut Fields<'_, '_>) -> Vec<PathPrefix> {
-    let list = match fields.take("path_prefixes") {
-        None => return PathPrefix::defaults(),
-        Some(Json::Array(list)) => list,
-        Some(other) => {
-            fields.error("path_prefixes", format!("must be a list of path prefixes, got {other}"));
-            return Vec::new();
-        }
-    };
-    let parent = "/path_prefixes";
-    let parse = |(number, json): (usize, &Json)| path_prefix(json, &pointer(parent, &number.to_string()), fields.errors());
-    list.iter().enumerate().filter_map(parse).collect()
-}
-
-fn path_prefix(json: &Json, at: &str, errors: &mut FieldErrors) -> Option<PathPrefix> {
-    let (text, endpoints, strip) = if let Json::String(text) = json {
-        (Some(text), None, None)
-    } else {
-        let mut fields = Fields::of(json, at, errors);
-        let text = match fields.take("prefix") {
-            Some(Json::String(text)) => Some(text),
-            Some(other) => {
-                fields.error("prefix", format!("must be a path such as /agents/{{id}}/a2a, got {other}"));
-                None
-            }
-            None => {
-                fields.error("prefix", "is missing");
-                None
-            }
-        };
-        let (endpoints, strip) = (fields.take("endpoints"), fields.take("strip"));
-        fields.reject_the_rest();
-        (text, endpoints, strip)
-    };
-    let strip = match strip {
-        None => true,
-        Some(Json::Bool(strip)) => *strip,
-        Some(other) => {
-            errors.add(|| FieldError::new(pointer(at, "strip"), format!("must be true or false, got {other}")));
-            true
-        }
-    };
-    let endpoints = match endpoints {
-        None => Some(Vec::new()),
-        Some(Json::Array(names)) if !names.is_empty() => {
-            let name =
-                |json: &Json| if let Json::String(name) = json { EndpointName::parse(name.as_bytes()).ok() } else { None };
-            names.iter().map(name).collect()
-        }
-        Some(_) => None,
-    };
-    if endpoints.is_none() {
-        errors.add(|| {
-            FieldError::new(pointer(at, "endpoints"), "must be a list of at least one endpoint name, such as \"rest\"")
-        });
-    }
-    match PathPrefix::parse(text?, &endpoints?, strip) {
-        Ok(prefix) => Some(prefix),
-        Err(error) => {
-            errors.add(|| FieldError::new(at, error.to_string()));
-            None
-        }
-    }
-}
-
-fn host_suffix(fields: &mut Fields<'_, '_>) -> Option<String> {
-    let json = fields.take("host_suffix")?;
-    if let Json::String(suffix) = json
-        && suffix.starts_with('.')
-        && suffix.split('.').skip(1).all(is_host_label)
-    {
-        return Some(suffix.clone());
-    }
-    fields
-        .error("host_suffix", format!("must be a dot and a host name in lower case, such as .agents.example.com, got {json}"));
-    None
-}
-
-/// A label of a host name (RFC 1123, 2.1), in lower case.
-fn is_host_label(label: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&label.len()) && label.bytes().all(plain) && !label.starts_with('-') && !label.ends_with('-')
 }
 
 /// A header name as HTTP/2 sends it (RFC 9110, 5.6.2; RFC 9113, 8.2.1): tokens in lower case, no pseudo-header.
@@ -416,26 +334,6 @@ fn bootstrap(json: &Json, limits: &Limits, fields: &mut Fields<'_, '_>) -> Vec<(
     }
     routes.into_iter().map(|(id, route)| (id.into(), route)).collect()
 }
-
-/// Everything that is wrong with a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidConfig(pub FieldErrors);
-
-impl fmt::Display for InvalidConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, error) in self.0.listed().iter().enumerate() {
-            let separator = if n == 0 { "" } else { "; " };
-            let place = if error.pointer.is_empty() { "" } else { " " };
-            write!(f, "{separator}{}{place}{}", error.pointer, error.detail)?;
-        }
-        match self.0.total() - self.0.listed().len() {
-            0 => Ok(()),
-            more => write!(f, "; and {more} more"),
-        }
-    }
-}
-
-impl std::error::Error for InvalidConfig {}
 
 #[cfg(test)]
 mod tests;

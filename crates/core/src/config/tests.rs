@@ -1,6 +1,8 @@
 //! What the plugin configuration may say, and what is an error.
 
 use super::*;
+use crate::addressing::prefix::PathPrefix;
+use crate::endpoint::EndpointName;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
