@@ -131,7 +131,7 @@ fn the_documented_message_is_that_of_the_parser() {
 #[test]
 fn the_variables_are_those_of_the_programs() {
     use pixell_core::admin::token::VARIABLE;
-    let launcher = include_str!("../crates/launcher/src/settings.rs");
+    let launcher = include_str!("../crates/launcher/src/settings/names.rs");
     let rows: Vec<&str> = TEXT.lines().filter_map(|line| line.strip_prefix("| `PIXELL_")?.split('`').next()).collect();
     let known: Vec<&str> = launcher.lines().filter_map(|line| line.split("\"PIXELL_").nth(1)?.strip_suffix("\";")).collect();
     let sorted = |mut names: Vec<String>| {

@@ -117,7 +117,7 @@ def test_it_fits_the_image() -> None:
     fleet: Doc = json.loads((DEPLOY / "task-definition-fleet.json").read_text())
     parts = [task_definition.container(each, "envoy") for each in fleet.values() if "containerDefinitions" in each]
     set_by_us = [each["name"] for some in [envoy, *parts] for key in ("environment", "secrets") for each in some.get(key, [])]
-    known = git(ROOT, "grep", "-hoE", '"PIXELL_[A-Z_]+"', "--", "*/launcher/src/settings.rs")
+    known = git(ROOT, "grep", "-hoE", '"PIXELL_[A-Z_]+"', "--", "*/launcher/src/settings/names.rs")
     assert [name for name in set_by_us if f'"{name}"' not in known] == []
 
 

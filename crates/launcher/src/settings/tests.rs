@@ -1,5 +1,6 @@
 //! Tests of the settings: which values are allowed, and the errors for all others.
 
+use super::names::{NAMES, NAMES_OF_PAR};
 use super::*;
 
 fn resolve(vars: &[(&str, &str)]) -> Result<Settings, Vec<SettingError>> {
