@@ -8,7 +8,7 @@ from . import image
 from .checks import Checks, Found, bad, note, ok, will
 from .facts import short
 from .rollout import memory
-from .say import count, need
+from .say import count
 from .settings import A2A_PORT, ADMIN_PORT, PEER_PORT, ROOT
 from .task_definition import container
 
@@ -129,17 +129,17 @@ class Ecs(Checks):
         make = f"aws logs create-log-group --log-group-name {s.log_group}"
         yield bad(s.log_group not in groups, f"log group {s.log_group} does not exist", make)
         for name in (s.execution_role, s.task_role):
-            role = need(f.role(name), f"role {name} does not exist", "create it, or correct its name in the settings")
-            trusted = "ecs-tasks.amazonaws.com" in str(role["AssumeRolePolicyDocument"])
+            trusted = "ecs-tasks.amazonaws.com" in str(f.role(name)["AssumeRolePolicyDocument"])
             yield bad(not trusted, f"ECS tasks may not use {name}", "let ecs-tasks.amazonaws.com assume it: iam update-assume-role-policy")
         make = "aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
-        yield bad(f.role("AWSServiceRoleForECS") is None, "AWSServiceRoleForECS does not exist", make)
+        linked = f.one("iam", "get_role", "Role", "NoSuchEntity", RoleName="AWSServiceRoleForECS")
+        yield bad(linked is None, "AWSServiceRoleForECS does not exist", make)
         yield ok(f"{', '.join(f.secrets)}, log group, both roles and ECS's service-linked role exist")
 
     def permissions(self) -> Found:
         """IAM's simulator does not evaluate policies of resources and VPC endpoints, nor conditions whose value it is not given.
         https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html"""
-        f, role, wanted = self.f, self.f.role(self.s.execution_role) or {}, {("ecr:GetAuthorizationToken", "*")}
+        f, role, wanted = self.f, self.f.role(self.s.execution_role), {("ecr:GetAuthorizationToken", "*")}
         partition, here = role["Arn"].split(":")[1], f"{f.name}:{f.identity['Account']}"
         for each in self.r.definition["containerDefinitions"]:
             for arn in [secret["valueFrom"] for secret in each.get("secrets", [])]:

@@ -39,7 +39,7 @@ class Fleet(Checks):
         yield ok(f"{PEER_PORT} comes in from the tasks' own security group and from nowhere else")
 
     def directory(self) -> Found:
-        f, s, role = self.f, self.s, self.f.role(self.s.task_role)
+        f, s = self.f, self.s
         if s.fleet_directory != "dynamodb":
             yield (
                 note("whether tasks reach Redis cannot be read; they are not healthy until they do")
@@ -51,7 +51,7 @@ class Fleet(Checks):
         table = need(f.table, f"table {s.fleet_table} does not exist", make)
         yield bad(table["TableStatus"] != "ACTIVE", f"table {s.fleet_table} is {table['TableStatus']}", "wait until it is ACTIVE")
         yield bad(table["KeySchema"] != KEY, f"table {s.fleet_table} has another key than in directory.yaml", "name another fleet_table")
-        role = need(role, f"role {s.task_role} does not exist", "create it, or correct its name in the settings")
+        role = f.role(s.task_role)
         for key in ("own", "other"):
             for action in ("Scan", *WRITES) if key == "own" else WRITES:
                 decision = self._decision(role, f"dynamodb:{action}", table["TableArn"], key)

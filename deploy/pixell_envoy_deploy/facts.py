@@ -140,8 +140,9 @@ class Facts(Region):
         ids = {*self.network["subnets"], *(zone["SubnetId"] for zone in self.load_balancer["AvailabilityZones"])}
         return {each["SubnetId"]: each for each in self.all("ec2", "describe_subnets", "Subnets", SubnetIds=sorted(ids))}
 
-    def role(self, name: str) -> Doc | None:
-        return self.one("iam", "get_role", "Role", "NoSuchEntity", RoleName=name)
+    def role(self, name: str) -> Doc:
+        found = self.one("iam", "get_role", "Role", "NoSuchEntity", RoleName=name)
+        return need(found, f"role {name} does not exist", "create it, or correct its name in the settings")
 
     def secret(self, name: str) -> Doc:
         """A secret's description. The secret value is never read."""

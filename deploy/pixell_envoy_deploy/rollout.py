@@ -85,8 +85,8 @@ class Rollout:
         s, f = self.settings, self.facts
         others = [each for each in f.revision["containerDefinitions"] if each["name"] not in (*task_definition.OURS, "par")]
         par, execution, task = container(f.revision, "par"), f.role(s.execution_role), f.role(s.task_role)
-        if not (par and execution and task):
-            raise Stop("container par or a role is missing", "check says which")
+        if not par:
+            raise Stop("container par is missing", "check says what to do")
         values: dict[str, Any] = {name.upper(): value for name, value in vars(s).items()}
         values |= {"EXECUTION_ROLE_ARN": execution["Arn"], "TASK_ROLE_ARN": task["Arn"], "TASK_ROLE_ID": task["RoleId"]}
         values |= {f"{key.upper()}_ARN": secret["ARN"] for key, secret in f.secrets.items()}

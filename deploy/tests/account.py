@@ -28,6 +28,8 @@ PAR: Doc = {"name": "par", "image": PAR_IMAGE, "essential": True, "memory": 4096
 QUOTA = {"Value": 100.0, "UsageMetric": {"MetricNamespace": "AWS/Usage", "MetricName": "ResourceCount", "MetricDimensions": {"Service": "Fargate"}}}
 # Moto's backends that hold what is there before the rollout, and those that are empty before it.
 BACKENDS, FRESH = ["ec2", "elbv2", "iam", "logs", "secretsmanager", "ecs", "servicediscovery"], ["ecr", "ssm", "cloudformation", "sns", "dynamodb"]
+SCALED: Doc = {"ServiceNamespace": "ecs", "ResourceId": "x", "ScalableDimension": "ecs:service:DesiredCount", "RoleARN": "x", "CreationTime": 0}
+SCALED |= {"MinCapacity": 1, "MaxCapacity": 3}
 READS = ("Describe", "List", "Simulate", "GetP", "GetR", "GetC", "GetS", "GetM", "GetD", "BatchGet")
 # Fields that ECS returns for a deployment and not for its service.
 INSIDE = ("serviceConnectConfiguration", "volumeConfigurations")
@@ -189,10 +191,23 @@ class Account:
         made = self.api("elbv2").create_listener(LoadBalancerArn=balancer, Port=port, Protocol=protocol, DefaultActions=actions)
         return str(made["Listeners"][0]["ListenerArn"])
 
+    def listener(self, port: int, balancer: str = "") -> Doc:
+        """The listener on a port; empty if there is none."""
+        found = self.api("elbv2").describe_listeners(LoadBalancerArn=balancer or self.nlb)["Listeners"]
+        return next((each for each in found if each["Port"] == port), {})
+
+    def green_group(self) -> Doc:
+        """The A2A target group of the second service."""
+        return dict(self.api("elbv2").describe_target_groups(Names=[f"{self.s.a2a_target_group}-green"])["TargetGroups"][0])
+
+    def revision(self, service: str) -> Doc:
+        """The task definition that a service runs."""
+        name = self.services[service]["taskDefinition"]
+        return dict(self.api("ecs").describe_task_definition(taskDefinition=name)["taskDefinition"])
+
     def leads(self, port: int, balancer: str = "") -> list[str]:
         """Names of the target groups that a port leads to."""
-        found = [x for x in self.api("elbv2").describe_listeners(LoadBalancerArn=balancer or self.nlb)["Listeners"] if x["Port"] == port]
-        action = found[0]["DefaultActions"][0] if found else {}
+        action = self.listener(port, balancer).get("DefaultActions", [{}])[0]
         groups = action.get("ForwardConfig", {}).get("TargetGroups") or [action]
         return [each["TargetGroupArn"].split("/")[1] for each in groups if "TargetGroupArn" in each]
 

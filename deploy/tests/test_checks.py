@@ -13,15 +13,13 @@ from pixell_envoy_deploy.aws import Doc
 from pixell_envoy_deploy.facts import Facts
 from pixell_envoy_deploy.rollout import Rollout
 
-from .account import ACCOUNT, PAR_IMAGE, QUOTA, TRUST, Account, error
+from .account import ACCOUNT, PAR_IMAGE, QUOTA, SCALED, TRUST, Account, error
 from .conftest import S, Tool
 
 Plant = Callable[[Account], object]
 MESH: Doc = {"proxyConfiguration": {"type": "APPMESH", "containerName": "envoy", "properties": []}}
 SIDECAR: Doc = {"name": "sidecar", "image": "x/y:1", "cpu": 1400, "essential": False}
 LABEL = {"ai.pixell.envoy.routes": "1"}
-SCALED: Doc = {"ServiceNamespace": "ecs", "ResourceId": "x", "ScalableDimension": "ecs:service:DesiredCount", "RoleARN": "x"}
-SCALED |= {"MinCapacity": 1, "MaxCapacity": 3, "CreationTime": 0}
 STRANGER = {"Target": {"Id": "10.7.7.7"}, "TargetHealth": {"State": "healthy"}}
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable
 from inspect import signature
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,8 @@ def allow(account: Account, port: int, protocol: str = "tcp", **whom: Any) -> No
 
 def simulate(account: Account, p: Doc) -> Doc:
     """IAM's simulator for the table, by the policies that the task role really has. Everything else is allowed."""
-    action, given, decision = (
-        p["ActionNames"][0],
-        {each["ContextKeyName"]: each["ContextKeyValues"] for each in p.get("ContextEntries", [])},
-        "allowed",
-    )
+    given = {each["ContextKeyName"]: each["ContextKeyValues"] for each in p.get("ContextEntries", [])}
+    action, decision = p["ActionNames"][0], "allowed"
     if action.startswith("dynamodb:"):
         api, decision = account.api("iam"), "implicitDeny"
         names = api.list_role_policies(RoleName=S.task_role)["PolicyNames"]
@@ -136,14 +134,13 @@ OUTSIDE: list[tuple[str, Doc]] = [
 ]
 
 
-@pytest.mark.parametrize("ports", [("tcp", 50050, 50050), ("tcp", 0, 65535), ("-1", -1, -1)], ids=["one port", "a range", "all traffic"])
-@pytest.mark.parametrize(("source", "whom"), OUTSIDE, ids=[source for source, _ in OUTSIDE])
-def test_nobody_else_may_reach_the_peer_port(account: Account, fleet: Fleet, source: str, whom: Doc, ports: tuple[str, int, int]) -> None:
+def test_nobody_else_may_reach_the_peer_port(account: Account, fleet: Fleet) -> None:
     itself: Doc = {"IpProtocol": "tcp", "FromPort": 50050, "ToPort": 50050, "UserIdGroupPairs": [{"GroupId": account.group}]}
-    rules = [itself, dict(zip(("IpProtocol", "FromPort", "ToPort"), ports, strict=True), **whom)]
-    account.edits["ec2.DescribeSecurityGroups"] = ("", {"IpPermissions": rules})
-    for in_place in (True, False):
-        assert f"lets 50050 in from {source}: " in str(errors(fleet(), "fleet", in_place))
+    one_port, a_range, all_traffic = ("tcp", 50050, 50050), ("tcp", 0, 65535), ("-1", -1, -1)
+    for (source, whom), ports, in_place in product(OUTSIDE, (one_port, a_range, all_traffic), (True, False)):
+        rules = [itself, dict(zip(("IpProtocol", "FromPort", "ToPort"), ports, strict=True), **whom)]
+        account.edits["ec2.DescribeSecurityGroups"] = ("", {"IpPermissions": rules})
+        assert f"lets 50050 in from {source}: " in str(errors(fleet(), "fleet", in_place)), (ports, in_place)
 
 
 def test_tasks_must_reach_each_other_and_the_load_balancer_their_readiness(account: Account, fleet: Fleet) -> None:
@@ -163,9 +160,8 @@ def test_a_fleet_has_several_tasks_and_each_service_is_one_of_its_own(tool: Tool
     account.services[S.service] |= {"desiredCount": 3, "runningCount": 3}
     assert "3 tasks in a fleet" in tool("check") and "3 more tasks run and must be paid for" in tool("plan")
     tool("apply --yes")
-    made, group = account.services[GREEN], account.api("elbv2").describe_target_groups(Names=[f"{S.a2a_target_group}-green"])["TargetGroups"][0]
-    definition = account.api("ecs").describe_task_definition(taskDefinition=made["taskDefinition"])["taskDefinition"]
-    par, envoy = (task_definition.container(definition, name) for name in ("par", "envoy"))
+    made, group = account.services[GREEN], account.green_group()
+    par, envoy = (task_definition.container(account.revision(GREEN), name) for name in ("par", "envoy"))
     role = account.api("iam").get_role(RoleName=S.task_role)["Role"]["RoleId"]
     fixed = {"PIXELL_FLEET": GREEN, "PIXELL_FLEET_TABLE": S.fleet_table, "PIXELL_FLEET_ROLE_ID": role}
     assert made["desiredCount"] == 3 and fixed.items() <= {each["name"]: each["value"] for each in par["environment"]}.items()
@@ -180,23 +176,19 @@ def test_a_fleet_has_several_tasks_and_each_service_is_one_of_its_own(tool: Tool
 
 
 def test_a_fleet_is_switched_on_beside_the_live_service_and_off_in_either_way(tool: Tool, account: Account, fleet: Fleet, calls: object) -> None:
-    def check() -> str:
-        return str(account.api("elbv2").describe_target_groups(Names=[f"{S.a2a_target_group}-green"])["TargetGroups"][0]["HealthCheckProtocol"])
-
     assert "they fail its health check, so ECS would replace them, and their agents stop" in tool("apply --yes --in-place", 1)
     tool("apply --yes")
     tool("shift --yes")
     fleet(image_tag="2.0")
     tool("apply --yes --in-place")
-    assert check() == "HTTP"
+    assert account.green_group()["HealthCheckProtocol"] == "HTTP"
     account.api("elbv2").modify_target_group(TargetGroupArn=account.a2a, HealthCheckPath="/elsewhere")
     out = tool("rollback --yes --revision 1")
-    assert out.index("HealthCheckProtocol: HTTP -> TCP") < out.index("taskDefinition:") and check() == "TCP", (
-        "first what lets both kinds of tasks pass"
-    )
+    assert out.index("HealthCheckProtocol: HTTP -> TCP") < out.index("taskDefinition:"), "first what lets both kinds of tasks pass"
+    assert account.green_group()["HealthCheckProtocol"] == "TCP"
     fleet(fleet_directory="", image_tag="3.0")
     tool("apply --yes --in-place")
-    text = str(account.api("ecs").describe_task_definition(taskDefinition=account.services[GREEN]["taskDefinition"]))
+    text = str(account.revision(GREEN))
     assert "PIXELL_FLEET" not in text and "50050" not in text, "and nothing of the fleet is left"
 
 
@@ -233,10 +225,10 @@ def test_redis_and_a_certificate_are_secrets_that_no_agent_gets(tool: Tool, acco
     assert "secret gone does not exist" in tool("check", 1)
 
 
-@pytest.mark.parametrize("url", ["http://redis", "redis://user:password@redis", "redis://", "--evil"])
-def test_a_url_has_no_password(configured: Callable[..., Path], url: str) -> None:
-    with pytest.raises(Exception, match="fleet_redis_url"):
-        settings.read(configured(fleet_redis_url=url))
+def test_a_url_has_no_password(configured: Callable[..., Path]) -> None:
+    for url in ("http://redis", "redis://user:password@redis", "redis://", "--evil"):
+        with pytest.raises(Exception, match="fleet_redis_url"):
+            settings.read(configured(fleet_redis_url=url))
 
 
 def test_an_image_that_joins_no_fleet_is_an_error(account: Account, fleet: Fleet) -> None:

@@ -39,11 +39,6 @@ def pair(names: list[str], end: datetime) -> dict[str, bytes]:
     return {"Certificate": signed, "PrivateKey": private}
 
 
-def listener(account: Account, port: int) -> Any:
-    found = account.api("elbv2").describe_listeners(LoadBalancerArn=account.nlb)["Listeners"]
-    return next((each for each in found if each["Port"] == port), None)
-
-
 def test_a_name_of_a_certificate_stands_for_a_domain() -> None:
     for name, stands in ((DOMAIN, True), ("Agents.Example.com", True), ("*.example.com", True), ("*.com", False), ("example.com", False)):
         assert form.covers(name, DOMAIN) is stands, name
@@ -68,7 +63,7 @@ def test_listeners_speak_tls_from_the_test_to_the_shift_and_back(
     called = Mock(side_effect=lambda endpoint, tls, name: ("NOT_FOUND", "NOT_FOUND: no") if "no-such" in name else ("OK", name))
     monkeypatch.setattr("pixell_envoy_deploy.ask.call", called)
     tool("apply --yes --in-place")
-    assert listener(account, A2A_PORT)["Protocol"] == "TCP"
+    assert account.listener(A2A_PORT)["Protocol"] == "TCP"
     configured(certificate_domain=DOMAIN, image_tag="2.0")
     arns = issue(
         account,
@@ -81,22 +76,22 @@ def test_listeners_speak_tls_from_the_test_to_the_shift_and_back(
     assert f"port {S.test_port}: (none) -> {tls}" in tool("plan")
     assert f'"value": "https://{DOMAIN}:50051"' in tool("render")
     tool("apply --yes")
-    test = listener(account, S.test_port)
+    test = account.listener(S.test_port)
     assert (test["Protocol"], test["AlpnPolicy"], test["SslPolicy"]) == ("TLS", ["HTTP2Preferred"], form.POLICY)
     assert [each["CertificateArn"] for each in test["Certificates"]] == [arns["late"]]
-    assert listener(account, A2A_PORT)["Protocol"] == "TCP", "clients still reach the task of before as before"
+    assert account.listener(A2A_PORT)["Protocol"] == "TCP", "clients still reach the task of before as before"
     assert tool("apply --yes").count("as wanted") == 6
     tool("verify --test agent-a")
     assert {call.args[:2] for call in called.call_args_list} == {(f"{DOMAIN}:{S.test_port}", True)}
     assert f"port {A2A_PORT}: TCP -> {tls}" in tool("shift --yes")
-    assert listener(account, A2A_PORT)["Protocol"] == "TLS"
+    assert account.listener(A2A_PORT)["Protocol"] == "TLS"
     assert f"port {A2A_PORT}: {tls} -> TCP" in tool("rollback --yes")
-    assert listener(account, A2A_PORT)["Protocol"] == "TCP" and account.leads(A2A_PORT) == [S.a2a_target_group]
+    assert account.listener(A2A_PORT)["Protocol"] == "TCP" and account.leads(A2A_PORT) == [S.a2a_target_group]
 
 
 def test_a_newer_certificate_replaces_the_one_before(tool: Tool, account: Account, configured: Any) -> None:
     def certificates() -> list[str]:
-        return [each["CertificateArn"] for each in listener(account, A2A_PORT)["Certificates"]]
+        return [each["CertificateArn"] for each in account.listener(A2A_PORT)["Certificates"]]
 
     configured(certificate_domain=DOMAIN)
     first = issue(account, only=([DOMAIN], SOON))["only"]

@@ -89,11 +89,11 @@ def test_target_groups_and_listeners_of_others_stay(tool: Tool, account: Account
     other = account.target_group("other", "TCP", 9)
     account.listen(account.nlb, 9, other)
     account.services[S.service]["loadBalancers"].append({"targetGroupArn": other, "containerName": "par", "containerPort": 9})
+    assert "service loadBalancers: par:9 in other (stays)" in tool("plan --in-place --accept zones")
     tool("apply --in-place --yes --accept zones")
     assert other in str(account.services[S.service]["loadBalancers"]) and account.leads(9) == ["other"]
-    listeners = account.api("elbv2").describe_listeners(LoadBalancerArn=account.nlb)["Listeners"]
-    listener = next(each["ListenerArn"] for each in listeners if each["Port"] == 50051)
-    account.api("elbv2").modify_listener(ListenerArn=listener, DefaultActions=[{"Type": "forward", "TargetGroupArn": other}])
+    moved = {"ListenerArn": account.listener(50051)["ListenerArn"], "DefaultActions": [{"Type": "forward", "TargetGroupArn": other}]}
+    account.api("elbv2").modify_listener(**moved)
     tool("rollback --yes")
     assert account.leads(50051) == ["other"], "somebody has led the listener elsewhere since"
 
