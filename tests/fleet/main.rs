@@ -17,3 +17,4 @@ mod protocols;
 mod resets;
 mod streams;
 mod tasks;
+mod under_load;

@@ -1,11 +1,11 @@
 //! A fleet for a test: tasks with a real Envoy each, agents in them, and clients between them.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use harness::fabric::{Fabric, NETWORK};
+use harness::fabric::Fabric;
+use harness::fleet::task::start_envoy;
 use harness::{Agent, Envoy, EnvoyBuilder, agents};
-use launcher::settings::Settings;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 
@@ -65,15 +65,8 @@ impl Tasks {
         let fabric = Fabric::new(tasks).unwrap();
         let mut envoys = Vec::new();
         for task in 0..usize::from(tasks) {
-            let mut settings = settings(task);
-            // The first one counts.
-            settings.push(("PIXELL_FLEET_CIDRS", NETWORK.to_owned()));
-            let find = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-            let settings = Settings::resolve(find).unwrap();
-            let builder = Envoy::builder().settings(&settings).bind(Ipv4Addr::UNSPECIFIED).data_port(50051).api_port(9901);
-            let builder = change(builder);
-            let started = fabric.task(task).unwrap().run(|| builder.start()).await;
-            envoys.push(started.unwrap().unwrap());
+            let started = start_envoy(fabric.task(task).unwrap(), settings(task), &change).await;
+            envoys.push(started.unwrap());
         }
         Self { fabric, envoys }
     }

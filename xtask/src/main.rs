@@ -5,6 +5,7 @@ mod build;
 mod command;
 mod demo;
 mod digests;
+mod endurance;
 mod fuzz;
 mod image;
 mod image_example;
@@ -40,7 +41,7 @@ enum Task {
     Capacity(program::Arguments),
     /// Start Envoy and agents, push their routes, call them, and stay up until Ctrl-C
     Demo(program::Arguments),
-    /// Run the endurance tests at full length (about ten minutes) and print their figures
+    /// Run the endurance tests at full length (about thirteen minutes) and print their figures
     Endurance(program::Arguments),
     /// Run Envoy with the filter in the foreground until SIGTERM or Ctrl-C
     Envoy(program::Arguments),
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
         Task::Build(arguments) => succeed(build::run(&arguments)),
         Task::Capacity(arguments) => succeed(program::run("harness", "capacity", &arguments)),
         Task::Demo(arguments) => succeed(demo::run(arguments)),
-        Task::Endurance(arguments) => succeed(program::run("harness", "endurance", &arguments)),
+        Task::Endurance(arguments) => succeed(endurance::run(arguments)),
         Task::Envoy(arguments) => succeed(program::run("harness", "envoy", &arguments)),
         Task::Fuzz(arguments) => succeed(fuzz::run_targets(&arguments)),
         Task::Image(arguments) => succeed(image::run(&arguments)),

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::future::Future;
 use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
 use std::pin::Pin;
 use std::process::Command;
 
@@ -49,6 +50,24 @@ impl Fabric {
     pub fn add(&mut self) -> Result<usize> {
         let number = self.tasks.len();
         ensure!(number < 250, "a fabric has at most 250 tasks");
+        let task = self.make(number)?;
+        self.tasks.push(task);
+        Ok(number)
+    }
+
+    /// Ends the namespace of a task with all that runs in it, and makes another one with the same address.
+    ///
+    /// # Errors
+    /// As [`Fabric::new`].
+    pub fn replace(&mut self, number: usize) -> Result<()> {
+        // The other end goes with it.
+        self.router.ip(&format!("link del {}", device(number)))?;
+        let task = self.make(number)?;
+        *self.tasks.get_mut(number).with_context(|| format!("there is no task {number}"))? = task;
+        Ok(())
+    }
+
+    fn make(&self, number: usize) -> Result<Namespace> {
         let task = Namespace::new(&format!("task{number}"))?;
         let (device, there, here, thread) = (device(number), address(number), gateway(number), task.thread);
         self.router.ip(&format!("link add {device} type veth peer name eth0 netns {thread}"))?;
@@ -57,8 +76,7 @@ impl Fabric {
         task.ip(&format!("addr add {there}/30 dev eth0"))?;
         task.ip("link set eth0 up")?;
         task.ip(&format!("route add default via {here}"))?;
-        self.tasks.push(task);
-        Ok(number)
+        Ok(task)
     }
 
     /// The address of a task.
@@ -214,4 +232,24 @@ fn enter_new() -> Result<(File, i32)> {
 #[must_use]
 pub fn may_make_namespaces() -> bool {
     std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok()).join().unwrap_or(false)
+}
+
+/// Replaces this process by one in a user namespace if it may not make network namespaces. `command` is what a person has run.
+///
+/// # Errors
+/// If that does not help.
+pub fn enter_user_namespace(command: &str) -> Result<()> {
+    /// Set in the process that has been replaced, so that it is not replaced again.
+    const ENTERED: &str = "PIXELL_IN_USER_NAMESPACE";
+    if may_make_namespaces() {
+        return Ok(());
+    }
+    if std::env::var_os(ENTERED).is_some() {
+        bail!("this system lets nobody but root make network namespaces: run `{command}` as root");
+    }
+    let program = std::env::current_exe().context("finding this program")?;
+    let mut again = Command::new("unshare");
+    again.args(["--user", "--map-root-user", "--"]).arg(program).args(std::env::args_os().skip(1));
+    let error = again.env(ENTERED, "1").exec();
+    Err(error).context("unshare cannot be run: install util-linux, or run this as root")
 }

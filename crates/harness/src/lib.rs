@@ -17,6 +17,7 @@ pub mod certificate;
 pub mod endurance;
 pub mod envoy;
 pub mod fabric;
+pub mod fleet;
 pub mod form;
 pub mod ports;
 pub mod proto;

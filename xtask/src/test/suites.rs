@@ -112,9 +112,14 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "netns",
-        seconds: 50,
-        about: "network namespaces: clients outside the task, near and far, and several tasks",
-        needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "ip", package: "iproute2" }],
+        seconds: 95,
+        about: "network namespaces: clients outside the task, near and far, and several tasks, also under load",
+        needs: &[
+            Need::Modules,
+            Need::Envoy,
+            Need::Debian { program: "ip", package: "iproute2" },
+            Need::Debian { program: "haproxy", package: "haproxy" },
+        ],
         runner: Runner::Cargo,
         command: || {
             Ok(cargo(["test", "--package", "pixell-tests", "--test", "netns", "--test", "fleet", "--test", "slow_readers"]))

@@ -26,6 +26,8 @@ pub enum Version {
     Http1,
     /// HTTP/2 without TLS
     Http2,
+    /// Each connection the one that its client speaks
+    Either,
 }
 
 /// A body of known bytes.
@@ -73,6 +75,7 @@ where
         let server = match version {
             Version::Http1 => server.http1_only(),
             Version::Http2 => server.http2_only(),
+            Version::Either => server,
         };
         let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = connections.watch(connection);

@@ -31,7 +31,7 @@ pub(super) fn log_file(directory: &Path) -> PathBuf {
 
 /// A command that runs `binary`. On Linux the system kills it when the thread that started it ends, because a test run that is killed
 /// cannot stop its Envoys. (`setpriv` is replaced by `binary`, which keeps the process id. Without `setpriv` this takes unsafe code.)
-fn mortal(binary: &Path) -> Command {
+pub(crate) fn mortal(binary: &Path) -> Command {
     let wrapper = Path::new("/usr/bin/setpriv");
     if !wrapper.exists() {
         return Command::new(binary);

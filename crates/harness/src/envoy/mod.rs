@@ -4,7 +4,7 @@ mod builder;
 mod config;
 pub mod follow;
 mod freeze;
-mod launch;
+pub(crate) mod launch;
 mod memory;
 pub mod modules;
 mod port_taken;

@@ -1,14 +1,13 @@
 //! `cargo xtask demo --fleet`: two tasks and a directory on this machine, each in a network namespace of its own.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use harness::envoy::modules;
-use harness::fabric::{Fabric, NETWORK, Namespace, may_make_namespaces};
+use harness::fabric::{Fabric, NETWORK, Namespace};
 use harness::form::Form;
 use harness::ports::{ADMIN, LISTEN, PEERS};
 use harness::proto::{self, Empty};
@@ -28,26 +27,6 @@ const LIMIT: Duration = Duration::from_secs(20);
 const NOTICED: Duration = Duration::from_secs(10);
 /// Between two calls to an agent of a task that is gone.
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// Replaces this process by one in a user namespace if it may not make network namespaces.
-///
-/// # Errors
-/// If that does not help.
-pub(crate) fn enter_user_namespace() -> Result<()> {
-    /// Set in the process that has been replaced, so that it is not replaced again.
-    const ENTERED: &str = "PIXELL_DEMO_IN_USER_NAMESPACE";
-    if may_make_namespaces() {
-        return Ok(());
-    }
-    if std::env::var_os(ENTERED).is_some() {
-        bail!("this system lets nobody but root make network namespaces: run `cargo xtask demo --fleet` as root");
-    }
-    let program = std::env::current_exe().context("finding this program")?;
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--"]).arg(program).args(std::env::args_os().skip(1));
-    let error = command.env(ENTERED, "1").exec();
-    Err(error).context("unshare cannot be run: install util-linux, or run this as root")
-}
 
 /// Starts everything, makes the calls and prints the responses.
 ///

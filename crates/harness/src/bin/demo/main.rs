@@ -45,7 +45,10 @@ struct Arguments {
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::parse();
     if arguments.fleet {
-        return harness::end(fleet::enter_user_namespace().and_then(|()| fleet::run(arguments.form, &arguments.python)));
+        return harness::end(
+            harness::fabric::enter_user_namespace("cargo xtask demo --fleet")
+                .and_then(|()| fleet::run(arguments.form, &arguments.python)),
+        );
     }
     harness::end(run(&arguments))
 }
