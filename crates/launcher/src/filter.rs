@@ -173,7 +173,9 @@ const RESPONSES: [&str; 2] = ["- &responses_filter\n", "- *responses_filter\n"];
 fn without_responses(text: &str) -> Option<String> {
     let [anchor, alias] = RESPONSES;
     let (before, _, after) = filter_item(text, "name: pixell.responses")?;
-    let before = before.trim_end_matches(' ').strip_suffix(anchor)?;
+    // A copy of the file for one task needs no anchor, and may have the name in the item's first line.
+    let before = before.trim_end_matches(' ');
+    let before = before.strip_suffix(anchor).unwrap_or(before);
     let rest = [before.trim_end_matches(' '), after].concat();
     Some(rest.split_inclusive('\n').filter(|line| line.trim_start() != alias).collect())
 }
@@ -300,6 +302,15 @@ mod tests {
         let native = native.replace(METRICS_LAYER, "");
         let (_, after) = SHIPPED.split_once("- name: envoy.filters.http.upstream_codec").unwrap();
         assert!(native.starts_with(before) && native.ends_with(after));
+    }
+
+    #[test]
+    fn a_copy_without_the_anchor_becomes_native() {
+        let [anchor, _] = RESPONSES;
+        let (before, after) = SHIPPED.split_once(anchor).unwrap();
+        let copy = format!("{before}- {}", after.trim_start_matches(' '));
+        assert!(copy.contains("- name: pixell.responses\n"));
+        assert_eq!(to_native(&copy, &Role::ALL), to_native(SHIPPED, &Role::ALL));
     }
 
     #[test]

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-/// How often the thread looks.
-const TICK: Duration = Duration::from_secs(1);
+/// How often the thread wakes. Each tenth time it looks for requests that have waited too long.
+const WAKE: Duration = Duration::from_millis(100);
+const WAKES_PER_TICK: u8 = 10;
 
 /// Why a stream is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,8 @@ impl Call {
     }
 }
 
-/// How many ticks after a change streams are called because of it: those that were too young when the map changed.
+/// How many times after a change the thread calls streams because of it: those that were too young when the map changed. After the second
+/// time they are old enough (`QUEUED` in `router.rs`).
 const LOOKS: u8 = 2;
 
 /// How many are still to come.
@@ -142,9 +144,9 @@ fn for_each(act: impl Fn(&mut Waits)) {
 pub(crate) fn start_clock() {
     CLOCK.call_once(|| {
         let clock = std::thread::Builder::new().name("pixell-clock".to_owned()).spawn(|| {
-            loop {
-                std::thread::sleep(TICK);
-                if catch_unwind(tick).is_err() {
+            for wake in (1..=WAKES_PER_TICK).cycle() {
+                std::thread::sleep(WAKE);
+                if catch_unwind(|| look(wake == WAKES_PER_TICK)).is_err() {
                     fault::tell("the clock");
                 }
             }
@@ -155,9 +157,11 @@ pub(crate) fn start_clock() {
     });
 }
 
-fn tick() {
-    fault::point("clock");
-    for_each(Waits::tick);
+fn look(is_tick: bool) {
+    if is_tick {
+        fault::point("clock");
+        for_each(Waits::tick);
+    }
     let less = |left: u8| left.checked_sub(1);
     if LOOKS_LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
         for_each(|waits| waits.tell_of_change());
