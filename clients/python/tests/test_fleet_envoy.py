@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Union
 
 import pytest
 from conftest import FLEET, TOKEN
 from envoy_process import EnvoyProcess
-from stores import in_thread
+from stores import DynamoDb, aws_keys, in_thread
 from watching import WITHIN, eventually
 
 from pixell_envoy import EnvoyManager, FleetMap, MapVersion, Peer, RouteApiClient
@@ -19,11 +20,14 @@ TTL = 2.0
 
 
 @asynccontextmanager
-async def task(store: MemoryStore, envoy: EnvoyProcess, name: str, host: str) -> AsyncIterator[EnvoyManager]:
+async def task(
+    store: Union[MemoryStore, DynamoDb], envoy: EnvoyProcess, name: str, host: str
+) -> AsyncIterator[EnvoyManager]:
     manager = EnvoyManager(envoy.url)
     assert await manager.replace_agents({})
+    directory = MemoryDirectory(store, fleet="prod") if isinstance(store, MemoryStore) else store.directory("prod")
     try:
-        async with Fleet(manager, MemoryDirectory(store, fleet="prod"), task_id=name, host=host, ttl=TTL):
+        async with Fleet(manager, directory, task_id=name, host=host, ttl=TTL):
             yield manager
     finally:
         await manager.close()
@@ -37,9 +41,34 @@ async def until_routes(client: RouteApiClient, routes: dict[str, tuple[str, ...]
     return await client.get_fleet()
 
 
-async def test_a_fleet_of_two(own_fleet_envoys: list[EnvoyProcess]) -> None:
+@pytest.fixture
+def store(request: pytest.FixtureRequest) -> Iterator[Union[MemoryStore, DynamoDb]]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    server = DynamoDb()
+    with aws_keys():
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+async def documents(store: Union[MemoryStore, DynamoDb]) -> Mapping[str, bytes]:
+    """What the store has of the fleet."""
+    if isinstance(store, MemoryStore):
+        return {task: document for (_, task), document in store.documents.items()}
+    directory = store.directory("prod")
+    try:
+        return await directory.snapshot()
+    finally:
+        await directory.close()
+
+
+@pytest.mark.parametrize("store", ["memory", "dynamodb"], indirect=True)
+async def test_a_fleet_of_two(own_fleet_envoys: list[EnvoyProcess], store: Union[MemoryStore, DynamoDb]) -> None:
     first, second = own_fleet_envoys
-    store = MemoryStore()
     async with RouteApiClient(first.url) as one, RouteApiClient(second.url) as two:
         # Before anything is known, load balancers must not send requests.
         assert (await one.get_fleet()).version == MapVersion("0", 0)
@@ -66,8 +95,8 @@ async def test_a_fleet_of_two(own_fleet_envoys: list[EnvoyProcess]) -> None:
             # b has gone in order.
             await until_routes(one, {})
             assert (await one.get_fleet()).peers == {}
-            assert read_record("task-a", store.documents[("prod", "task-a")]).ids == {"x": "active"}
-        assert store.documents == {}
+            assert read_record("task-a", (await documents(store))["task-a"]).ids == {"x": "active"}
+        assert await documents(store) == {}
 
 
 async def test_hostile_records_with_a_real_envoy(
