@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -161,9 +160,8 @@ def deploy(task: Task, kinds: Mapping[str, str]) -> None:
 
 
 def move(kinds: Mapping[str, str], old: Task, new: Task, drain: float = 10.0) -> None:
-    """A planned move, in the order of docs/fleet.md: steps 1 and 2, the wait, steps 3 and 4."""
+    """A planned move, in the order of docs/fleet.md: steps 1 and 2, after which all tasks know it, then 3 and 4."""
     deploy(new, kinds)
-    time.sleep(KNOWN)
     in_parallel(lambda name: old.rest.remove(name, drain=drain), kinds)
 
 

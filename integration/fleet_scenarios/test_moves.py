@@ -80,7 +80,6 @@ def test_no_call_fails_while_all_tasks_are_replaced(fleet: Fleet, capsys: pytest
             here = {name: agent["kind"] for name, agent in task.rest.deployments().items()}
             # One moves. The others are in both tasks when this one ends.
             deploy(successor, here)
-            time.sleep(KNOWN)
             task.rest.remove(min(here), drain=10)
             fleet.lead_clients_away_from(task)
             assert task.stop() == (0, 0)

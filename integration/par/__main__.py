@@ -101,7 +101,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
     manager = make_manager()
     app[ENVOY] = manager
     joined = fleet.of_environment(manager)
-    app[DEPLOYMENTS] = Deployments(manager, int(os.environ["MAX_AGENTS"]), in_fleet=joined is not None)
+    app[DEPLOYMENTS] = Deployments(manager, int(os.environ["MAX_AGENTS"]), joined)
     # Before the fleet starts, which publishes the agents that are registered.
     await app[DEPLOYMENTS].boot()
     if joined is not None:

@@ -9,14 +9,12 @@ from collections import defaultdict
 from typing import Optional
 
 from pixell_envoy import EnvoyManager
+from pixell_envoy.fleet import Fleet
 
 from . import drain, ports, record
 from .agent import Agent
 
 logger = logging.getLogger("par")
-
-# PAR waits this long between the old agent's end and the new one's start.
-REDEPLOY_PAUSE = 1.0
 
 
 class TooManyAgents(Exception):
@@ -26,10 +24,10 @@ class TooManyAgents(Exception):
 class Deployments:
     """All agents of this PAR. Calls for one id run one after the other, calls for different ids at the same time."""
 
-    def __init__(self, envoy: EnvoyManager, max_agents: int, in_fleet: bool = False) -> None:
+    def __init__(self, envoy: EnvoyManager, max_agents: int, fleet: Optional[Fleet] = None) -> None:
         self.agents: dict[str, Agent] = {}
         self._envoy = envoy
-        self._in_fleet = in_fleet
+        self._fleet = fleet
         self._max_agents = max_agents
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         # Ports of agents that do not listen yet: a scan would find them free.
@@ -78,26 +76,42 @@ class Deployments:
         try:
             # Before the process starts: an agent that died may have had the port, and its clients must not reach this
             # one. In a fleet another task may have the agent, and goes on to serve it until this one is healthy.
-            may_move_here = self._in_fleet and old is None
-            routed = await self._envoy.register_agent(
-                deployment_id, port, state="draining" if may_move_here else "active"
-            )
+            may_move_here = self._fleet is not None and old is None
+            if old is None or not old.is_running():
+                routed = await self._envoy.register_agent(
+                    deployment_id, port, state="draining" if may_move_here else "active"
+                )
+            else:
+                # The id has both ports, and the old agent serves it until the new one is healthy.
+                routed = await self._envoy.register_agent(deployment_id, old.port, {"next": port})
             try:
-                if old is not None:
-                    # Not deregistered in between: the id has its new port already.
-                    await self._stop(old)
-                    await asyncio.sleep(REDEPLOY_PAUSE)
                 agent = await self._start(deployment_id, kind, port)
+                if old is not None:
+                    routed = await self._envoy.register_agent(deployment_id, port)
                 if may_move_here:
                     routed = await self._envoy.register_agent(deployment_id, port)
+                    await self._announce_move(deployment_id)
             except BaseException:
-                await self._envoy.deregister_agent(deployment_id)
+                # In a redeploy the old agent still runs, and goes on. If it has ended, its port may be another agent's.
+                if old is None or not old.is_running():
+                    await self._envoy.deregister_agent(deployment_id)
+                else:
+                    await self._envoy.register_agent(deployment_id, old.port)
                 raise
         finally:
             self._reserved.discard(port)
         self._note(agent)
+        if old is not None:
+            # It gets no new requests, because the id has another port. Those that it has may finish.
+            await self._envoy.wait_idle(old.port, float(os.environ["PAR_DRAIN_SECONDS"]))
+            await old.stop()
         logger.info("agent %s is healthy on port %d", deployment_id, port)
         return agent, routed
+
+    async def _announce_move(self, deployment_id: str) -> None:
+        """If another task has the agent as well, it may drain it next. So this returns when all tasks know ours."""
+        if self._fleet is not None and any(deployment_id in record.ids for record in self._fleet.peers.values()):
+            await self._fleet.announce()
 
     async def _start(self, deployment_id: str, kind: str, port: int) -> Agent:
         agent = Agent.start(deployment_id, kind, port)

@@ -9,15 +9,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Optional
 
-import httpx
 from pixell_envoy import EnvoyManager, RouteApiError
-from pixell_envoy.admin_token import find_token
 
 logger = logging.getLogger("par")
 
 CLUSTERS = ("agents_http1", "agents_http2", "agents_websocket")
 OPEN = tuple(f"cluster.{name}.upstream_rq_active" for name in CLUSTERS)
-OPEN_AT_PORT = ("rq_active", "rq_pending_active")
 POLL = 0.2
 
 
@@ -37,8 +34,7 @@ async def all_agents(manager: EnvoyManager, seconds: float) -> bool:
 async def one_agent(manager: EnvoyManager, deployment_id: str, port: int, seconds: float) -> bool:
     """For a planned move, once another task has the agent. True if its requests ended within `seconds`."""
     await manager.drain_agent(deployment_id)
-    what = f"the time to drain {deployment_id} is over"
-    return await _ended(lambda: _open_requests_at(manager.admin_url, port), what, seconds)
+    return await manager.wait_idle(port, seconds)
 
 
 async def _ended(count: Callable[[], Awaitable[Optional[int]]], what: str, seconds: float) -> bool:
@@ -60,18 +56,3 @@ async def _open_requests(manager: EnvoyManager) -> Optional[int]:
     if (said := await manager.get_stats()) is None:
         return None
     return sum(int(stat["value"]) for stat in said["stats"] if stat.get("name") in OPEN)
-
-
-async def _open_requests_at(url: str, port: int) -> Optional[int]:
-    """What Envoy counts for one agent's port."""
-    token, query = find_token(None, hide=True), {"format": "json", "filter": "^agents_"}
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    try:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            said = (await client.get(f"{url}/clusters", params=query, headers=headers)).raise_for_status().json()
-    except httpx.HTTPError:
-        return None
-    hosts = [host for cluster in said.get("cluster_statuses", ()) for host in cluster.get("host_statuses", ())]
-    here = [host["stats"] for host in hosts if host["address"]["socket_address"]["port_value"] == port]
-    # A value of 0 is left out.
-    return sum(int(stat.get("value", 0)) for stats in here for stat in stats if stat.get("name") in OPEN_AT_PORT)

@@ -7,6 +7,9 @@ from pixell_envoy import EnvoyManager
 
 
 class Agent(Protocol):
+    port: int
+
+    def is_running(self) -> bool: ...
     async def stop(self) -> None: ...
 
 
@@ -28,23 +31,36 @@ class Deployments:
 
     async def deploy(self, deployment_id: str) -> None:
         port = self.allocate_port()
+        old = self.agents.pop(deployment_id, None)
         # Before the process starts: an agent that died may have had the port, and its clients must not reach this one.
-        await self.envoy.register_agent(deployment_id, port)
+        if old is None or not old.is_running():
+            await self.envoy.register_agent(deployment_id, port)
+        else:
+            # A redeploy: the id has both ports, and the old agent serves it until the new one is healthy.
+            await self.envoy.register_agent(deployment_id, old.port, {"next": port})
         try:
-            # A redeploy: the id has its new port already, and is not deregistered in between.
-            if (old := self.agents.pop(deployment_id, None)) is not None:
-                await old.stop()
             self.agents[deployment_id] = await self.start_agent(deployment_id, port)
         except BaseException:
-            await self.envoy.deregister_agent(deployment_id)
+            # In a redeploy the old agent still runs, and goes on. If it has ended, its port may be another agent's.
+            if old is None or not old.is_running():
+                await self.envoy.deregister_agent(deployment_id)
+            else:
+                self.agents[deployment_id] = old
+                await self.envoy.register_agent(deployment_id, old.port)
             raise
+        if old is not None:
+            await self.envoy.register_agent(deployment_id, port)
+            # It gets no new requests, because the id has another port. Those that it has may finish.
+            await self.envoy.wait_idle(old.port, 60)
+            await old.stop()
 
     async def remove(self, deployment_id: str) -> None:
         # First, so that no request is sent to an agent that is ending.
         await self.envoy.deregister_agent(deployment_id)
         await self.agents.pop(deployment_id).stop()
 
-    async def ended(self, deployment_id: str) -> None:
-        # The agent ended by itself. Its port is free, and the next agent may get it.
-        del self.agents[deployment_id]
-        await self.envoy.deregister_agent(deployment_id)
+    async def ended(self, deployment_id: str, agent: Agent) -> None:
+        # The agent ended by itself. Its port is free, and the next agent may get it. A redeploy has another port.
+        if self.agents.get(deployment_id) is agent:
+            del self.agents[deployment_id]
+            await self.envoy.deregister_agent(deployment_id)

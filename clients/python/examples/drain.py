@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pixell_envoy import EnvoyManager, Route, RouteApiClient, RouteApiError
@@ -10,7 +11,7 @@ CLUSTERS = ("agents_http1", "agents_http2", "agents_websocket")
 OPEN = tuple(f"cluster.{name}.upstream_rq_active" for name in CLUSTERS)
 
 
-def draining(routes: dict[str, Route]) -> dict[str, Route]:
+def draining(routes: Mapping[str, Route]) -> dict[str, Route]:
     return {deployment_id: replace(route, state="draining") for deployment_id, route in routes.items()}
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from conftest import TOKEN
 from envoy_process import EnvoyProcess
 from watching import WITHIN, eventually
 
-from pixell_envoy import ClientClosed, EnvoyManager, Route, RouteApiClient
+from pixell_envoy import ClientClosed, EnvoyManager, Route, RouteApiClient, RouteApiError
 
 
 async def test_drains_and_ends_the_draining(manager: EnvoyManager, client: RouteApiClient) -> None:
@@ -54,6 +55,46 @@ async def test_an_agent_of_an_earlier_par_drains(manager: EnvoyManager, client: 
     assert await manager.drain_agent("old") is True
     assert await client.get_route("old") == Route(50060, "draining", {"ui": 65001})
     assert manager.agents() == {}
+
+
+async def test_waits_until_an_agent_is_idle(
+    manager: EnvoyManager, client: RouteApiClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No agent has ever had this port.
+    assert await client.open_requests(50071) == 0 and await manager.wait_idle(50071, 5) is True
+    counts = iter([2, 0, 1, 0, 0])
+
+    async def counted(_: RouteApiClient, port: int) -> int:
+        assert port == 50072
+        return next(counts)
+
+    monkeypatch.setattr(RouteApiClient, "open_requests", counted)
+    # Once is not enough.
+    assert await manager.wait_idle(50072, 5) is True and list(counts) == []
+    counts = iter([3] * 100)
+    assert await manager.wait_idle(50072, 0.3) is False
+    assert "port 50072 still has requests after 0.3 s: 3" in caplog.text
+    # Another agent has the port: what Envoy counts is of that one.
+    assert await manager.register_agent("a", 50072) and await manager.wait_idle(50072, 5) is True
+    assert await manager.drain_agent("a") and await manager.wait_idle(50072, 0.3) is False
+
+
+async def test_nobody_knows_whether_an_agent_is_idle_without_envoy(
+    own_envoy: EnvoyProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = EnvoyManager(own_envoy.url)
+    own_envoy.kill()
+    assert await manager.wait_idle(50071, 5) is False and "cannot wait for the requests at port 50071" in caplog.text
+    await manager.close()
+    assert await manager.wait_idle(50071, 5) is False
+
+
+async def test_the_token_is_sent_to_ask_for_open_requests(guarded_envoy: EnvoyProcess) -> None:
+    async with RouteApiClient(guarded_envoy.url, token=TOKEN) as client:
+        assert await client.open_requests(50054) == 0
+    async with RouteApiClient(guarded_envoy.url) as client:
+        with pytest.raises(RouteApiError):
+            await client.open_requests(50054)
 
 
 async def test_an_agent_that_is_deregistered_is_not_drained_back(manager: EnvoyManager, client: RouteApiClient) -> None:

@@ -11,7 +11,7 @@ from fleet_tasks import TTL, Task, running, stored, until, vanish
 from stand_in_api import StandInManager
 
 from pixell_envoy import ClientClosed, InvalidArgument
-from pixell_envoy.fleet import Fleet, MemoryDirectory, MemoryStore
+from pixell_envoy.fleet import DirectoryUnavailable, Fleet, MemoryDirectory, MemoryStore
 
 
 async def test_a_close_that_is_cancelled_goes_on(store: MemoryStore) -> None:
@@ -195,3 +195,25 @@ async def test_a_task_without_a_name_or_address_cannot_start(
 def test_a_ttl_is_above_zero(store: MemoryStore, ttl: float) -> None:
     with pytest.raises(InvalidArgument, match="ttl"):
         Fleet(StandInManager(), MemoryDirectory(store, fleet="prod"), ttl=ttl)
+
+
+async def test_announces_a_change_and_says_if_it_cannot(store: MemoryStore) -> None:
+    a, b = Task(store, "a", "10.0.0.1"), Task(store, "b", "10.0.0.2")
+    assert not await a.fleet.announce()
+    async with running(a, b):
+        b.manager.set(x="active")
+        assert await b.fleet.announce()
+        assert a.api.routes == {"x": ["b"]}
+        b.directory.raises = DirectoryUnavailable("down")
+        b.manager.set(x="active", y="active")
+        assert not await b.fleet.announce()
+        b.directory.raises = None
+        assert await b.fleet.announce()
+        assert set(a.api.routes) == {"x", "y"}
+    # Its Envoy has no fleet, so no other task may send it a request.
+    alone = Task(store, "c", "10.0.0.3")
+    alone.api.enabled = False
+    alone.manager.set(x="active")
+    async with running(alone):
+        assert not await alone.fleet.announce()
+        assert stored(store, "c") is None

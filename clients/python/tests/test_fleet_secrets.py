@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
+import json
 import os
 import ssl
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +17,7 @@ from typing import Any
 
 import pytest
 import redis
-from stores import RedisServer, in_thread
+from stores import TABLE, DynamoDb, RedisServer, in_thread
 
 from pixell_envoy import InvalidArgument
 from pixell_envoy.fleet import DirectoryUnavailable, DynamoDbDirectory, Record, RedisDirectory, read_record
@@ -54,10 +58,14 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.remove()
 
 
-def as_agent(*command: str) -> str:
-    """What a program of another user prints. Like PAR, it starts agents without its own environment."""
+def only_root() -> None:
     if os.geteuid() != 0:
         raise AssertionError("only root can start a process of another user: run this test as root")
+
+
+def as_agent(*command: str) -> str:
+    """What a program of another user prints. Like PAR, it starts agents without its own environment."""
+    only_root()
     environment = {"PATH": "/usr/bin:/bin"}
     started = subprocess.run(
         command,
@@ -72,6 +80,93 @@ def as_agent(*command: str) -> str:
         timeout=60,
     )
     return started.stdout
+
+
+BOTO3 = """
+import os, sys
+import boto3, encodings.idna
+from botocore.exceptions import NoCredentialsError
+# Interpreter and packages may be where only root can read them: what is imported late is imported now.
+os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
+found = boto3.session.Session(region_name="us-east-2")
+keys = found.get_credentials()
+print(os.getuid(), "no keys" if keys is None else keys.access_key)
+try:
+    open(sys.argv[2])
+except OSError as error:
+    print(type(error).__name__)
+try:
+    found.client("dynamodb", endpoint_url=sys.argv[3]).scan(TableName=sys.argv[4])
+    print("scanned")
+except NoCredentialsError as error:
+    print(type(error).__name__)
+"""
+
+
+def boto3_as_agent(environment: dict[str, str], *arguments: str) -> list[str]:
+    """What boto3 finds in a process of another user with this environment, line by line."""
+    only_root()
+    command = [sys.executable, "-c", BOTO3, str(AGENT), *arguments]
+    # The machine that runs this test may have credentials of its own, where a task on Fargate has none.
+    environment = {"PATH": "/usr/bin:/bin", "AWS_EC2_METADATA_DISABLED": "true", **environment}
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+class OfTheTask(http.server.BaseHTTPRequestHandler):
+    """Gives out the role's keys, as ECS does at an address that is in PAR's environment alone."""
+
+    def do_GET(self) -> None:
+        keys = {
+            "AccessKeyId": "of-the-task",
+            "SecretAccessKey": "s",
+            "Token": "t",
+            "Expiration": "2999-01-01T00:00:00Z",
+        }
+        body = json.dumps(keys).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextlib.contextmanager
+def role_of_the_task() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OfTheTask) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/keys"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def test_an_agent_has_no_keys_for_dynamodb(password_file: Path) -> None:
+    keys = "[default]\naws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = geheim\n"
+    file = secret(password_file.with_name("aws"), keys)
+    server = DynamoDb()
+    await in_thread(server.start)
+    try:
+        directory = server.directory("prod", credentials_file=str(file))
+        record = Record("task-a", "10.0.0.1", "e", 1, 1, {"x": "active"})
+        await directory.publish(record)
+        arguments = (str(file), f"http://127.0.0.1:{server.port}", TABLE)
+        # To know the file's name does not help either.
+        for environment in ({}, {"AWS_SHARED_CREDENTIALS_FILE": str(file)}):
+            said = await in_thread(partial(boto3_as_agent, environment, *arguments))
+            assert said == [f"{AGENT} no keys", "PermissionError", "NoCredentialsError"]
+        # What PAR must keep from agents: with its address the same program has the task's role.
+        with role_of_the_task() as url:
+            environment = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": url}
+            said = await in_thread(partial(boto3_as_agent, environment, *arguments))
+        assert said == [f"{AGENT} of-the-task", "PermissionError", "scanned"]
+        await directory.close()
+    finally:
+        await in_thread(server.stop)
 
 
 @pytest.mark.redis
@@ -138,7 +233,7 @@ async def test_a_tasks_user_cannot_take_down_the_directory(redis_server: RedisSe
             with pytest.raises(redis.exceptions.NoPermissionError):
                 hostile.execute_command(*command)
             script = f"return redis.call({', '.join(map(repr, command))})"
-            with pytest.raises(redis.exceptions.ResponseError, match="can't"):
+            with pytest.raises(redis.exceptions.ResponseError, match=r"can't|No permissions"):
                 hostile.eval(script, 2, own, index)
         await in_thread(lambda: hostile.sadd(index, *[f"junk-{n}" for n in range(12_000)]))
         assert set(await two.snapshot()) == {"task-a", "task-b"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from typing import Union
@@ -142,3 +143,37 @@ async def test_a_task_that_is_cut_off_serves_and_comes_back(
         a.proxy.set("pass")
         await arrives(c, "x", 10)
         assert a.routes == {"y": ["task-1"]}
+
+
+@pytest.mark.parametrize(("server", "bound"), [("dynamodb", 2.0)], indirect=["server"])
+async def test_a_planned_move_waits_for_a_slow_dynamodb(
+    server: Server, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Twice the time between two reads, as with the ttl of production.
+    known = 2 * TTL / 5
+    monkeypatch.setattr("pixell_envoy.fleet.fleet._KNOWN", known)
+    async with tasks(server, 3) as (old, new, third):
+        old.manager.set(x="active")
+        await arrives(third, "x", 10)
+        # A read takes 0.6 s now, so changes arrive later than in `known`.
+        for task in (old, new, third):
+            task.proxy.delay = 0.3
+        new.manager.set(x="draining")
+        # While the agent starts, its task reads at this pace.
+        await asyncio.sleep(4 * known)
+        new.manager.set(x="active")
+        began = time.monotonic()
+        assert await new.fleet.announce()
+        assert time.monotonic() - began > known + 1.0
+        # At this moment all others know the new task.
+        for task in (old, third):
+            assert "task-1" in task.routes["x"], task.routes
+        old.manager.set(x="draining")
+
+        async def moved() -> bool:
+            # Whatever the third task has read, it knows a task with the agent.
+            return third.routes["x"] == ["task-1"]
+
+        await eventually(moved, 10, "the third task knows that the old agent drains")
+        for task in (old, new, third):
+            task.proxy.delay = 0.0

@@ -27,10 +27,12 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
 from deployments import Deployments
 
 PROGRAM = """
-import http.server, sys
+import http.server, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
+        if self.path == "/slow":
+            time.sleep(3)
         self.send_response(200)
         self.send_header("content-length", str(len(sys.argv[1])))
         self.end_headers()
@@ -57,10 +59,13 @@ class Agent:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
 
-        await eventually(listens, WITHIN, f"{deployment_id} on port {port}")
+        await eventually(listens, 2 * WITHIN, f"{deployment_id} on port {port}")
         # PAR checks health only now and then, so it learns of it late.
         await asyncio.sleep(0.3)
         return agent
+
+    def is_running(self) -> bool:
+        return self.process.returncode is None
 
     async def stop(self) -> None:
         if self.process.returncode is None:
@@ -155,6 +160,10 @@ async def test_another_agent_gets_a_killed_agents_port_and_no_response_is_wrong(
         assert running(deployments, "heir").port == running(deployments, "killed").port
         for deployment_id, outcome in (("heir", "right"), ("other", "right"), ("killed", "unknown_deployment")):
             await clients.wait_for(deployment_id, outcome)
+        # Nor if the one that was killed starts again, whose old port is the heir's now.
+        await deployments.deploy("killed")
+        for deployment_id in ("killed", "heir", "other"):
+            await clients.wait_for(deployment_id, "right")
     assert clients.wrong == 0, clients.got
     (line,) = (record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR)
     assert "'heir'" in line and "'killed'" in line
@@ -174,18 +183,31 @@ async def test_registering_once_the_agent_is_healthy_is_too_late(
     assert clients.wrong > 0
 
 
-async def test_a_redeploy_changes_the_port_and_the_id_is_never_unknown(
+async def test_a_redeploy_changes_the_port_and_loses_no_request(
     shared_envoy: EnvoyProcess, client: RouteApiClient, deployments: Deployments, caplog: pytest.LogCaptureFixture
 ) -> None:
     await deployments.deploy("a")
-    before = running(deployments, "a").port
+    before = running(deployments, "a")
     async with Clients(shared_envoy, ["a"]).calling() as clients:
         await clients.wait_for("a", "right")
-        await deployments.deploy("a")
-        await clients.wait_for("a", "right")
+        for _ in range(3):
+            await deployments.deploy("a")
+            await clients.wait_for("a", "right")
+        # A request that takes longer than the new agent's start: the old agent finishes it before it is stopped.
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+            old = running(deployments, "a")
+            url = f"http://127.0.0.1:{shared_envoy.agents_port}/slow"
+            slow = asyncio.ensure_future(http.get(url, headers={"x-deployment-id": "a"}))
+
+            async def has_two() -> bool:
+                return await client.open_requests(old.port) > 0
+
+            await eventually(has_two, WITHIN, "the slow request")
+            await deployments.deploy("a")
+            assert (await slow).text == "a" and old.process.returncode is not None
     after = running(deployments, "a").port
-    assert after != before and await port_map(client) == {"a": after}
-    assert clients.wrong == 0 and clients.got["a"]["unknown_deployment"] == 0, clients.got
+    assert before.process.returncode is not None and await port_map(client) == {"a": after}
+    assert clients.got["a"].keys() == {"right"}, clients.got
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -199,8 +221,12 @@ async def test_routes_of_agents_that_ended_are_removed(
         await deployments.deploy(deployment_id)
     await deployments.remove("removed")
     await running(deployments, "ended").stop()
-    await deployments.ended("ended")
-    assert await port_map(client) == {"stays": running(deployments, "stays").port}
+    await deployments.ended("ended", deployments.agents["ended"])
+    stays = running(deployments, "stays")
+    assert await port_map(client) == {"stays": stays.port}
+    # PAR learns late that an agent has ended which a redeploy has replaced.
+    await deployments.ended("stays", Agent(stays.process, stays.port))
+    assert await port_map(client) == {"stays": stays.port}
 
     async def fail(_: str, port: int) -> Agent:
         raise RuntimeError(f"not healthy on port {port}")
@@ -209,4 +235,5 @@ async def test_routes_of_agents_that_ended_are_removed(
     for deployment_id in ("new", "stays"):
         with pytest.raises(RuntimeError, match="not healthy"):
             await deployments.deploy(deployment_id)
-    assert await port_map(client) == {}
+    # The old agent of a redeploy that failed has its route again.
+    assert await port_map(client) == {"stays": stays.port} and running(deployments, "stays") is stays

@@ -195,6 +195,12 @@ class RouteApiClient:
         success = await self._connection.send(Call("GET", "/stats", query={"format": "json"}))
         return responses.read(success.response, dict)
 
+    async def open_requests(self, port: int) -> int:
+        """How many requests the agent at this port has, or wait for a connection to it (`GET /clusters`)."""
+        query = {"format": "json", "filter": "^agents_"}
+        success = await self._connection.send(Call("GET", "/clusters", query=query))
+        return responses.read(success.response, lambda body: responses.read_open_requests(body, port))
+
     async def close(self) -> None:
         """Closes all connections; later calls raise ClientClosed. Can be called several times."""
         await self._connection.close()

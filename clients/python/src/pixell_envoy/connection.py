@@ -118,7 +118,7 @@ class Connection:
     def _request(self, call: Call, timeout: float) -> httpx.Request:
         headers: dict[str, str] = {"Accept": "application/json", **(call.headers or {})}
         # Readiness and statistics need no token, and a token that is not sent cannot leak.
-        if self._authorization is not None and call.path.startswith("/v1/"):
+        if self._authorization is not None and call.path.startswith(("/v1/", "/clusters")):
             headers["Authorization"] = self._authorization
         url = self._base_url.copy_with(raw_path=self._base_url.raw_path.rstrip(b"/") + call.path.encode("ascii"))
         return httpx.Request(

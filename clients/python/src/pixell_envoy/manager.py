@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Mapping
 from typing import Any, Callable, Optional, TypeVar
 
@@ -19,6 +21,9 @@ logger = logger_of(__name__)
 T = TypeVar("T")
 
 _NO_ENDPOINTS: Mapping[str, int] = {}
+
+# An agent is idle if Envoy says so twice, with these seconds in between.
+_IDLE, _IDLE_POLL = 2, 0.2
 
 
 class EnvoyManager:
@@ -127,6 +132,15 @@ class EnvoyManager:
         """Envoy's statistics as `GET /stats?format=json` gives them."""
         return await self._attempt("read the statistics of Envoy", self._stats())
 
+    async def wait_idle(self, port: int, seconds: float) -> bool:
+        """Waits until the agent at this port has no request any more, before it is stopped.
+
+        For an agent that gets no new ones: its id drains, has been deregistered or has another port. If an active agent
+        is registered at the port, the one before has ended, and this is True at once. False if it still has requests
+        after `seconds`, or if Envoy cannot tell.
+        """
+        return await self._attempt(f"wait for the requests at port {port!r}", self._until_idle(port, seconds)) or False
+
     async def close(self) -> None:
         """Stops the background task and closes the connections; routes stay. Later calls fail.
 
@@ -193,6 +207,21 @@ class EnvoyManager:
 
     async def _is_ready(self) -> bool:
         return await self._open(reconcile=False).is_ready()
+
+    async def _until_idle(self, port: int, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        idle = 0
+        while not any(route.state == "active" and port in route.ports for route in self.agents().values()):
+            left = await self._open(reconcile=False).open_requests(port)
+            # Twice, because a request that was routed before the route changed may just be on its way.
+            idle = 0 if left else idle + 1
+            if idle == _IDLE:
+                return True
+            if time.monotonic() > deadline:
+                logger.warning("the agent at port %d still has requests after %g s: %d", port, seconds, left)
+                return False
+            await asyncio.sleep(_IDLE_POLL)
+        return True
 
     async def _stats(self) -> dict[str, Any]:
         return await self._open(reconcile=False).stats()

@@ -90,6 +90,23 @@ def read_status(body: Mapping[str, Any]) -> Status:
     )
 
 
+def read_open_requests(body: Mapping[str, Any], port: int) -> int:
+    """What Envoy counts for an agent's port, in all clusters of agents. A value of 0 is left out of the body."""
+    hosts = [
+        _object(host)
+        for cluster in _typed(body.get("cluster_statuses", []), list)
+        if _typed(_object(cluster)["name"], str).startswith("agents_")
+        for host in _typed(cluster.get("host_statuses", []), list)
+    ]
+    return sum(
+        int(stat.get("value", 0))
+        for host in hosts
+        if _object(host["address"]).get("socket_address", {}).get("port_value") == port
+        for stat in _typed(host.get("stats", []), list)
+        if stat["name"] in ("rq_active", "rq_pending_active")
+    )
+
+
 def error_for(response: httpx.Response) -> RouteApiError:
     """The error that an unsuccessful response stands for."""
     problem = _problem(response)

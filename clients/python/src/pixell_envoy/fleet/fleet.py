@@ -136,6 +136,20 @@ class Fleet:
         self._tasks = [loop.create_task(each) for each in loops]
         logger.info("joining the fleet as task %r at %s", task, host)
 
+    async def announce(self) -> bool:
+        """Publishes the agents as they are now, and returns when the other tasks know them.
+
+        False if the directory could not be told, or if Envoy has no fleet. For a planned move: call it once the agent
+        is active here, and drain the old one only then.
+        """
+        if self._publisher is None:
+            return False
+        await self._envoy_asked.wait()
+        if self._push.is_off or not await self._publisher.publish():
+            return False
+        await self._until_known()
+        return True
+
     async def drain(self) -> bool:
         """Publishes all agents as draining, and returns when the other tasks know it: they send nothing more here.
 
@@ -148,9 +162,13 @@ class Fleet:
             self._is_drained = True
             if not self._publisher.has_published:
                 return True
-            # A hint may be lost; then the others see it with the snapshot after the next one.
-            await asyncio.sleep(_KNOWN + (1 + _SHARE) * self._read_seconds)
+            await self._until_known()
         return self._is_drained
+
+    async def _until_known(self) -> None:
+        """Waits until the other tasks have read what was published before, and have given it to their Envoys."""
+        # A hint may be lost; then the others see it with the snapshot after the next one.
+        await asyncio.sleep(_KNOWN + (1 + _SHARE) * self._read_seconds)
 
     async def close(self) -> None:
         """Drains unless that is done, withdraws this task's record, and ends. Envoy keeps its fleet map.
