@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use harness::agents::{self, http as agent, streams};
 use harness::proto::streams::Chunk;
-use harness::proto::{self, ActionRequest, request_to};
+use harness::proto::{self, ActionRequest, MESSAGE_LIMIT, request_to};
 use harness::{Agent, wait};
 use http_body_util::{BodyExt, Full};
 use hyper::Response;
+use prost::Message;
 use serde_json::json;
 
 use crate::both::request;
@@ -74,6 +75,28 @@ async fn all_kinds_of_calls_are_the_same_through_another_task() {
     assert_eq!(all[0], all[1]);
     assert!(all[0][0].starts_with(r#"["1", "2"] b"\0\xff\x07" 30000000"#), "{all:?}");
     assert!(all[0][4].starts_with("FailedPrecondition no: ä %"), "{all:?}");
+}
+
+#[tokio::test]
+async fn a_message_of_100_mb_hops_both_ways() {
+    let tasks = Tasks::start(2).await;
+    let agent = tasks.agent(1, || agents::grpc::start("big")).await;
+    tasks.routes(0, json!({})).await;
+    tasks.routes(1, json!({ "big": agent.port() })).await;
+    tasks.fleet(0, &[("big", &[1])]).await;
+    let address = tasks.data(0);
+    let call = move || async move {
+        // As much as fits with the other fields.
+        let text = "0123456789abcdef".repeat((MESSAGE_LIMIT - 1024) / 16);
+        let parameters = [("text".to_owned(), text.clone())].into();
+        let request = ActionRequest { action: "echo".into(), parameters, ..<_>::default() };
+        assert!(request.encoded_len() > 100_000_000);
+        let mut client = proto::connect(address).await.unwrap();
+        let result = client.invoke(request_to("big", request).unwrap()).await.unwrap().into_inner().result;
+        assert!(result == text, "{} other bytes came back", result.len());
+    };
+    tasks.fabric.outside().run(call).await.unwrap();
+    assert_eq!(tasks.count(1, "wasmcustom.pixell_fleet_requests_total.hop.in").await, 1);
 }
 
 /// A call of a client that sends its deadline and does not enforce it: what it is told, and after how long.
