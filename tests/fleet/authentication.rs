@@ -1,25 +1,17 @@
 //! Tokens, claims and rates in a fleet: the task that a client reaches asks for them, and no other one does.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use harness::certificate;
 use harness::fabric::Namespace;
 use harness::tokens::{Algorithm, Issuer};
 use harness::wait;
 use serde_json::{Value, json};
 
-use crate::certificates;
 use crate::tasks::{Answer, Tasks};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Makes what tasks need to know each other, and returns their settings.
-fn peers(directory: &Path) -> Vec<(&'static str, String)> {
-    certificates::certify(directory, "ca", None);
-    certificates::certify(directory, "good", Some(certificates::NAME));
-    certificates::settings(directory, "good")
-}
 
 /// How many requests a task's Envoy has got from peers.
 async fn arrived(tasks: &Tasks, task: usize) -> u64 {
@@ -51,7 +43,7 @@ async fn ask(tasks: &Tasks, task: usize, token: &str) -> Answer {
 #[tokio::test]
 async fn a_rate_counts_in_the_task_that_the_client_reaches() {
     let directory = tempfile::tempdir().unwrap();
-    let peers = peers(directory.path());
+    let peers = certificate::of_peers(directory.path()).unwrap();
     let tasks = Tasks::with(2, |_| [peers.clone(), vec![("PIXELL_RATE_LIMIT", "1/m".to_owned())]].concat()).await;
     let agent = tasks.echo(1, "here").await;
     tasks.routes(0, json!({})).await;
@@ -81,7 +73,7 @@ async fn a_rate_counts_in_the_task_that_the_client_reaches() {
 #[tokio::test]
 async fn a_token_and_its_claim_are_checked_in_the_task_that_the_client_reaches() {
     let directory = tempfile::tempdir().unwrap();
-    let peers = peers(directory.path());
+    let peers = certificate::of_peers(directory.path()).unwrap();
     // Each task has keys of its own, so one that asked again would reject what the other one has let in.
     let places = [0, 1].map(|task| directory.path().join(task.to_string()));
     let issuers = places.each_ref().map(|place| {

@@ -1,10 +1,10 @@
 //! Who may send requests to port 50050: addresses of the fleet, and with certificates only tasks that have the name of all.
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
+use harness::certificate::{self, PEER_NAME as NAME, peer_settings as settings};
 use harness::{Envoy, wait};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,33 +12,9 @@ use tokio::net::TcpStream;
 
 use crate::tasks::Tasks;
 
-/// The name of all tasks.
-pub(crate) const NAME: &str = "peer.pixell.test";
-
 /// Makes a certificate with its key below `directory`: a CA, or one that the CA there signs for a name.
-pub(crate) fn certify(directory: &Path, file: &str, name: Option<&str>) {
-    let path = |file: String| directory.join(file);
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj"]);
-    openssl.arg(format!("/CN={file}")).arg("-out").arg(path(format!("{file}.crt")));
-    openssl.arg("-keyout").arg(path(format!("{file}.key")));
-    if let Some(name) = name {
-        openssl.arg("-CA").arg(path("ca.crt".to_owned())).arg("-CAkey").arg(path("ca.key".to_owned()));
-        openssl.args(["-addext", &format!("subjectAltName=DNS:{name}")]);
-    }
-    let made = openssl.output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
-
-/// The settings of a task whose files have this name.
-pub(crate) fn settings(directory: &Path, file: &str) -> Vec<(&'static str, String)> {
-    let path = |file: String| -> String { PathBuf::from(directory).join(file).to_string_lossy().into_owned() };
-    vec![
-        ("PIXELL_PEER_CERT_FILE", path(format!("{file}.crt"))),
-        ("PIXELL_PEER_KEY_FILE", path(format!("{file}.key"))),
-        ("PIXELL_PEER_CA_FILE", path("ca.crt".to_owned())),
-        ("PIXELL_PEER_SAN", NAME.to_owned()),
-    ]
+fn certify(directory: &Path, file: &str, name: Option<&str>) {
+    certificate::certify(directory, file, name).unwrap();
 }
 
 #[tokio::test]
@@ -98,9 +74,8 @@ async fn both_sides_need_the_name_of_all_tasks() {
 #[tokio::test]
 async fn a_connection_that_is_closed_without_a_byte_leaves_no_line() {
     let directory = tempfile::tempdir().unwrap();
-    certify(directory.path(), "ca", None);
-    certify(directory.path(), "good", Some(NAME));
-    let tasks = Tasks::with(2, |_| settings(directory.path(), "good")).await;
+    let settings = certificate::of_peers(directory.path()).unwrap();
+    let tasks = Tasks::with(2, |_| settings.clone()).await;
     let address = (tasks.fabric.address(0), 50050);
     for _ in 0..5 {
         drop(tasks.fabric.task(1).unwrap().run(move || TcpStream::connect(address)).await.unwrap().unwrap());

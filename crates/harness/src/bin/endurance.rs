@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use harness::endurance::{changes, growth, memory, rates};
 use harness::envoy::modules;
 use harness::fleet::failures::{self, Failure};
-use harness::fleet::{crashes, moves, reuse, rolling};
+use harness::fleet::{Peers, crashes, moves, reuse, rolling};
 use harness::{Envoy, fabric};
 use workspace::say;
 
@@ -93,14 +93,17 @@ async fn fleet(arguments: &Arguments, entry_point: &Path) -> Result<()> {
     let Arguments { moves, redeploys, crashes, .. } = *arguments;
     say(&format!("a fleet of three tasks: {moves} moves and {redeploys} redeploys"));
     let size = moves::Size { moves: usize::try_from(moves)?, redeploys: usize::try_from(redeploys)? };
-    println!("{}", moves::run(size).await?);
+    println!("{}", moves::run(size, Peers::ByAddress).await?);
     say(&format!("a fleet of three tasks: {crashes} agents die, and others get their ports"));
     println!("{}", crashes::run(usize::try_from(crashes)?).await?);
     say("a fleet of three tasks behind HAProxy: all of them are replaced");
     println!("{}", rolling::run(3, entry_point).await?);
-    say("a fleet of three tasks, one of which fails");
-    for figures in failures::run(&[Failure::CutWithout, Failure::CutBusy, Failure::CutSilent, Failure::Killed]).await? {
-        println!("{figures}");
+    let all = [Failure::CutWithout, Failure::CutBusy, Failure::CutSilent, Failure::Killed];
+    for (how, peers) in [("", Peers::ByAddress), (", with certificates between the tasks", Peers::ByCertificate)] {
+        say(&format!("a fleet of three tasks, one of which fails{how}"));
+        for figures in failures::run(&all, peers).await? {
+            println!("{figures}");
+        }
     }
     say("a fleet of three tasks: another one gets the address of one that is gone");
     println!("{}", reuse::run().await?);

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Fleet;
 use super::clients::{Clients, Wishes};
 use super::draw::Draw;
 use super::ledger::{Counts, Id};
 use super::moves::everywhere;
 use super::task::State;
+use super::{Fleet, Peers};
 
 /// How many ids there are.
 const IDS: usize = 12;
@@ -40,7 +40,7 @@ impl std::fmt::Display for Figures {
 /// # Errors
 /// If a request gets to a wrong agent, is executed twice or fails in another way than expected, or if a step fails.
 pub async fn run(crashes: usize) -> Result<Figures> {
-    let fleet = Fleet::start(3).await?;
+    let fleet = Fleet::start(3, Peers::ByAddress).await?;
     fleet.deploy_all(IDS).await?;
     let addresses: Vec<_> = fleet.running().map(|task| fleet.data(task.number)).collect();
     let (ids, pause) = ((0..IDS).collect(), Duration::from_millis(5));

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Fleet;
 use super::clients::{Client, Clients, Protocol, Wishes};
 use super::draw::Draw;
 use super::ledger::{Id, Outcome};
+use super::{Fleet, Peers};
 
 /// The task that fails.
 const LOST: usize = 2;
@@ -104,7 +104,7 @@ pub struct Figures {
     pub in_flight: Option<Duration>,
     /// How long after the end of the failure the last client was told something else than a response of its agent.
     pub back: Option<Duration>,
-    /// Requests for ids of the other tasks. None failed.
+    /// Requests for ids that only other tasks have. None failed.
     pub others: usize,
 }
 
@@ -118,17 +118,18 @@ impl std::fmt::Display for Figures {
         if let Some(back) = back {
             writeln!(f, "  back {back:.2?} after the end of the cut")?;
         }
-        write!(f, "  {others} requests for other ids without an error")
+        write!(f, "  {others} requests for ids that only other tasks have without an error")
     }
 }
 
-/// Lets a task of three fail under load in each of these ways, one after another. It is whole again in between; one that was killed is not.
+/// Lets a task of three fail under load in each of these ways, one after another. It is whole again in between; one that was killed is not. The
+/// tasks know each other by `peers`.
 ///
 /// # Errors
 /// If a request for an id of another task fails, a request gets to a wrong agent or is executed twice, the failure is noticed too late, or clients
 /// are told something else than documented.
-pub async fn run(failures: &[Failure]) -> Result<Vec<Figures>> {
-    let mut fleet = Fleet::start(3).await?;
+pub async fn run(failures: &[Failure], peers: Peers) -> Result<Vec<Figures>> {
+    let mut fleet = Fleet::start(3, peers).await?;
     fleet.deploy_all(6).await?;
     for task in [0, LOST] {
         fleet.deploy(task, BOTH).await?;
@@ -142,6 +143,9 @@ pub async fn run(failures: &[Failure]) -> Result<Vec<Figures>> {
         all.push(fail(&mut fleet, *failure).await?);
     }
     clients.stop().await?;
+    for task in fleet.running() {
+        peers.are_used(task).await?;
+    }
     let (counts, failed) = (fleet.ledger.counts(), fleet.ledger.errors_of(&OTHERS));
     ensure!(counts.is_right() && failed == 0, "{failed} other ids failed, {counts}\n{}", counts.first.join("\n"));
     Ok(all)

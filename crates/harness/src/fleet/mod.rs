@@ -14,7 +14,7 @@ pub mod rolling;
 pub mod task;
 pub mod tasks;
 
-pub use tasks::Fleet;
+pub use tasks::{Fleet, Peers};
 
 /// The id in requests and maps.
 fn name(id: ledger::Id) -> String {

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use futures_util::future::{try_join, try_join_all};
 
-use super::Fleet;
 use super::clients::{Client, Clients, Protocol, Wishes};
 use super::draw::Draw;
 use super::ledger::{Counts, Id, Outcome};
 use super::task::State;
+use super::{Fleet, Peers};
 
 /// How many ids there are. Each moves and is redeployed again and again, at the same time as the others.
 const IDS: usize = 18;
@@ -56,12 +56,12 @@ impl std::fmt::Display for Figures {
     }
 }
 
-/// Moves and redeploys agents of three tasks under load.
+/// Moves and redeploys agents of three tasks that know each other so, under load.
 ///
 /// # Errors
 /// If a request gets to a wrong agent, is executed twice or fails, or if a step fails.
-pub async fn run(size: Size) -> Result<Figures> {
-    let fleet = Fleet::start(3).await?;
+pub async fn run(size: Size, peers: Peers) -> Result<Figures> {
+    let fleet = Fleet::start(3, peers).await?;
     fleet.deploy_all(IDS).await?;
     let addresses: Vec<_> = fleet.running().map(|task| fleet.data(task.number)).collect();
     let wishes = Wishes { addresses: addresses.clone(), clients: CLIENTS, ids: (0..IDS).collect(), pause: PAUSE };
@@ -85,6 +85,7 @@ pub async fn run(size: Size) -> Result<Figures> {
         let count = |name: &str| stats.get(&format!("wasmcustom.pixell_fleet_{name}_total.hop.out")).unwrap_or_default();
         hops += count("requests");
         misdirected += count("misdirected");
+        peers.are_used(task).await?;
     }
     Ok(Figures { size, counts, hops, misdirected, took })
 }

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::Fleet;
 use super::clients::{Client, Clients, Protocol, Wishes};
 use super::draw::Draw;
 use super::ledger::{Counts, Id, Outcome};
+use super::{Fleet, Peers};
 
 /// The task whose address is reused.
 const REUSED: usize = 2;
@@ -42,7 +42,7 @@ impl std::fmt::Display for Figures {
 /// If a request gets to a wrong agent or is executed twice, a request for an id of another task fails, clients of the old ids are told something
 /// else than documented, or the new ids are not served once the others know of them.
 pub async fn run() -> Result<Figures> {
-    let mut fleet = Fleet::start(3).await?;
+    let mut fleet = Fleet::start(3, Peers::ByAddress).await?;
     fleet.deploy_all(6).await?;
     let addresses = vec![fleet.data(0), fleet.data(1)];
     let (pause, ids) = (Duration::from_millis(5), OTHERS.into_iter().chain(OLD).collect());

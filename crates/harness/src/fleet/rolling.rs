@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 
-use super::Fleet;
 use super::balancer::Balancer;
 use super::clients::{Clients, Wishes};
 use super::draw::Draw;
 use super::ledger::{Counts, Id};
 use super::moves::everywhere;
 use super::task::State;
+use super::{Fleet, Peers};
 use crate::wait;
 
 /// How many ids there are.
@@ -48,7 +48,7 @@ impl std::fmt::Display for Figures {
 pub async fn run(tasks: u8, entry_point: &Path) -> Result<Figures> {
     let entry_point: PathBuf = entry_point.to_owned();
     let settings = vec![("PIXELL_MAX_CONNECTION_SECONDS", AGE.to_owned())];
-    let mut fleet = Fleet::with(tasks, settings, move |builder| builder.supervised(&entry_point)).await?;
+    let mut fleet = Fleet::with(tasks, Peers::ByAddress, settings, move |builder| builder.supervised(&entry_point)).await?;
     fleet.deploy_all(IDS).await?;
     let tasks = usize::from(tasks);
     let servers = (0..2 * tasks).map(|number| fleet.fabric.address(number));

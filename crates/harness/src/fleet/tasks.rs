@@ -4,22 +4,49 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use http::Method;
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 
 use super::agent;
 use super::draw::Draw;
 use super::ledger::{Id, Ledger};
 use super::name;
 use super::task::{State, Task, start_envoy};
+use crate::certificate;
 use crate::fabric::{Fabric, Namespace};
 use crate::ports::LISTEN;
 use crate::{Agent, EnvoyBuilder};
 
 /// The latest that a task learns of a change, in milliseconds. Tasks need not learn of it in any order.
 const LATEST: usize = 200;
+
+/// How the tasks of a fleet know each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peers {
+    /// By their addresses alone.
+    ByAddress,
+    /// Also by certificates: hops are encrypted.
+    ByCertificate,
+}
+
+impl Peers {
+    /// Checks that this is how peers have reached a task.
+    ///
+    /// # Errors
+    /// If it is not, or the task does not say.
+    pub(super) async fn are_used(self, task: &Task) -> Result<()> {
+        let stats = task.envoy.stats().await?;
+        let requests = stats.get("wasmcustom.pixell_fleet_requests_total.hop.in").unwrap_or_default();
+        let handshakes = stats.get("listener.peers.ssl.handshake").unwrap_or_default();
+        let number = task.number;
+        ensure!(requests > 0, "no request has come to task {number} from another one");
+        ensure!((handshakes > 0) == (self == Self::ByCertificate), "{self:?}, but task {number} had {handshakes} handshakes");
+        Ok(())
+    }
+}
 
 /// A fleet.
 pub struct Fleet {
@@ -31,6 +58,8 @@ pub struct Fleet {
     tasks: Vec<Option<Arc<Task>>>,
     settings: Vec<(&'static str, String)>,
     change: Box<Change>,
+    /// The files of certificates, if the tasks have any.
+    _certificates: Option<TempDir>,
 }
 
 /// How Envoy is started otherwise than by default.
@@ -40,22 +69,30 @@ impl Fleet {
     /// Starts so many tasks, without agents.
     ///
     /// # Errors
-    /// If an Envoy does not start, or this process may not make network namespaces.
-    pub async fn start(tasks: u8) -> Result<Self> {
-        Self::with(tasks, Vec::new(), |builder| builder).await
+    /// If an Envoy does not start, this process may not make network namespaces, or the command openssl is missing.
+    pub async fn start(tasks: u8, peers: Peers) -> Result<Self> {
+        Self::with(tasks, peers, Vec::new(), |builder| builder).await
     }
 
-    /// The same with these settings in each task, and with changes of how each Envoy is started.
+    /// The same with further settings in each task, and with changes of how each Envoy is started.
     ///
     /// # Errors
     /// As [`Fleet::start`].
     pub async fn with(
         tasks: u8,
-        settings: Vec<(&'static str, String)>,
+        peers: Peers,
+        mut settings: Vec<(&'static str, String)>,
         change: impl Fn(EnvoyBuilder) -> EnvoyBuilder + Send + Sync + 'static,
     ) -> Result<Self> {
+        let mut certificates = None;
+        if peers == Peers::ByCertificate {
+            let directory = tempfile::Builder::new().prefix("pixell-").tempdir()?;
+            settings.extend(certificate::of_peers(directory.path())?);
+            certificates = Some(directory);
+        }
         let (fabric, ledger) = (Fabric::new(tasks)?, Arc::default());
-        let mut fleet = Self { fabric, ledger, tasks: Vec::new(), settings, change: Box::new(change) };
+        let change = Box::new(change);
+        let mut fleet = Self { fabric, ledger, tasks: Vec::new(), settings, change, _certificates: certificates };
         let started = (0..usize::from(tasks)).map(|number| fleet.start_task(number));
         let started = try_join_all(started).await?;
         fleet.tasks = started.into_iter().map(Some).collect();
