@@ -70,15 +70,22 @@ async fn both_sides_need_the_name_of_all_tasks() {
     panic!("a pair that does not match is not noticed");
 }
 
-/// The Python client's `Fleet` asks a silent task so whether it still accepts connections, every few seconds.
-#[tokio::test]
-async fn a_connection_that_is_closed_without_a_byte_leaves_no_line() {
-    let directory = tempfile::tempdir().unwrap();
-    let settings = certificate::of_peers(directory.path()).unwrap();
-    let tasks = Tasks::with(2, |_| settings.clone()).await;
+/// Half closes a connection without a byte, and waits for its end.
+async fn half_close(address: (Ipv4Addr, u16)) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut bytes = Vec::new();
+    // Times out if Envoy does not close it.
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await.unwrap();
+    assert_eq!(read.unwrap(), 0, "{bytes:?}");
+}
+
+/// The Python client's `Fleet` asks a silent task so whether its Envoy runs, every few seconds.
+async fn half_closed_connections_end_without_a_line(settings: &[(&'static str, String)]) {
+    let tasks = Tasks::with(2, |_| settings.to_vec()).await;
     let address = (tasks.fabric.address(0), 50050);
     for _ in 0..5 {
-        drop(tasks.fabric.task(1).unwrap().run(move || TcpStream::connect(address)).await.unwrap().unwrap());
+        tasks.fabric.task(1).unwrap().run(move || half_close(address)).await.unwrap();
     }
     let closed = || async { Ok((tasks.count(0, "listener.peers.downstream_cx_destroy").await == 5).then_some(())) };
     wait::until("the connections to end", Duration::from_secs(5), closed).await.unwrap();
@@ -87,6 +94,13 @@ async fn a_connection_that_is_closed_without_a_byte_leaves_no_line() {
     tasks.ask(0, "none").await.is_rejected("route_map_not_loaded");
     let envoy: &Envoy = &tasks.envoys[0];
     assert_eq!(envoy.logged(1, |_| true).await.unwrap()[0]["error"], "route_map_not_loaded");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_half_closed_is_closed_and_leaves_no_line() {
+    half_closed_connections_end_without_a_line(&[]).await;
+    let directory = tempfile::tempdir().unwrap();
+    half_closed_connections_end_without_a_line(&certificate::of_peers(directory.path()).unwrap()).await;
 }
 
 /// A connection from outside of the fleet's networks; whether the proxy closes it at once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Optional
 
 import pytest
 from envoy_process import EnvoyProcess
@@ -30,12 +31,12 @@ def short_drain(monkeypatch: pytest.MonkeyPatch) -> None:
 def peer_ports(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """The ports of 127.0.0.1 that stand for the peers' ports at made-up addresses. Nothing else is connected to."""
     ports: dict[str, int] = {}
-    real = asking.accepts
+    real = asking.responds
 
-    async def accepts(host: str, port: int, seconds: float) -> bool:
+    async def responds(host: str, port: int, seconds: float) -> Optional[bool]:
         return host in ports and await real("127.0.0.1", ports[host], seconds)
 
-    monkeypatch.setattr(asking, "accepts", accepts)
+    monkeypatch.setattr(asking, "responds", responds)
     return ports
 
 

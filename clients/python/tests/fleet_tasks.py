@@ -80,6 +80,18 @@ async def running(*tasks: Task) -> AsyncIterator[None]:
             await task.manager.client().close()
 
 
+@asynccontextmanager
+async def listening() -> AsyncIterator[tuple[int, asyncio.Server]]:
+    """A port that closes each connection once the peer has, as Envoy does."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], server
+
+
 async def until(condition: Callable[[], bool], what: str, seconds: float = 5.0) -> float:
     async def holds() -> bool:
         return condition()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from envoy_process import EnvoyProcess
 from virtual_time import Clock, record
 from watching import eventually
 
@@ -16,7 +19,7 @@ from pixell_envoy.fleet import Record, asking
 from pixell_envoy.fleet.asking import Asking
 
 # The fixture `peer_ports` replaces it in the module.
-accepts = asking.accepts
+responds = asking.responds
 
 
 @pytest.fixture
@@ -38,35 +41,77 @@ def silent() -> Iterator[int]:
             one.close()
 
 
-async def test_a_connection_is_a_response() -> None:
+@pytest.mark.parametrize("sign", ["end", "byte", "reset", "reset at once"])
+async def test_a_sign_of_life_is_a_response(sign: str) -> None:
+    loop = asyncio.get_running_loop()
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with closing(socket.create_server((host, 0), family=family)) as server:
+            server.setblocking(False)
             port = server.getsockname()[1]
-            assert await accepts(host, port, 5)
-            server.settimeout(5)
-            accepted, _ = server.accept()
+            asked = loop.create_task(responds(host, port, 60))
+            accepted, _ = await asyncio.wait_for(loop.sock_accept(server), 5)
             with accepted:
-                accepted.settimeout(5)
-                # It was closed without a byte.
-                assert accepted.recv(1) == b""
-        assert not await accepts(host, port, 5)
+                if sign != "reset at once":
+                    # It is half closed without a byte.
+                    assert await asyncio.wait_for(loop.sock_recv(accepted, 1), 5) == b""
+                if sign.startswith("reset"):
+                    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                if sign == "byte":
+                    accepted.send(b"x")
+                else:
+                    accepted.close()
+                assert await asyncio.wait_for(asked, 5) is True
+        assert await responds(host, port, 5) is False
 
 
-async def test_nothing_else_is_a_response(silent: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = time.monotonic()
-    assert not await accepts("127.0.0.1", silent, 0.2)
-    assert 0.2 <= time.monotonic() - start < 2
-    asked = asyncio.get_running_loop().create_task(accepts("127.0.0.1", silent, 60))
-    await asyncio.sleep(0.05)
-    asked.cancel()
-    await asyncio.wait({asked}, timeout=5)
-    assert asked.cancelled()
+async def test_envoy_responds_at_once_and_not_while_it_is_frozen(own_envoy: EnvoyProcess) -> None:
+    port = own_envoy.agents_port
+    assert await asyncio.wait_for(responds("127.0.0.1", port, 60), 5) is True
+    own_envoy.pause()
+    assert await responds("127.0.0.1", port, 0.2) is False
+    own_envoy.resume()
+    assert await asyncio.wait_for(responds("127.0.0.1", port, 60), 5) is True
 
-    def no_more_files(*_: object) -> socket.socket:
-        raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(socket, "socket", no_more_files)
-    assert not await accepts("127.0.0.1", silent, 1)
+async def test_nothing_else_is_a_response(silent: int) -> None:
+    # The second one accepts the connection, but never closes it: so does the kernel for a process that is frozen.
+    with closing(socket.create_server(("127.0.0.1", 0))) as frozen:
+        for port in (silent, frozen.getsockname()[1]):
+            start = time.monotonic()
+            assert await responds("127.0.0.1", port, 0.2) is False
+            assert 0.2 <= time.monotonic() - start < 2
+            asked = asyncio.get_running_loop().create_task(responds("127.0.0.1", port, 60))
+            await asyncio.sleep(0.05)
+            asked.cancel()
+            await asyncio.wait({asked}, timeout=5)
+            assert asked.cancelled()
+
+
+@pytest.mark.parametrize("number", ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL"])
+async def test_what_this_process_lacks_says_nothing_about_the_task(
+    number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = OSError(getattr(errno, number), "lacking")
+
+    def fail(*_: object) -> socket.socket:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "sock_connect", fail)
+        assert await responds("127.0.0.1", 9, 1) is None
+    monkeypatch.setattr(socket, "socket", fail)
+    assert await responds("127.0.0.1", 9, 1) is None
+    told: list[bool] = []
+    monkeypatch.setattr(asking, "responds", responds)
+    asks = Asking(50050, 2.5, lambda _, result: told.append(result))
+    before = asyncio.all_tasks()
+    asks.follow({"b": record("b")})
+    (asked,) = asyncio.all_tasks() - before
+    await asyncio.wait_for(asked, 5)
+    assert told == []
+    await asks.close()
+    error = OSError(errno.EAFNOSUPPORT, "no IPv6")
+    assert await responds("::1", 9, 1) is False
 
 
 async def test_many_are_asked_in_turn_and_each_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +127,7 @@ async def test_many_are_asked_in_turn_and_each_again_after_a_pause(monkeypatch: 
         now -= 1
         return host != "10.0.0.98"
 
-    monkeypatch.setattr(asking, "accepts", slow)
+    monkeypatch.setattr(asking, "responds", slow)
     clock = Clock()
     told: list[tuple[str, bool]] = []
     asks = Asking(50050, 2.5, lambda record, responds: told.append((record.task, responds)), clock)
@@ -122,7 +167,7 @@ async def test_closing_ends_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> No
         await asyncio.get_running_loop().create_future()
         return True
 
-    monkeypatch.setattr(asking, "accepts", never)
+    monkeypatch.setattr(asking, "responds", never)
     told: list[Record] = []
     asks = Asking(50050, 1, lambda record, _: told.append(record))
     before = asyncio.all_tasks()

@@ -7,7 +7,7 @@ import socket
 from contextlib import closing
 
 import pytest
-from fleet_tasks import TTL, Task, running, stored, until, vanish
+from fleet_tasks import TTL, Task, listening, running, stored, until, vanish
 
 from pixell_envoy.fleet import DirectoryUnavailable, MemoryStore, Record, asking
 from pixell_envoy.fleet.rendezvous import in_order
@@ -18,13 +18,13 @@ def three(store: MemoryStore) -> tuple[Task, Task, Task]:
     return a, b, c
 
 
-async def test_it_is_kept_while_it_accepts_connections(
+async def test_it_is_kept_while_it_responds(
     store: MemoryStore, peer_ports: dict[str, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     a, b, c = three(store)
     b.manager.set(x="active", y="active")
-    with closing(socket.create_server(("127.0.0.1", 0), backlog=1000)) as port:
-        peer_ports["10.0.0.2"] = port.getsockname()[1]
+    async with listening() as (port, server):
+        peer_ports["10.0.0.2"] = port
         async with running(a, b, c):
             await until(lambda: a.api.routes == c.api.routes == {"x": ["b"], "y": ["b"]}, "b's agents")
             b.directory.raises = DirectoryUnavailable("cut off")
@@ -45,21 +45,40 @@ async def test_it_is_kept_while_it_accepts_connections(
             await until(lambda: a.api.routes["x"] == list(in_order("x", "bc")), "b beats")
             b.directory.raises = DirectoryUnavailable("again")
             await until(lambda: a.api.routes["x"] == ["c", "b"], "b is silent again")
-            port.close()
+            server.close()
             took = await until(lambda: set(a.api.peers) == {"c"} == set(a.api.routes["x"]), "b has vanished as well")
             assert took < TTL + 1
             b.directory.raises = None
 
 
+async def test_a_frozen_one_is_dropped_although_the_kernel_accepts_its_connections(
+    store: MemoryStore, peer_ports: dict[str, int]
+) -> None:
+    a, b, _ = three(store)
+    b.manager.set(x="active")
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=1000)) as port:
+        peer_ports["10.0.0.2"] = port.getsockname()[1]
+        async with running(a):
+            await b.fleet.start()
+            await until(lambda: set(a.api.routes) == {"x"}, "b's agent")
+            await vanish(b)
+            assert await until(lambda: "x" not in a.api.routes, "b is dropped") < TTL + 1
+    await b.manager.client().close()
+
+
 async def test_asking_delays_no_push(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
+    ended: list[str] = []
 
     async def never(host: str, port: int, seconds: float) -> bool:
         asked.append(host)
-        await asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.append(host)
         return True
 
-    monkeypatch.setattr(asking, "accepts", never)
+    monkeypatch.setattr(asking, "responds", never)
     a, b, c = three(store)
     b.manager.set(x="active")
     async with running(a, c):
@@ -68,7 +87,9 @@ async def test_asking_delays_no_push(store: MemoryStore, monkeypatch: pytest.Mon
         await vanish(b)
         await until(lambda: len(asked) == 2, "both ask b")
         c.manager.set(y="active")
-        assert await until(lambda: "y" in a.api.routes, "a change") < 0.3
+        # While neither question has ended.
+        await until(lambda: "y" in a.api.routes, "a change")
+        assert ended == []
         # No response is none.
         await until(lambda: "x" not in a.api.routes, "b is dropped")
     await b.manager.client().close()
@@ -79,11 +100,11 @@ async def test_only_peers_that_envoy_takes_are_asked_and_never_this_task(
 ) -> None:
     asked: set[str] = set()
 
-    async def accepts(host: str, port: int, seconds: float) -> bool:
+    async def responds(host: str, port: int, seconds: float) -> bool:
         asked.add(host)
         return True
 
-    monkeypatch.setattr(asking, "accepts", accepts)
+    monkeypatch.setattr(asking, "responds", responds)
     a = Task(store, "a", "10.0.0.1")
     a.manager.set(own="active")
     for name, host in (("far", "192.0.2.1"), ("self", "10.0.0.1"), ("b", "10.0.0.2")):

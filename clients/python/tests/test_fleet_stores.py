@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from typing import Union
 
 import pytest
+from fleet_tasks import listening
 from stand_in_api import StandInManager
 from stores import DynamoDb, RedisServer, aws_keys, in_thread
 from tcp_proxy import TcpProxy
@@ -124,8 +124,8 @@ async def test_a_task_that_is_cut_off_serves_and_comes_back(
         for task in (a, c):
             await arrives(task, "y", 10)
         await arrives(c, "x", 10)
-        with closing(socket.create_server(("127.0.0.1", 0), backlog=1000)) as port:
-            peer_ports["10.0.0.1"] = port.getsockname()[1]
+        async with listening() as (port, _):
+            peer_ports["10.0.0.1"] = port
             a.proxy.set("silent")
 
             async def kept() -> bool:

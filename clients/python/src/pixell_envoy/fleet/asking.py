@@ -1,18 +1,22 @@
-"""Asking silent tasks whether they still accept connections."""
+"""Asking silent tasks whether their Envoy still runs and can be reached."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import socket
 import time
 from collections.abc import Mapping
-from typing import Callable
+from typing import Callable, Optional
 
 from .record import Record
 
-# Seconds for one connection: long enough for a second attempt of TCP, which follows a lost one after 1 s.
+# Seconds for one question: long enough for a second attempt of TCP, which follows a lost one after 1 s.
 LIMIT = 1.2
+
+# What this process or its machine lacks says nothing about the task.
+_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
 
 # How many tasks are asked at the same time.
 _MOST = 250
@@ -21,8 +25,11 @@ _MOST = 250
 class Asking:
     """Asks in the background, each task every `pause` seconds, and calls `told` with its record and the result.
 
-    Make it in the event loop. A connection to the port for peers is opened, and closed without a byte: this shows that
-    the task's Envoy runs and can be reached, whatever has become of its way to the directory.
+    Make it in the event loop. A connection to the port for peers is opened, and half closed without a byte, as a client
+    that leaves does. Envoy closes it then. This shows that the task's Envoy runs and can be reached, whatever has
+    become of its way to the directory. That it opens shows less: the kernel opens it for a process that is frozen.
+
+    Nothing is told of a question that this process could not ask.
     """
 
     def __init__(
@@ -61,25 +68,43 @@ class Asking:
 
     async def _ask(self, record: Record) -> None:
         async with self._turns:
-            responds = await accepts(record.host, self._port, LIMIT)
+            result = await responds(record.host, self._port, LIMIT)
         self._due[record.task] = self._clock() + self._pause
-        self._told(record, responds)
+        if result is not None:
+            self._told(record, result)
 
 
-async def accepts(host: str, port: int, seconds: float) -> bool:
-    """Whether this IP address accepts a TCP connection within so many seconds. Raises nothing."""
-    loop = asyncio.get_running_loop()
+async def responds(host: str, port: int, seconds: float) -> Optional[bool]:
+    """Whether what listens at this IP address closes a connection that is half closed, within so many seconds.
+
+    None if this process lacks files, memory or ports to ask. Raises nothing.
+    """
     try:
         connection = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    except OSError:
-        return False
+    except OSError as error:
+        return None if error.errno in _OWN else False
     with connection:
         connection.setblocking(False)
-        connecting = loop.create_task(loop.sock_connect(connection, (host, port)))
+        asking = asyncio.get_running_loop().create_task(_exchange(connection, (host, port)))
         try:
-            await asyncio.wait({connecting}, timeout=seconds)
+            await asyncio.wait({asking}, timeout=seconds)
         finally:
-            connecting.cancel()
+            asking.cancel()
             # The event loop must not watch a socket that has been closed.
-            (error,) = await asyncio.gather(connecting, return_exceptions=True)
-    return error is None
+            (result,) = await asyncio.gather(asking, return_exceptions=True)
+    if isinstance(result, OSError) and result.errno in _OWN:
+        return None
+    return result is True
+
+
+async def _exchange(connection: socket.socket, address: tuple[str, int]) -> bool:
+    """Connects, half closes, and returns True at the first sign of life. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connection, address)
+    try:
+        connection.shutdown(socket.SHUT_WR)
+        await loop.sock_recv(connection, 1)
+    except OSError as error:
+        # The peer closed the connection before it was half closed, or reset it.
+        return error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
+    return True

@@ -52,8 +52,8 @@ class Fleet:
     """Publishes the agents of `manager` in `directory`, and gives its Envoy the agents of the other tasks.
 
     An async context manager; `start` and `close` do the same. `task_id` and `host`, this task's name and address, are
-    by default what ECS says. A peer whose beat has not moved for `ttl` seconds is dropped, unless it still accepts
-    connections at `peer_port`; while the directory cannot be read, none is. All tasks need the same `ttl`, and their
+    by default what ECS says. A peer whose beat has not moved for `ttl` seconds is dropped, unless its Envoy still
+    responds at `peer_port`; while the directory cannot be read, none is. All tasks need the same `ttl`, and their
     Envoys the same port. Close it before `manager`; it closes `directory`.
 
     Only `start` raises, and only if it cannot find out task and address. Whatever the directory or Envoy does later is

@@ -1,9 +1,9 @@
-"""Which tasks are alive: those whose beat moves, and those that still accept connections."""
+"""Which tasks are alive: those whose beat moves, and those whose Envoy still responds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Callable, Optional
 
@@ -22,6 +22,9 @@ _SNAPSHOTS = 4
 # From this part of `ttl` on a silent task is asked. A snapshot adds a quarter at most, so a quarter is left to respond.
 _ASK_FROM = 0.5
 
+# A task that has responded does so no more when it did not so many times in a row: a packet may get lost.
+_MISSES = 2
+
 
 @dataclass
 class _Seen:
@@ -29,9 +32,13 @@ class _Seen:
     age: float = 0.0
     """Seconds since the beat was last seen to move, as far as snapshots could have shown it."""
     is_alive: bool = True
-    responds: bool = False
-    """Whether it did when it was last asked."""
+    misses: int = _MISSES
+    """How often in a row it did not respond. It has responded to nothing yet."""
     is_kept: bool = False
+
+    @property
+    def responds(self) -> bool:
+        return self.misses < _MISSES
 
 
 class Liveness:
@@ -44,8 +51,10 @@ class Liveness:
     Clocks of other machines do not matter.
 
     A silent task may be cut off from the store alone. So from the half of `ttl` on it has to be asked (`silent`,
-    `asked`), and while it responds it is kept. It is dropped nevertheless if its address now belongs to another
-    task, or if it has no active id, so that nobody needs it: a task that withdraws has drained before.
+    `asked`), and it is kept until it does not respond twice in a row. It is dropped nevertheless if its address now
+    belongs to another task, whose beat moved later, or if it has no active id, so that nobody needs it: a task that
+    withdraws has drained before. If the beats of two tasks with one address moved last at the same time, it is unknown
+    which of them responds, and neither is kept.
     """
 
     def __init__(self, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -67,23 +76,21 @@ class Liveness:
             known = self._seen.get(task)
             if known is not None and _moved(known, record):
                 self._seen[task] = _Seen(record)
-        taken = {seen.record.host for seen in self._seen.values() if seen.age <= self._ttl}
+        holders = _holders(seen for seen in self._seen.values() if seen.is_alive)
         for task, seen in list(self._seen.items()):
             if seen.age > self._ttl and seen.is_alive:
-                self._judge(seen, taken)
+                self._judge(seen, holders.get(seen.record.host) is seen)
             # A dead task is remembered: its record may still be there, and is no sign of life.
             if task not in records and not seen.is_alive and seen.age > max(RECORD_SECONDS, self._ttl):
                 del self._seen[task]
         return self.alive()
 
-    def _judge(self, seen: _Seen, taken: Container[str]) -> None:
+    def _judge(self, seen: _Seen, has_host: bool) -> None:
         """Keeps or drops a task that has been silent for `ttl`."""
         task, host = seen.record.task, seen.record.host
-        seen.is_alive = seen.responds and _is_needed(seen.record) and host not in taken
+        seen.is_alive = seen.responds and _is_needed(seen.record) and has_host
         if seen.is_alive and not seen.is_kept:
-            logger.warning(
-                "keeping task %r at %s, which is silent in the directory but accepts connections", task, host
-            )
+            logger.warning("keeping task %r at %s, which is silent in the directory but responds", task, host)
         elif seen.is_kept and not seen.is_alive:
             logger.warning("dropping task %r at %s, which was silent in the directory for long", task, host)
         seen.is_kept = seen.is_alive
@@ -101,7 +108,7 @@ class Liveness:
         seen = self._seen.get(record.task)
         # Its beat may have moved meanwhile.
         if seen is not None and seen.record is record:
-            seen.responds = responds
+            seen.misses = 0 if responds else seen.misses + 1
 
     def kept(self) -> set[str]:
         """The tasks that are alive although they have been silent for `ttl`."""
@@ -122,6 +129,21 @@ class Liveness:
     def alive(self) -> dict[str, Record]:
         """The newest record of each task that was alive at the last snapshot."""
         return {task: seen.record for task, seen in self._seen.items() if seen.is_alive}
+
+
+def _holders(alive: Iterable[_Seen]) -> dict[str, _Seen]:
+    """The task that had each address last, as far as one can know: two may have been silent for the same time."""
+    holders: dict[str, _Seen] = {}
+    shared: set[str] = set()
+    for seen in alive:
+        host = seen.record.host
+        last = holders.get(host)
+        if last is None or seen.age < last.age:
+            holders[host] = seen
+            shared.discard(host)
+        elif seen.age == last.age:
+            shared.add(host)
+    return {host: seen for host, seen in holders.items() if host not in shared}
 
 
 def _is_needed(record: Record) -> bool:
