@@ -159,9 +159,12 @@ def deploy(task: Task, kinds: Mapping[str, str]) -> None:
     in_parallel(lambda each: task.rest.deploy(*each), kinds.items())
 
 
-def move(kinds: Mapping[str, str], old: Task, new: Task, drain: float = 10.0) -> None:
-    """A planned move, in the order of docs/fleet.md: steps 1 and 2, after which all tasks know it, then 3 and 4."""
+def move(
+    kinds: Mapping[str, str], old: Task, new: Task, drain: float = 10.0, check: Callable[[], None] = lambda: None
+) -> None:
+    """A planned move, in the order of docs/fleet.md: steps 1 and 2, after which all tasks know it, `check`, 3 and 4."""
     deploy(new, kinds)
+    check()
     in_parallel(lambda name: old.rest.remove(name, drain=drain), kinds)
 
 

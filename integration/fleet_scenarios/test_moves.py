@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,11 @@ def test_no_call_fails_while_agents_move(fleet: Fleet, capsys: pytest.CaptureFix
             # Longer than all waits of the move before the agent drains. It finishes where it began.
             client = GrpcClient(fleet.addresses[(number + 2) % 3])
             call = client.begin("agent-moves", "sleep", limit=60, seconds=str(KNOWN + 6))
-            move(moving, old, new, drain=20)
+
+            def is_open(call: Any = call) -> None:
+                assert not call.done(), "the call ended before the old agent drained, and proves nothing"
+
+            move(moving, old, new, drain=20, check=is_open)
             assert call.result().success
             client.close()
     assert set(fleet.tasks[MOVES % 3].rest.deployments()) >= set(moving)
