@@ -10,7 +10,7 @@ from .aws import Doc
 from .facts import Facts, Slot, leads, short
 from .follow import follow
 from .say import Stop, count, say
-from .settings import A2A_PORT, ADMIN_PORT, DEPLOY, REST_PORT, STOP_MARGIN, STOP_TIMEOUT_LIMIT
+from .settings import A2A_PORT, ADMIN_PORT, DEPLOY, PAR_END_SECONDS, REST_PORT, STOP_MARGIN, STOP_TIMEOUT_LIMIT
 from .steps import Changes, Step, difference
 from .task_definition import container
 
@@ -93,7 +93,7 @@ class Rollout:
         values |= {"LOAD_BALANCER_DNS": f.load_balancer["DNSName"], "ENVOY_IMAGE": self.reference, "PAR_IMAGE": s.par_image or par["image"]}
         values["PAR_CPU"] = s.task_cpu - s.envoy_cpu - sum(each.get("cpu", 0) for each in others)
         values["PAR_MEMORY_RESERVATION"] = s.task_memory - s.envoy_memory - sum(memory(each) for each in others)
-        values |= {"PAR_STOP_TIMEOUT": STOP_TIMEOUT_LIMIT, "PAR_DRAIN_SECONDS": STOP_TIMEOUT_LIMIT - 10}
+        values |= {"PAR_STOP_TIMEOUT": STOP_TIMEOUT_LIMIT, "PAR_DRAIN_SECONDS": STOP_TIMEOUT_LIMIT - PAR_END_SECONDS}
         values["ENVOY_STOP_TIMEOUT"] = s.envoy_drain_seconds + STOP_MARGIN
         laid = task_definition.read(DEPLOY / "task-definition.json")
         if s.fleet_parts:

@@ -15,6 +15,9 @@ A2A_PORT, ADMIN_PORT, PEER_PORT, REST_PORT = 50051, 9901, 50050, 8080
 # Seconds: the longest that Fargate lets a container run after SIGTERM, and the part of it that Envoy has after its drain.
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html#container_definition_timeout
 STOP_TIMEOUT_LIMIT, STOP_MARGIN = 120, 30
+# Seconds that PAR needs besides its wait for open requests: 5 each for its REST API, to withdraw from a directory that hangs, to close it, and to
+# end its agents.
+PAR_END_SECONDS = 20
 NAME, ROLE, SECRET = r"[A-Za-z0-9][A-Za-z0-9_-]*", r"[A-Za-z0-9+=,.@_][A-Za-z0-9+=,.@_-]*", r"[A-Za-z0-9/_+=.@][A-Za-z0-9/_+=.@-]*"
 # The load balancer's names have at most 32 characters; `-green` is added to those of target groups.
 GROUP = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,24}[A-Za-z0-9])?"

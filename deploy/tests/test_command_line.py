@@ -102,6 +102,7 @@ def test_par_has_neither_root_nor_the_token_and_stops_first(rendered: Doc) -> No
     par, envoy = task_definition.container(rendered, "par"), task_definition.container(rendered, "envoy")
     assert par["user"] == "1000:1000" and par["linuxParameters"]["capabilities"]["drop"] == ["ALL"]
     assert '"PIXELL_ADMIN_TOKEN"' not in json.dumps(par) and "admin-token-" not in json.dumps(par) and par["stopTimeout"] == 120
+    assert {"name": "PAR_DRAIN_SECONDS", "value": "100"} in par["environment"]
     assert {each["containerName"]: each["condition"] for each in par["dependsOn"]} == {"envoy": "HEALTHY", "par-token": "SUCCESS"}
     assert envoy["healthCheck"]["interval"] * envoy["healthCheck"]["retries"] >= 60 and envoy["restartPolicy"]["enabled"] and envoy["essential"]
     assert envoy["stopTimeout"] == S.envoy_drain_seconds + settings.STOP_MARGIN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,9 @@ from . import drain, fleet
 from .deployments import Deployments, TooManyAgents
 
 KINDS = ("grpc", "jsonrpc")
+
+# How long requests of the REST API may go on after SIGTERM.
+REST_SECONDS = 5.0
 
 DEPLOYMENTS = web.AppKey("deployments", Deployments)
 ENVOY = web.AppKey("envoy", EnvoyManager)
@@ -108,10 +112,13 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
         app[FLEET] = joined
         await joined.start()
     yield
+    # PAR has rejected requests of its REST API since SIGTERM, so no agent is added.
+    deadline = time.monotonic() + float(os.environ["PAR_DRAIN_SECONDS"])
     if joined is not None:
         # The other tasks send nothing more here.
         await joined.drain()
-    await drain.all_agents(manager, float(os.environ["PAR_DRAIN_SECONDS"]))
+    # What the fleet took is part of the time: the end must fit into the container's stopTimeout.
+    await drain.all_agents(manager, max(0, deadline - time.monotonic()))
     if joined is not None:
         await joined.close()
     await manager.close()
@@ -123,7 +130,7 @@ def main() -> None:
     app = web.Application()
     app.add_routes(routes)
     app.cleanup_ctx.append(lifetime)
-    web.run_app(app, port=int(os.environ["PORT"]), access_log=None, print=None)
+    web.run_app(app, port=int(os.environ["PORT"]), access_log=None, print=None, shutdown_timeout=REST_SECONDS)
 
 
 if __name__ == "__main__":

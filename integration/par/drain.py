@@ -19,15 +19,22 @@ POLL = 0.2
 
 
 async def all_agents(manager: EnvoyManager, seconds: float) -> bool:
-    """For SIGTERM. True if every request ended within `seconds`. The manager goes on to push the routes as they are."""
-    try:
-        routes = (await manager.client().get_routes()).routes
-    except RouteApiError as error:
-        logger.warning("Envoy is gone, and its requests with it: %s", error)
-        return False
-    # All in one step, and so that the manager keeps them draining.
-    if not await manager.replace_agents({name: replace(route, state="draining") for name, route in routes.items()}):
-        return False
+    """For SIGTERM, once PAR rejects deployments. True if every request ended within `seconds`.
+
+    The manager goes on to push the routes as they are.
+    """
+    is_active = True
+    while is_active:
+        try:
+            routes = {**(await manager.client().get_routes()).routes, **manager.agents()}
+        except RouteApiError as error:
+            logger.warning("Envoy is gone, and its requests with it: %s", error)
+            return False
+        # All in one step, and so that the manager keeps them draining.
+        if not await manager.replace_agents({name: replace(route, state="draining") for name, route in routes.items()}):
+            return False
+        # A registration may have been in flight.
+        is_active = any(route.state == "active" for route in manager.agents().values())
     return await _ended(lambda: _open_requests(manager), "the drain time is over", seconds)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from envoy_process import EnvoyProcess
 
-from pixell_envoy import Route, RouteApiClient
+from pixell_envoy import EnvoyManager, Route, RouteApiClient, RouteLike, RouteMap
 
 PROJECT = Path(__file__).resolve().parents[1]
 URL = "http://127.0.0.1:9901"
@@ -56,6 +58,34 @@ async def test_drain(shared_envoy: EnvoyProcess, client: RouteApiClient) -> None
     await client.replace_routes({"a": 50054, "b": Route(50055, "draining")})
     assert run("drain.py", shared_envoy) == "drained: True\n"
     assert (await client.get_routes()).routes == {"a": Route(50054, "draining"), "b": Route(50055, "draining")}
+
+
+async def test_drain_misses_no_agent_that_is_registered_meanwhile(
+    shared_envoy: EnvoyProcess, client: RouteApiClient
+) -> None:
+    await client.put_route("left-over", 50060)
+    example: dict[str, Any] = {}
+    exec((PROJECT / "examples/drain.py").read_text().replace("asyncio.run(main())", ""), example)
+    manager = EnvoyManager(shared_envoy.url)
+    real, replaced = client.get_routes, manager.replace_agents
+    late = {"a": 50054, "b": 50055}
+
+    async def get_routes() -> RouteMap:
+        routes = await real()
+        await manager.register_agent("a", late["a"])
+        return routes
+
+    async def replace_agents(agents: Mapping[str, RouteLike]) -> bool:
+        is_done = await replaced(agents)
+        if "b" in late:
+            await manager.register_agent("b", late.pop("b"))
+        return is_done
+
+    client.get_routes, manager.replace_agents = get_routes, replace_agents  # type: ignore[method-assign]
+    assert await example["drain"](manager, client, 10) is True
+    wanted = {key: Route(port, "draining") for key, port in (("left-over", 50060), ("a", 50054), ("b", 50055))}
+    assert (await real()).routes == wanted == manager.agents()
+    await manager.close()
 
 
 async def test_fleet(shared_fleet_envoy: EnvoyProcess) -> None:

@@ -116,6 +116,34 @@ async def test_closing_ends_in_time_without_a_directory(store: MemoryStore, monk
         assert asyncio.get_running_loop().time() - start < 3
 
 
+@pytest.mark.parametrize("is_back", [False, True])
+async def test_closing_drains_again_only_if_the_directory_can_be_told(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, is_back: bool
+) -> None:
+    a = Task(store, "a", "10.0.0.1")
+    a.manager.set(x="active")
+    async with running(a):
+        await until(lambda: stored(store, "a") is not None, "the record")
+        publisher = a.fleet._publisher
+        assert publisher is not None
+        a.directory.raises = DirectoryUnavailable("down")
+        assert await a.fleet.drain() is False
+        if is_back:
+            a.directory.raises = None
+            await until(lambda: not publisher.drains_in_vain, "it is told later")
+            record = stored(store, "a")
+            assert record is not None and record.is_draining
+        drained: list[bool] = []
+
+        async def drain() -> bool:
+            drained.append(True)
+            return True
+
+        monkeypatch.setattr(publisher, "drain", drain)
+        await a.fleet.close()
+        assert drained == [True] * is_back
+
+
 async def test_a_second_process_of_a_task_takes_its_place(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
     old, new, b = Task(store, "a", "10.0.0.1"), Task(store, "a", "10.0.0.1"), Task(store, "b", "10.0.0.2")
     old.manager.set(x="active")

@@ -173,6 +173,8 @@ class Fleet:
     async def close(self) -> None:
         """Drains unless that is done, withdraws this task's record, and ends. Envoy keeps its fleet map.
 
+        It does not drain again while the directory still cannot be told that.
+
         Can be called several times. If a call is cancelled, the closing goes on, and a further call waits for its end.
         """
         self._is_closed = True
@@ -189,7 +191,9 @@ class Fleet:
 
     async def _leave(self, publisher: Publisher) -> None:
         try:
-            await self.drain()
+            # A directory that hangs would take as long again, and PAR's time ends.
+            if not publisher.drains_in_vain:
+                await self.drain()
         finally:
             self._stop_listening()
             for task in self._tasks:

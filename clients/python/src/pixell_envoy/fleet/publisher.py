@@ -55,6 +55,11 @@ class Publisher:
     def epoch(self) -> str:
         return self._last.epoch
 
+    @property
+    def drains_in_vain(self) -> bool:
+        """Whether the directory could not be told that this task drains, neither at once nor since."""
+        return self._is_draining and self._trouble.lasts
+
     async def publish(self) -> bool:
         """Publishes with a new beat. Raises nothing; False if the directory does not have the record.
 
