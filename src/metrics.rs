@@ -127,8 +127,13 @@ impl RouterMetrics {
         match outcome {
             Outcome::Returned => self.misdirected("out"),
             Outcome::Lost => {}
-            Outcome::Unreachable => self.failures.increment(),
+            Outcome::Unreachable => self.peer_failed(),
         }
+    }
+
+    /// Counts a peer that failed.
+    pub(crate) fn peer_failed(&self) {
+        self.failures.increment();
     }
 
     /// Counts a rejection, and tells whether it is one of this worker's first of its kind.

@@ -29,6 +29,9 @@ const GRPC: [(&str, &[u8]); 2] = [("xds\0cluster_name", b"agents_http2"), ("xds\
 /// The property with this end of the connection to the agent; absent until there is one.
 const LOCAL_ADDRESS: &str = "upstream\0local_address";
 
+/// The property with Envoy's response code details.
+const DETAILS: &str = "response\0code_details";
+
 /// What the script of `envoy/fleet/cluster.yaml` counts.
 const RETURNS_PROPERTY: &str = "metadata\0filter_metadata\0pixell\0returns";
 
@@ -95,7 +98,7 @@ impl RootContext for RouterRoot {
     }
 
     fn create_http_context(&self, stream: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(RouterStream { router: Rc::clone(&self.router), stream }))
+        Some(Box::new(RouterStream { router: Rc::clone(&self.router), stream, is_at_peer: false }))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -108,6 +111,18 @@ struct RouterStream {
     router: Rc<OnceCell<Router>>,
     /// Envoy's number of the stream.
     stream: u32,
+    /// Whether the request went to a peer.
+    is_at_peer: bool,
+}
+
+impl Drop for RouterStream {
+    fn drop(&mut self) {
+        if self.is_at_peer
+            && let Some(router) = self.router.get()
+        {
+            router.end_hop();
+        }
+    }
 }
 
 impl Context for RouterStream {}
@@ -119,7 +134,7 @@ impl HttpContext for RouterStream {
             std::process::abort();
         }
         // Envoy sends no stream to a plugin that was not configured.
-        self.router.get().map_or(Action::Pause, |router| router.on_request(self.stream))
+        self.router.get().map_or(Action::Pause, |router| router.on_request(self.stream, &mut self.is_at_peer))
     }
 }
 
@@ -176,6 +191,10 @@ impl RequestHost for CurrentRequest {
         count.unwrap_or_default()
     }
 
+    fn details(&self) -> Option<Cow<'_, [u8]>> {
+        host::property(DETAILS).map(Cow::Owned)
+    }
+
     fn now(&self) -> Duration {
         host::now()
     }
@@ -192,15 +211,15 @@ impl Router {
         Self { data_path: DataPath::new(config, judges), signal: Signal::open(), metrics: RouterMetrics::define() }
     }
 
-    fn on_request(&self, stream: u32) -> Action {
+    fn on_request(&self, stream: u32, is_at_peer: &mut bool) -> Action {
         WORKER.with(|worker| match worker.try_borrow_mut() {
-            Ok(mut worker) => self.judge(&mut worker, stream),
+            Ok(mut worker) => self.judge(&mut worker, stream, is_at_peer),
             // Host calls may enter the guest once more, but only to allocate: nobody else can hold the worker's state.
             Err(_) => self.fail(),
         })
     }
 
-    fn judge(&self, Worker { maps, arguments, refreshes, waiting }: &mut Worker, stream: u32) -> Action {
+    fn judge(&self, Worker { maps, arguments, refreshes, waiting }: &mut Worker, stream: u32, is_at_peer: &mut bool) -> Action {
         if self.data_path.refresh(maps, &HostData, &self.signal) {
             refreshes.count();
         }
@@ -224,6 +243,7 @@ impl Router {
             Verdict::Hop(hop) => match set_out(arguments, &hop) {
                 Ok(()) => {
                     self.metrics.hopped("out");
+                    *is_at_peer = true;
                     waiting.add(stream);
                     Action::Continue
                 }
@@ -258,6 +278,17 @@ impl Router {
             }
             Verdict::Reject(rejected) => self.reject(&rejected),
         }
+    }
+
+    /// A request that went to a peer has ended.
+    fn end_hop(&self) {
+        WORKER.with(|worker| {
+            let failure =
+                worker.try_borrow_mut().ok().and_then(|mut worker| self.data_path.end_hop(&CurrentRequest, &mut worker.maps));
+            if failure.is_some() {
+                self.metrics.peer_failed();
+            }
+        });
     }
 
     /// Rejects the requests that have waited for a connection for as long as they may.

@@ -13,6 +13,7 @@ mod failures;
 mod grpc;
 mod hops;
 mod ipv6;
+mod peers_failed;
 mod protocols;
 mod resets;
 mod streams;

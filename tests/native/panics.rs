@@ -10,8 +10,9 @@ use harness::{Envoy, proto, wait};
 use http_body_util::{BodyExt, Full};
 use hyper::Response;
 use launcher::filter::Filter;
+use launcher::settings::Settings;
 use reqwest::{Body, Method};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -97,6 +98,23 @@ async fn every_hook_of_the_data_path_survives_a_panic() {
     let logged = envoy.logged(6, |line| line["rejection"] == "internal").await.unwrap();
     assert!(logged.iter().all(|line| line["status"] == 500), "{logged:?}");
     assert_eq!(ask("a").send().await.unwrap().status(), 200);
+}
+
+/// When a request that went to a peer has ended, there is nobody left to tell.
+#[tokio::test]
+async fn the_end_of_a_hop_survives_a_panic() {
+    let settings = Settings::resolve(|name| (name == "PIXELL_FLEET_CIDRS").then(|| "10.0.0.0/8".into())).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let envoy = trapped().settings(&settings).peer_port(free).start().await.unwrap();
+    let fleet = json!({"peers": {"p": {"host": "10.255.255.1"}}, "routes": {"a": ["p"]}});
+    let put = envoy.routes().request(Method::PUT, "/v1/fleet").json(&fleet).send().await.unwrap();
+    assert_eq!(put.status(), 200);
+    let ask = || http2().get(envoy.data_url()).header(DEPLOYMENT_ID, "a");
+    let response = ask().header(TRAP, "end").send().await.unwrap();
+    assert_eq!(response.headers()["x-pixell-error"], "peer_unreachable");
+    wait::until("the panic", Duration::from_secs(5), || async { Ok((panics(&envoy).await == 1).then_some(())) }).await.unwrap();
+    assert!(envoy.log().contains("the filter panicked in stream_complete"), "{}", envoy.log());
+    assert_eq!(ask().send().await.unwrap().headers()["x-pixell-error"], "peer_unreachable");
 }
 
 /// A response whose head has been sent can only be broken off.

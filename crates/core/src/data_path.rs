@@ -78,6 +78,9 @@ pub trait RequestHost {
     /// How many responses of peers to this request had [`crate::hop::MISDIRECTED_HEADER`].
     fn returns(&self) -> u8;
 
+    /// Envoy's response code details; `None` before there are any.
+    fn details(&self) -> Option<Cow<'_, [u8]>>;
+
     /// The time by a clock that never goes back, from any moment on.
     fn now(&self) -> Duration;
 }

@@ -8,13 +8,17 @@ use crate::rejection::Rejection;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+mod failed;
+
+pub use failed::{Failed, Failure};
+
 /// Header that tells the edge that the owner has no active route for the request. Clients never see it, and agents cannot send it.
 pub const MISDIRECTED_HEADER: &str = "x-pixell-misdirected";
 
 /// Header that tells the owner that the path or the host names the agent, although the request also has the decided id in a header.
 pub const ADDRESSED_HEADER: &str = "x-pixell-addressed";
 
-/// For how long no request is sent to a peer that failed.
+/// For how long a peer that failed is left out.
 pub const PAUSE: Duration = Duration::from_secs(2);
 
 /// How old a request may be when an attempt to reach a peer starts, the first one aside. A peer must accept a connection within 0.25 s (see
@@ -44,35 +48,6 @@ impl Hops {
     }
 }
 
-/// The peers that failed within the last [`PAUSE`], as far as this worker knows.
-#[derive(Clone, Debug, Default)]
-pub struct Failed(Vec<(IpAddr, Duration)>);
-
-impl Failed {
-    /// Whether there are none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether this is one of them.
-    #[must_use]
-    pub fn has(&self, host: IpAddr) -> bool {
-        self.0.iter().any(|(failed, _)| *failed == host)
-    }
-
-    /// Notes that a peer has failed at `now`, by a clock that never goes back.
-    pub fn add(&mut self, host: IpAddr, now: Duration) {
-        self.0.retain(|(failed, _)| *failed != host);
-        self.0.push((host, now));
-    }
-
-    /// Forgets what failed longer ago than [`PAUSE`].
-    pub fn forget(&mut self, now: Duration) {
-        self.0.retain(|(_, at)| now.saturating_sub(*at) < PAUSE);
-    }
-}
-
 /// The peers of a worker: the fleet map, and which of them failed just now.
 #[derive(Clone, Copy, Debug)]
 pub struct Peers<'m> {
@@ -87,7 +62,9 @@ pub struct Peers<'m> {
 pub enum Choice {
     /// The first of its peers that takes requests.
     Host(IpAddr),
-    /// All peers that take requests have failed just now.
+    /// None of the peers that take requests is well: this is the first of those that ended a connection just now. The next connection may stay.
+    Closed(IpAddr),
+    /// None of the peers that take requests accepts a connection just now.
     Failed,
     /// All its peers are draining.
     Draining,
@@ -99,18 +76,21 @@ impl Peers<'_> {
     /// The peer for a request to `id` that was not at any of the hosts `except`.
     #[must_use]
     pub fn choose(&self, id: &[u8], except: &[IpAddr]) -> Choice {
-        let mut otherwise = Choice::Nothing;
+        let (mut otherwise, mut closed) = (Choice::Nothing, None);
         for peer in self.map.find(id).into_iter().flat_map(|route| route.peers()) {
-            match peer.state {
-                PeerState::Active if !self.failed.has(peer.host) && !except.contains(&peer.host) => {
-                    return Choice::Host(peer.host);
+            match (peer.state, self.failed.of(peer.host)) {
+                (PeerState::Active, None) if !except.contains(&peer.host) => return Choice::Host(peer.host),
+                (PeerState::Active, failure) => {
+                    otherwise = Choice::Failed;
+                    if failure == Some(Failure::Closed) && !except.contains(&peer.host) {
+                        closed = closed.or(Some(peer.host));
+                    }
                 }
-                PeerState::Active => otherwise = Choice::Failed,
-                PeerState::Draining if otherwise == Choice::Nothing => otherwise = Choice::Draining,
-                PeerState::Draining => {}
+                (PeerState::Draining, _) if otherwise == Choice::Nothing => otherwise = Choice::Draining,
+                (PeerState::Draining, _) => {}
             }
         }
-        otherwise
+        closed.map_or(otherwise, Choice::Closed)
     }
 }
 
@@ -156,6 +136,13 @@ impl Trail {
     #[must_use]
     pub fn to(host: IpAddr) -> Self {
         Self { returns: 0, losses: 0, missed: false, is_connected: false, hosts: vec![host] }
+    }
+
+    /// The host of the attempt that was let go on last, and whether it was the first attempt; `None` before that.
+    #[must_use]
+    pub fn last(&self) -> Option<(IpAddr, bool)> {
+        let before = self.hosts.len().checked_sub(2)?;
+        Some((*self.hosts.get(before)?, before == 0))
     }
 
     /// Takes in what became of the attempt before: its host, and how it ended. `None` if this is the first one.

@@ -6,11 +6,11 @@ use pixell_core::decision::{Decision, Routes, decide};
 use pixell_core::deployment_id::DeploymentId;
 use pixell_core::fleet::change::{Change, Most, PeerEdit, PeerNames, RouteEdit};
 use pixell_core::fleet::{FleetCache, FleetMap, LAYOUT, Peer, PeerState, edition};
-use pixell_core::hop::{Attempt, Choice, Failed, Peers, Trail};
+use pixell_core::hop::{Attempt, Choice, Failed, Failure, Peers, Trail};
 use pixell_core::routes::RouteCache;
 use pixell_core::store::memory::{MemoryData, MemorySignal};
 use pixell_core::store::{Backend, Stop, Update, prepare, publish};
-use proptest::collection::vec;
+use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -63,12 +63,21 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn the_edge_sends_a_request_to_an_active_peer_of_its_id(peers in peers(), down in vec(1_u8..100, 0..20), header in "a|b|c|a, a|a,b| a") {
+    fn the_edge_sends_a_request_to_an_active_peer_of_its_id(
+        peers in peers(),
+        down in hash_map(1_u8..100, any::<bool>(), 0..20),
+        header in "a|b|c|a, a|a,b| a",
+    ) {
         let (map, routes, mut failed) = (fleet(&peers), RouteCache::default(), Failed::default());
-        down.iter().for_each(|number| failed.add(host(*number), Duration::ZERO));
+        for (number, is_closed) in &down {
+            failed.add(host(*number), if *is_closed { Failure::Closed } else { Failure::Unreachable }, Duration::ZERO);
+        }
         let routes = Routes { map: &routes, fallback_port: None, peers: Some(Peers { map: &map, failed: &failed }) };
         let decision = decide(Named::ByHeader { value: header.as_bytes() }, &routes);
-        let up: Vec<_> = peers.iter().filter(|(number, active)| *active && !down.contains(number)).collect();
+        let active = || peers.iter().filter(|(_, active)| *active);
+        let well = active().filter(|(number, _)| !down.contains_key(number));
+        // Who ended a connection comes last.
+        let up: Vec<_> = well.chain(active().filter(|(number, _)| down.get(number) == Some(&true))).collect();
         if let Decision::Hop { id, host: found } = decision {
             let expected = match id {
                 b"a" => up.first().map(|(number, _)| host(*number)),
@@ -93,7 +102,7 @@ proptest! {
         let failed = Failed::default();
         let choose = |step: usize, except: &[IpAddr]| {
             match (Peers { map: &maps[step % maps.len()], failed: &failed }).choose(ID.as_bytes(), except) {
-                Choice::Host(host) => Some(host),
+                Choice::Host(host) | Choice::Closed(host) => Some(host),
                 _ => None,
             }
         };

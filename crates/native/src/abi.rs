@@ -67,6 +67,8 @@ impl Buffer {
 struct Slot {
     /// Whether the hooks of the response are for this stream, as far as its last hook knew.
     reads_response: Cell<bool>,
+    /// Whether the hook of its end is for this stream.
+    reads_end: Cell<bool>,
     busy: Cell<bool>,
     doomed: Cell<bool>,
     stream: UnsafeCell<Stream>,
@@ -103,6 +105,12 @@ fn run<T>(host: Ptr, slot: *const c_void, otherwise: T, hook: impl FnOnce(&mut S
 fn reads_response(slot: *const c_void) -> bool {
     // SAFETY: as in `run`.
     unsafe { (*slot.cast::<Slot>()).reads_response.get() }
+}
+
+/// Whether the hook of its end is for this stream. (Most have nothing to do in it.)
+fn reads_end<'a>(slot: *const c_void) -> &'a Cell<bool> {
+    // SAFETY: as in `run`; it is used before the hook returns, and `doomed` keeps the slot until then.
+    unsafe { &(*slot.cast::<Slot>()).reads_end }
 }
 
 /// Frees a stream, to be called once.
@@ -160,7 +168,9 @@ hooks! {
         let filter: &'static Filter = unsafe { &*filter.cast::<Filter>() };
         let stream = run_alone("filter_new", || Stream::new(filter)).unwrap_or_else(|| Stream::Broken { filter });
         let reads_response = stream.reads_response();
-        let slot = Slot { reads_response: reads_response.into(), busy: false.into(), doomed: false.into(), stream: stream.into() };
+        let flag = |is_set| Cell::new(is_set);
+        let (reads_response, reads_end) = (flag(reads_response), flag(false));
+        let slot = Slot { reads_response, reads_end, busy: flag(false), doomed: flag(false), stream: stream.into() };
         Box::into_raw(Box::new(slot)).cast_const().cast()
     }
 
@@ -177,7 +187,13 @@ hooks! {
 
     /// The head of a request.
     fn http_filter_request_headers(host: Ptr, slot: *const c_void, ends: bool) -> Status {
-        run(host, slot, Status::Stop, |stream, host| stream.on_request_headers(host, ends))
+        run(host, slot, Status::Stop, |stream, host| {
+            let status = stream.on_request_headers(host, ends);
+            if stream.reads_end() {
+                reads_end(slot).set(true);
+            }
+            status
+        })
     }
 
     /// A part of a request's body.
@@ -214,6 +230,14 @@ hooks! {
         Status::Continue
     }
 
+    /// A stream is complete, and what is known of it can still be asked for.
+    fn http_filter_stream_complete(host: Ptr, slot: *const c_void) {
+        if reads_end(slot).get() {
+            // After a panic there is no client to respond to any more.
+            run(host, slot, (), |stream, host| run_alone("stream_complete", || stream.on_end(host)).unwrap_or_default());
+        }
+    }
+
     /// What was asked of a `Scheduler`.
     fn http_filter_scheduled(host: Ptr, slot: *const c_void, number: u64) {
         run(host, slot, (), |stream, host| stream.on_scheduled(host, Call::of(number)));
@@ -228,7 +252,6 @@ macro_rules! idle_hooks {
 }
 
 idle_hooks! {
-    fn http_filter_stream_complete(Ptr, *const c_void);
     fn http_filter_http_callout_done(Ptr, *const c_void, u64, u32, Ptr, usize, Ptr, usize);
     fn http_filter_http_stream_headers(Ptr, *const c_void, u64, Ptr, usize, bool);
     fn http_filter_http_stream_data(Ptr, *const c_void, u64, *const c_void, usize, bool);

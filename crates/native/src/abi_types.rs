@@ -6,6 +6,8 @@
 pub enum Attribute {
     /// `response.code`
     ResponseCode = 15,
+    /// `response.code_details`
+    ResponseCodeDetails = 16,
     /// `upstream.address`
     UpstreamAddress = 41,
     /// `upstream.local_address`

@@ -62,7 +62,7 @@ mod live {
     static ARMED: Mutex<Option<String>> = Mutex::new(None);
 
     /// What a trap can be set for.
-    const POINTS: [&str; 12] = [
+    const POINTS: [&str; 13] = [
         "new",
         "request_body",
         "request_trailers",
@@ -70,6 +70,7 @@ mod live {
         "response_body",
         "response_trailers",
         "scheduled",
+        "end",
         "destroy",
         "clock",
         "judge",

@@ -82,6 +82,14 @@ impl Stream {
         }
     }
 
+    /// Whether the hook of its end is for this stream, as far as its request has come.
+    pub(crate) const fn reads_end(&self) -> bool {
+        match self {
+            Self::Router { kept, .. } => Router::reads_end(kept),
+            Self::Admin { .. } | Self::Broken { .. } => false,
+        }
+    }
+
     pub(crate) fn on_request_headers(&mut self, envoy: &mut Host<'_>, ends: bool) -> Status {
         match self {
             Self::Router { router, kept } => router.on_request(envoy, kept),
@@ -130,6 +138,13 @@ impl Stream {
     pub(crate) fn on_response_trailers(&mut self, envoy: &mut Host<'_>) {
         if let Self::Router { router, kept } = self {
             router.on_response_trailers(envoy, kept);
+        }
+    }
+
+    /// The stream is complete.
+    pub(crate) fn on_end(&mut self, envoy: &Host<'_>) {
+        if let Self::Router { router, .. } = self {
+            router.end_hop(envoy);
         }
     }
 

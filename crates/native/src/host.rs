@@ -142,6 +142,10 @@ impl RequestHost for Host<'_> {
         self.state(RETURNS).and_then(|count| count.first()).copied().unwrap_or_default()
     }
 
+    fn details(&self) -> Option<Cow<'_, [u8]>> {
+        self.text(Attribute::ResponseCodeDetails).map(Cow::Borrowed)
+    }
+
     fn now(&self) -> Duration {
         BEGAN.elapsed()
     }

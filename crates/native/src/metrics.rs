@@ -89,7 +89,7 @@ impl RouterMetrics {
             Event::Misdirected => self.misdirected.increment(envoy, "in"),
             Event::Ended(Outcome::Returned) => self.misdirected.increment(envoy, "out"),
             Event::Ended(Outcome::Lost) => {}
-            Event::Ended(Outcome::Unreachable) => count(envoy, self.failures, None),
+            Event::PeerFailed | Event::Ended(Outcome::Unreachable) => count(envoy, self.failures, None),
         }
     }
 }
@@ -109,6 +109,8 @@ pub(crate) enum Event {
     Misdirected,
     /// An attempt to reach a peer has ended.
     Ended(Outcome),
+    /// A request has ended because of its peer.
+    PeerFailed,
 }
 
 /// The label of a worker that takes its first request.

@@ -64,6 +64,8 @@ pub(crate) struct Router {
 pub(crate) struct Kept {
     /// The port that it was given.
     port: Option<u16>,
+    /// Whether it went to a peer.
+    is_at_peer: bool,
     /// Its place in the list of those that may be waiting.
     place: Option<Place>,
     /// What is still to come of its response, if the path or the host addresses it.
@@ -103,6 +105,7 @@ impl Router {
                     return self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
                 }
                 self.count(envoy, Event::Hopped("out"));
+                kept.is_at_peer = true;
                 self.wait(envoy, kept);
                 Status::Continue
             }
@@ -172,6 +175,16 @@ impl Router {
         })
     }
 
+    /// A request that went to a peer has ended.
+    pub(crate) fn end_hop(&self, envoy: &Host<'_>) {
+        fault::point("end");
+        // Nothing that is called while the maps are borrowed comes back here.
+        let failure = MAPS.with(|maps| self.data_path.end_hop(envoy, &mut *maps.try_borrow_mut().ok()?));
+        if failure.is_some() {
+            self.count(envoy, Event::PeerFailed);
+        }
+    }
+
     /// Rejects a request that has waited for a connection for as long as it may, or for one to a port that the map does not give its
     /// deployment any more.
     pub(crate) fn on_scheduled(&self, envoy: &mut Host<'_>, kept: &Kept, call: Call) {
@@ -206,6 +219,11 @@ impl Router {
     /// Whether it looks at the response: those of agents and of peers before their clusters, and those that may lead the client astray.
     pub(crate) fn reads_response(&self, kept: &Kept) -> bool {
         kept.awaited.is_some() || matches!(self.data_path.judges(), Judges::Attempts | Judges::Hops)
+    }
+
+    /// Whether the end of the stream tells of a peer.
+    pub(crate) const fn reads_end(kept: &Kept) -> bool {
+        kept.is_at_peer
     }
 
     /// The head of a response is on its way.

@@ -2,7 +2,7 @@
 
 use super::{DataPath, Hop, Maps, Rejected, RequestHost, Verdict};
 use crate::decision::Routes;
-use crate::hop::{Attempt, Choice, Outcome, Peers, Trail};
+use crate::hop::{Attempt, Choice, Failure, Outcome, Peers, Trail};
 use crate::rejection::Rejection;
 use crate::route::{RouteState, StoredRoute};
 use crate::routes::RouteCache;
@@ -52,13 +52,13 @@ impl DataPath {
         if let Some((host, Outcome::Unreachable)) = outcome
             && host != hops.local
         {
-            maps.failed.add(host, request.now());
+            maps.failed.add(host, Failure::Unreachable, request.now());
         }
         let Maps { routes, fleet, failed } = &*maps;
         let next = |hosts: &[IpAddr]| match routes.find(&id) {
             Some(StoredRoute { state: RouteState::Active, .. }) if !hosts.contains(&hops.local) => Some(hops.local),
             _ => match (Peers { map: fleet, failed }).choose(&id, hosts) {
-                Choice::Host(host) => Some(host),
+                Choice::Host(host) | Choice::Closed(host) => Some(host),
                 Choice::Failed | Choice::Draining | Choice::Nothing => None,
             },
         };
@@ -67,6 +67,28 @@ impl DataPath {
             Err(rejection) => Verdict::Reject(self.rejected(request, rejection)),
         };
         (outcome.map(|(_, outcome)| outcome), verdict)
+    }
+
+    /// What the end of a request that went to a peer says of the peer that it was at last; `None` if that is no failure, or a known one.
+    ///
+    /// An attempt after another one tells what became of that ([`Self::judge_hop`]). No attempt follows the last one, which may be the only one.
+    pub fn end_hop(&self, request: &impl RequestHost, maps: &mut Maps) -> Option<Failure> {
+        let trail = Trail::parse(&request.trail()?)?;
+        let (host, is_first) = trail.last().filter(|(host, _)| self.hops.is_some_and(|hops| *host != hops.local))?;
+        let now = request.now();
+        if let Some(failure) = request.details().and_then(|details| Failure::of(&details)) {
+            maps.failed.add(host, failure, now);
+            return Some(failure);
+        }
+        if request.was_connected() {
+            maps.failed.reached(host);
+            return None;
+        }
+        // The client or its deadline has ended it, or an attempt that had no host left, which told of the failure already. (A peer that sent it
+        // back had accepted a connection.)
+        let is_known = maps.failed.of(host) == Some(Failure::Unreachable);
+        let has_failed = is_first && request.returns() == 0 && maps.failed.wait(host, now.saturating_sub(request.age()), now);
+        (has_failed && !is_known).then_some(Failure::Unreachable)
     }
 }
 

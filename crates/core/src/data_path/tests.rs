@@ -23,6 +23,7 @@ struct Shown {
     trail: Option<Vec<u8>>,
     is_from_peer: bool,
     returns: u8,
+    details: Option<&'static str>,
     now: Duration,
 }
 
@@ -74,6 +75,10 @@ impl RequestHost for Shown {
 
     fn returns(&self) -> u8 {
         self.returns
+    }
+
+    fn details(&self) -> Option<Cow<'_, [u8]>> {
+        self.details.map(|details| details.as_bytes().into())
     }
 
     fn now(&self) -> Duration {

@@ -27,7 +27,7 @@ fn the_first_peer_that_takes_requests_is_chosen() {
     let map = fleet(&peers, &routes);
     let check = |id: &str, failed: &[u8], except: &[u8], expected: Choice| {
         let mut list = Failed::default();
-        failed.iter().for_each(|last| list.add(host(*last), Duration::ZERO));
+        failed.iter().for_each(|last| list.add(host(*last), Failure::Unreachable, Duration::ZERO));
         let except: Vec<_> = except.iter().map(|last| host(*last)).collect();
         assert_eq!(Peers { map: &map, failed: &list }.choose(id.as_bytes(), &except), expected, "{id} {failed:?} {except:?}");
     };
@@ -44,18 +44,23 @@ fn the_first_peer_that_takes_requests_is_chosen() {
 }
 
 #[test]
-fn a_failure_is_forgotten_after_two_seconds() {
-    let mut failed = Failed::default();
-    let at = Duration::from_millis;
-    failed.add(host(1), at(100));
-    failed.add(host(2), at(1500));
-    failed.add(host(1), at(1000));
-    failed.forget(at(2999));
-    assert!(failed.has(host(1)) && failed.has(host(2)) && !failed.has(host(3)));
-    failed.forget(at(3000));
-    assert!(!failed.has(host(1)) && failed.has(host(2)));
-    failed.forget(at(3500));
-    assert!(failed.is_empty());
+fn a_peer_that_ended_a_connection_is_the_last_choice() {
+    let peers = [("p", at(1)), ("q", at(2)), ("r", at(3)), ("d", draining(4))];
+    let map = fleet(&peers, &[("a", &["p", "q", "r"]), ("b", &["d", "p"])]);
+    let check = |id: &str, closed: &[u8], unreachable: &[u8], except: &[u8], expected: Choice| {
+        let mut list = Failed::default();
+        closed.iter().for_each(|last| list.add(host(*last), Failure::Closed, Duration::ZERO));
+        unreachable.iter().for_each(|last| list.add(host(*last), Failure::Unreachable, Duration::ZERO));
+        let except: Vec<_> = except.iter().map(|last| host(*last)).collect();
+        assert_eq!(Peers { map: &map, failed: &list }.choose(id.as_bytes(), &except), expected, "{id} {closed:?} {except:?}");
+    };
+    check("a", &[1], &[], &[], Choice::Host(host(2)));
+    check("a", &[1], &[2], &[], Choice::Host(host(3)));
+    check("a", &[1, 3], &[2], &[], Choice::Closed(host(1)));
+    check("a", &[1, 3], &[2], &[1], Choice::Closed(host(3)));
+    check("a", &[1, 3], &[2], &[1, 3], Choice::Failed);
+    check("b", &[1], &[], &[], Choice::Closed(host(1)));
+    check("b", &[], &[1], &[], Choice::Failed);
 }
 
 /// How an attempt ends.

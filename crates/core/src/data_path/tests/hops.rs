@@ -3,7 +3,7 @@
 use super::*;
 use crate::fleet::tests::{at, draining};
 use crate::hop::tests::fleet;
-use crate::hop::{MISDIRECTED_HEADER, Outcome, Trail};
+use crate::hop::{Failure, MISDIRECTED_HEADER, Outcome, Trail};
 use std::net::IpAddr;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -43,7 +43,7 @@ fn code(verdict: &Verdict) -> &'static str {
 fn the_edge_decides_in_the_order_of_the_contract() {
     let by = |id: &'static str, failed: &[u8]| {
         let mut maps = worker();
-        failed.iter().for_each(|last| maps.failed.add(host(*last), Duration::ZERO));
+        failed.iter().for_each(|last| maps.failed.add(host(*last), Failure::Unreachable, Duration::ZERO));
         judged(Judges::Requests, &Shown { headers: vec![("x-deployment-id", id), EVERY], ..Shown::default() }, &mut maps)
     };
     assert!(matches!(by("a", &[]), Verdict::Forward { port: 2000, .. }), "an active route here goes first");
@@ -54,6 +54,15 @@ fn the_edge_decides_in_the_order_of_the_contract() {
     assert_eq!(hop(by("e", &[1])).address.ip(), host(2));
     assert_eq!(code(&by("e", &[1, 2])), "peer_unreachable");
     assert_eq!(hop(by("f", &[])).address.ip(), host(2));
+    // One that ended a connection is asked if there is nothing better.
+    let closed = |id: &'static str, closed: &[u8]| {
+        let mut maps = worker();
+        closed.iter().for_each(|last| maps.failed.add(host(*last), Failure::Closed, Duration::ZERO));
+        judged(Judges::Requests, &Shown { headers: vec![("x-deployment-id", id), EVERY], ..Shown::default() }, &mut maps)
+    };
+    assert_eq!(hop(closed("e", &[1])).address.ip(), host(2));
+    assert_eq!(hop(closed("e", &[1, 2])).address.ip(), host(1));
+    assert_eq!(code(&closed("b", &[1])), "deployment_draining");
     assert_eq!(code(&by("g", &[])), "deployment_draining");
     assert!(matches!(by("x", &[]), Verdict::Forward { port: 9, .. }));
 }
@@ -200,7 +209,7 @@ fn the_next_attempt_goes_by_the_maps_as_they_are_now() {
     // It was not reached, and the other one is asked.
     let (outcome, address, trail) = next(data_path.judge_hop(&attempt("e", trail), &mut maps));
     assert_eq!((outcome, address), (Some(Outcome::Unreachable), None));
-    assert!(maps.failed.has(host(1)) && !maps.failed.has(host(2)));
+    assert_eq!([1, 2].map(|last| maps.failed.of(host(last))), [Some(Failure::Unreachable), None]);
     let (outcome, verdict) = data_path.judge_hop(&Shown { returns: 1, ..attempt("e", trail.clone()) }, &mut maps);
     assert_eq!((outcome, code(&verdict)), (Some(Outcome::Returned), "peer_unreachable"));
     // Meanwhile the agent may have moved here.
@@ -211,4 +220,62 @@ fn the_next_attempt_goes_by_the_maps_as_they_are_now() {
             Shown { headers: broken.headers.iter().copied().filter(|(_, value)| !value.is_empty()).collect(), ..broken };
         assert_eq!(code(&data_path.judge_hop(&broken, &mut maps).1), "internal");
     }
+}
+
+/// What is learned of a peer when its request ends.
+#[test]
+fn the_end_of_a_request_tells_whether_its_peer_has_failed() {
+    let data_path = DataPath::new(&RouterConfig::parse(CONFIG).expect("valid"), Judges::Requests);
+    let end = |trail: &[u8], shown: Shown| {
+        let mut maps = worker();
+        let shown = Shown { trail: Some(trail.to_vec()), now: Duration::from_secs(9), ..shown };
+        let failure = data_path.end_hop(&shown, &mut maps);
+        assert_eq!(maps.failed.of(host(1)), failure);
+        assert_eq!(maps.failed.of(host(2)), None);
+        failure
+    };
+    let attempt = |trail: &[u8]| {
+        let shown = Shown { headers: vec![("x-deployment-id", "e")], trail: Some(trail.to_vec()), ..Shown::default() };
+        let Verdict::Next { trail, .. } =
+            DataPath::new(&RouterConfig::parse(CONFIG).expect("valid"), Judges::Hops).judge(&shown, &mut worker())
+        else {
+            panic!("it may go on")
+        };
+        trail
+    };
+    let before = Trail::to(host(1)).to_bytes();
+    let first = attempt(&before);
+    let closed = || Shown {
+        details: Some("upstream_reset_before_response_started{connection_termination}"),
+        was_connected: true,
+        ..Shown::default()
+    };
+    assert_eq!(end(&first, closed()), Some(Failure::Closed));
+    assert_eq!(end(&before, closed()), None, "it was at no peer yet");
+    let refused =
+        Shown { details: Some("upstream_reset_before_response_started{remote_connection_failure}"), ..Shown::default() };
+    assert_eq!(end(&first, refused), Some(Failure::Unreachable));
+    // Its client ended it: after so long a wait, early, or when the peer had it.
+    let cancelled = |milliseconds, was_connected, returns| {
+        let age = Duration::from_millis(milliseconds);
+        Shown { age, was_connected, returns, details: Some("http2.remote_reset"), ..Shown::default() }
+    };
+    assert_eq!(end(&first, cancelled(250, false, 0)), Some(Failure::Unreachable));
+    assert_eq!(end(&first, cancelled(249, false, 0)), None);
+    assert_eq!(end(&first, cancelled(60_000, true, 0)), None);
+    // An attempt that had no host left has told of it.
+    let mut maps = worker();
+    maps.failed.add(host(1), Failure::Unreachable, Duration::from_secs(8));
+    let rejected = Shown { trail: Some(first.clone()), now: Duration::from_secs(9), ..cancelled(250, false, 0) };
+    assert_eq!(data_path.end_hop(&rejected, &mut maps), None);
+    // The peer sent it back, and the next attempt was rejected.
+    assert_eq!(end(&first, cancelled(60_000, false, 1)), None);
+    // This task itself, and requests without a trail or without a fleet.
+    assert_eq!(
+        end(&Trail::parse(&attempt(&Trail::to([127, 0, 0, 1].into()).to_bytes())).expect("a trail").to_bytes(), closed()),
+        None
+    );
+    assert_eq!(data_path.end_hop(&Shown { trail: None, ..closed() }, &mut worker()), None);
+    let alone = DataPath::new(&RouterConfig::parse(br#"{"role":"router"}"#).expect("valid"), Judges::Requests);
+    assert_eq!(alone.end_hop(&Shown { trail: Some(first), ..closed() }, &mut worker()), None);
 }
