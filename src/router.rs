@@ -98,7 +98,7 @@ impl RootContext for RouterRoot {
     }
 
     fn create_http_context(&self, stream: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(RouterStream { router: Rc::clone(&self.router), stream, is_at_peer: false }))
+        Some(Box::new(RouterStream { router: Rc::clone(&self.router), stream, at_peer_since: None }))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -111,16 +111,14 @@ struct RouterStream {
     router: Rc<OnceCell<Router>>,
     /// Envoy's number of the stream.
     stream: u32,
-    /// Whether the request went to a peer.
-    is_at_peer: bool,
+    /// When the request was sent to a peer, if it was.
+    at_peer_since: Option<Duration>,
 }
 
 impl Drop for RouterStream {
     fn drop(&mut self) {
-        if self.is_at_peer
-            && let Some(router) = self.router.get()
-        {
-            router.end_hop();
+        if let (Some(since), Some(router)) = (self.at_peer_since, self.router.get()) {
+            router.end_hop(since);
         }
     }
 }
@@ -134,7 +132,7 @@ impl HttpContext for RouterStream {
             std::process::abort();
         }
         // Envoy sends no stream to a plugin that was not configured.
-        self.router.get().map_or(Action::Pause, |router| router.on_request(self.stream, &mut self.is_at_peer))
+        self.router.get().map_or(Action::Pause, |router| router.on_request(self.stream, &mut self.at_peer_since))
     }
 }
 
@@ -211,15 +209,20 @@ impl Router {
         Self { data_path: DataPath::new(config, judges), signal: Signal::open(), metrics: RouterMetrics::define() }
     }
 
-    fn on_request(&self, stream: u32, is_at_peer: &mut bool) -> Action {
+    fn on_request(&self, stream: u32, at_peer_since: &mut Option<Duration>) -> Action {
         WORKER.with(|worker| match worker.try_borrow_mut() {
-            Ok(mut worker) => self.judge(&mut worker, stream, is_at_peer),
+            Ok(mut worker) => self.judge(&mut worker, stream, at_peer_since),
             // Host calls may enter the guest once more, but only to allocate: nobody else can hold the worker's state.
             Err(_) => self.fail(),
         })
     }
 
-    fn judge(&self, Worker { maps, arguments, refreshes, waiting }: &mut Worker, stream: u32, is_at_peer: &mut bool) -> Action {
+    fn judge(
+        &self,
+        Worker { maps, arguments, refreshes, waiting }: &mut Worker,
+        stream: u32,
+        at_peer_since: &mut Option<Duration>,
+    ) -> Action {
         if self.data_path.refresh(maps, &HostData, &self.signal) {
             refreshes.count();
         }
@@ -243,7 +246,7 @@ impl Router {
             Verdict::Hop(hop) => match set_out(arguments, &hop) {
                 Ok(()) => {
                     self.metrics.hopped("out");
-                    *is_at_peer = true;
+                    *at_peer_since = Some(CurrentRequest.now());
                     waiting.add(stream);
                     Action::Continue
                 }
@@ -281,10 +284,10 @@ impl Router {
     }
 
     /// A request that went to a peer has ended.
-    fn end_hop(&self) {
+    fn end_hop(&self, since: Duration) {
         WORKER.with(|worker| {
             let failure =
-                worker.try_borrow_mut().ok().and_then(|mut worker| self.data_path.end_hop(&CurrentRequest, &mut worker.maps));
+                worker.try_borrow_mut().ok().and_then(|mut worker| self.data_path.end_hop(&CurrentRequest, since, &mut worker.maps));
             if failure.is_some() {
                 self.metrics.peer_failed();
             }

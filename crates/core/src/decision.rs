@@ -121,7 +121,6 @@ fn elsewhere<'a>(id: DeploymentId<'a>, is_draining_here: bool, routes: &Routes<'
         (Choice::Host(host), _) => Decision::Hop { id: bytes, host },
         (Choice::Draining, _) => Decision::Reject(Rejection::DeploymentDraining(id)),
         _ if is_draining_here => Decision::Reject(Rejection::DeploymentDraining(id)),
-        (Choice::Closed(host), _) => Decision::Hop { id: bytes, host },
         (Choice::Failed, _) => Decision::Reject(Rejection::PeerUnreachable),
         (Choice::Nothing, Some(port)) => Decision::Forward { id: bytes, ports: Ports::one(port) },
         (Choice::Nothing, None) if routes.are_loaded() => Decision::Reject(Rejection::UnknownDeployment(id)),

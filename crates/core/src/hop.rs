@@ -31,6 +31,9 @@ const MOST_RETURNS: u8 = 2;
 /// How often a request may lose its connection before a peer has seen it, and be sent again.
 const MOST_LOSSES: u8 = 3;
 
+/// How many attempts of a request may reach no host, until a peer that is the only one counts as failed when the next one reaches none.
+const MOST_MISSES: u8 = 1;
+
 /// How hops leave this task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hops {
@@ -60,10 +63,9 @@ pub struct Peers<'m> {
 /// What the fleet map has for an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The first of its peers that takes requests.
+    /// The first of its peers that takes requests and has not failed just now; else the first of those that ended a connection, because the next
+    /// one may stay.
     Host(IpAddr),
-    /// None of the peers that take requests is well: this is the first of those that ended a connection just now. The next connection may stay.
-    Closed(IpAddr),
     /// None of the peers that take requests accepts a connection just now.
     Failed,
     /// All its peers are draining.
@@ -90,7 +92,7 @@ impl Peers<'_> {
                 (PeerState::Draining, _) => {}
             }
         }
-        closed.map_or(otherwise, Choice::Closed)
+        closed.map_or(otherwise, Choice::Host)
     }
 }
 
@@ -112,8 +114,8 @@ pub struct Trail {
     returns: u8,
     /// How many attempts lost their connection.
     losses: u8,
-    /// Whether an attempt reached no host.
-    missed: bool,
+    /// How many attempts reached no host.
+    misses: u8,
     /// Whether the last attempt began with a connection.
     is_connected: bool,
     /// The host of each attempt, the coming one included.
@@ -135,7 +137,7 @@ impl Trail {
     /// The trail of a request that is first sent to `host`.
     #[must_use]
     pub fn to(host: IpAddr) -> Self {
-        Self { returns: 0, losses: 0, missed: false, is_connected: false, hosts: vec![host] }
+        Self { returns: 0, losses: 0, misses: 0, is_connected: false, hosts: vec![host] }
     }
 
     /// The host of the attempt that was let go on last, and whether it was the first attempt; `None` before that.
@@ -156,7 +158,7 @@ impl Trail {
             self.losses = self.losses.saturating_add(1);
             Outcome::Lost
         } else {
-            self.missed = true;
+            self.misses = self.misses.saturating_add(1);
             Outcome::Unreachable
         };
         Some((before, outcome))
@@ -180,7 +182,13 @@ impl Trail {
             return Err(self.rejection());
         }
         let next = next(&self.hosts);
-        if was_here && next.is_none() && before != Some(Outcome::Lost) {
+        // A peer that is the only one is asked twice: the first packet to it may have been lost.
+        let may_stay = match before {
+            Some(Outcome::Lost) => true,
+            Some(Outcome::Unreachable) => self.misses <= MOST_MISSES,
+            Some(Outcome::Returned) | None => false,
+        };
+        if was_here && next.is_none() && !may_stay {
             return Err(self.rejection());
         }
         self.hosts.push(next.unwrap_or(*present));
@@ -188,17 +196,17 @@ impl Trail {
     }
 
     const fn rejection(&self) -> Rejection<'static> {
-        if self.missed || self.losses > MOST_LOSSES { Rejection::PeerUnreachable } else { Rejection::DeploymentMoved }
+        if self.misses > 0 || self.losses > MOST_LOSSES { Rejection::PeerUnreachable } else { Rejection::DeploymentMoved }
     }
 
     /// The trail as bytes:
     ///
     /// ```text
-    /// returns u8 | losses u8 | missed u8 | is_connected u8 | for each host: bytes of the address u8, 4 or 16, and the address
+    /// returns u8 | losses u8 | misses u8 | is_connected u8 | for each host: bytes of the address u8, 4 or 16, and the address
     /// ```
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![self.returns, self.losses, self.missed.into(), self.is_connected.into()];
+        let mut bytes = vec![self.returns, self.losses, self.misses, self.is_connected.into()];
         for host in &self.hosts {
             match host {
                 IpAddr::V4(host) => {
@@ -217,7 +225,7 @@ impl Trail {
     /// Reads what [`Self::to_bytes`] made; `None` for anything else.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let (&[returns, losses, missed, is_connected], mut rest) = bytes.split_first_chunk()?;
+        let (&[returns, losses, misses, is_connected], mut rest) = bytes.split_first_chunk()?;
         let mut hosts = Vec::new();
         while let Some((len, more)) = rest.split_first() {
             let (octets, more) = more.split_at_checked(usize::from(*len))?;
@@ -229,7 +237,7 @@ impl Trail {
             hosts.push(host);
             rest = more;
         }
-        Some(Self { returns, losses, missed: missed != 0, is_connected: is_connected != 0, hosts })
+        Some(Self { returns, losses, misses, is_connected: is_connected != 0, hosts })
     }
 }
 

@@ -102,7 +102,7 @@ proptest! {
         let failed = Failed::default();
         let choose = |step: usize, except: &[IpAddr]| {
             match (Peers { map: &maps[step % maps.len()], failed: &failed }).choose(ID.as_bytes(), except) {
-                Choice::Host(host) | Choice::Closed(host) => Some(host),
+                Choice::Host(host) => Some(host),
                 _ => None,
             }
         };

@@ -67,7 +67,7 @@ impl Buffer {
 struct Slot {
     /// Whether the hooks of the response are for this stream, as far as its last hook knew.
     reads_response: Cell<bool>,
-    /// Whether the hook of its end is for this stream.
+    /// Whether the hook of its end is for this stream, likewise.
     reads_end: Cell<bool>,
     busy: Cell<bool>,
     doomed: Cell<bool>,
@@ -94,6 +94,7 @@ fn run<T>(host: Ptr, slot: *const c_void, otherwise: T, hook: impl FnOnce(&mut S
         otherwise
     });
     slot_ref.reads_response.set(stream.reads_response());
+    slot_ref.reads_end.set(stream.reads_end());
     slot_ref.busy.set(false);
     if slot_ref.doomed.get() {
         free(slot);
@@ -108,9 +109,9 @@ fn reads_response(slot: *const c_void) -> bool {
 }
 
 /// Whether the hook of its end is for this stream. (Most have nothing to do in it.)
-fn reads_end<'a>(slot: *const c_void) -> &'a Cell<bool> {
-    // SAFETY: as in `run`; it is used before the hook returns, and `doomed` keeps the slot until then.
-    unsafe { &(*slot.cast::<Slot>()).reads_end }
+fn reads_end(slot: *const c_void) -> bool {
+    // SAFETY: as in `run`.
+    unsafe { (*slot.cast::<Slot>()).reads_end.get() }
 }
 
 /// Frees a stream, to be called once.
@@ -168,7 +169,7 @@ hooks! {
         let filter: &'static Filter = unsafe { &*filter.cast::<Filter>() };
         let stream = run_alone("filter_new", || Stream::new(filter)).unwrap_or_else(|| Stream::Broken { filter });
         let reads_response = stream.reads_response();
-        let flag = |is_set| Cell::new(is_set);
+        let flag = Cell::new;
         let (reads_response, reads_end) = (flag(reads_response), flag(false));
         let slot = Slot { reads_response, reads_end, busy: flag(false), doomed: flag(false), stream: stream.into() };
         Box::into_raw(Box::new(slot)).cast_const().cast()
@@ -187,13 +188,7 @@ hooks! {
 
     /// The head of a request.
     fn http_filter_request_headers(host: Ptr, slot: *const c_void, ends: bool) -> Status {
-        run(host, slot, Status::Stop, |stream, host| {
-            let status = stream.on_request_headers(host, ends);
-            if stream.reads_end() {
-                reads_end(slot).set(true);
-            }
-            status
-        })
+        run(host, slot, Status::Stop, |stream, host| stream.on_request_headers(host, ends))
     }
 
     /// A part of a request's body.
@@ -232,7 +227,7 @@ hooks! {
 
     /// A stream is complete, and what is known of it can still be asked for.
     fn http_filter_stream_complete(host: Ptr, slot: *const c_void) {
-        if reads_end(slot).get() {
+        if reads_end(slot) {
             // After a panic there is no client to respond to any more.
             run(host, slot, (), |stream, host| run_alone("stream_complete", || stream.on_end(host)).unwrap_or_default());
         }

@@ -143,8 +143,8 @@ impl Stream {
 
     /// The stream is complete.
     pub(crate) fn on_end(&mut self, envoy: &Host<'_>) {
-        if let Self::Router { router, .. } = self {
-            router.end_hop(envoy);
+        if let Self::Router { router, kept } = self {
+            router.end_hop(envoy, kept);
         }
     }
 

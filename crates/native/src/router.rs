@@ -64,8 +64,8 @@ pub(crate) struct Router {
 pub(crate) struct Kept {
     /// The port that it was given.
     port: Option<u16>,
-    /// Whether it went to a peer.
-    is_at_peer: bool,
+    /// When it was sent to a peer, if it was.
+    at_peer_since: Option<Duration>,
     /// Its place in the list of those that may be waiting.
     place: Option<Place>,
     /// What is still to come of its response, if the path or the host addresses it.
@@ -105,7 +105,7 @@ impl Router {
                     return self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
                 }
                 self.count(envoy, Event::Hopped("out"));
-                kept.is_at_peer = true;
+                kept.at_peer_since = Some(envoy.now());
                 self.wait(envoy, kept);
                 Status::Continue
             }
@@ -176,10 +176,11 @@ impl Router {
     }
 
     /// A request that went to a peer has ended.
-    pub(crate) fn end_hop(&self, envoy: &Host<'_>) {
+    pub(crate) fn end_hop(&self, envoy: &Host<'_>, kept: &Kept) {
         fault::point("end");
+        let Some(since) = kept.at_peer_since else { return };
         // Nothing that is called while the maps are borrowed comes back here.
-        let failure = MAPS.with(|maps| self.data_path.end_hop(envoy, &mut *maps.try_borrow_mut().ok()?));
+        let failure = MAPS.with(|maps| self.data_path.end_hop(envoy, since, &mut *maps.try_borrow_mut().ok()?));
         if failure.is_some() {
             self.count(envoy, Event::PeerFailed);
         }
@@ -223,7 +224,7 @@ impl Router {
 
     /// Whether the end of the stream tells of a peer.
     pub(crate) const fn reads_end(kept: &Kept) -> bool {
-        kept.is_at_peer
+        kept.at_peer_since.is_some()
     }
 
     /// The head of a response is on its way.

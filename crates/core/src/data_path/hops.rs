@@ -7,6 +7,7 @@ use crate::rejection::Rejection;
 use crate::route::{RouteState, StoredRoute};
 use crate::routes::RouteCache;
 use std::net::IpAddr;
+use std::time::Duration;
 
 impl DataPath {
     /// Sends a request to the port for peers of `host`.
@@ -49,20 +50,25 @@ impl DataPath {
         };
         let attempt = Attempt { returns: request.returns(), is_connected: request.was_connected(), age: request.age() };
         let outcome = trail.note(attempt);
-        if let Some((host, Outcome::Unreachable)) = outcome
-            && host != hops.local
-        {
-            maps.failed.add(host, Failure::Unreachable, request.now());
-        }
         let Maps { routes, fleet, failed } = &*maps;
         let next = |hosts: &[IpAddr]| match routes.find(&id) {
             Some(StoredRoute { state: RouteState::Active, .. }) if !hosts.contains(&hops.local) => Some(hops.local),
             _ => match (Peers { map: fleet, failed }).choose(&id, hosts) {
-                Choice::Host(host) | Choice::Closed(host) => Some(host),
+                Choice::Host(host) => Some(host),
                 Choice::Failed | Choice::Draining | Choice::Nothing => None,
             },
         };
-        let verdict = match trail.go_on(attempt, outcome.map(|(_, outcome)| outcome), next) {
+        let chosen = trail.go_on(attempt, outcome.map(|(_, outcome)| outcome), next);
+        if let Some((host, Outcome::Unreachable)) = outcome
+            && host != hops.local
+        {
+            // It has not failed yet if it is asked once more.
+            let is_asked_again = chosen.is_ok() && trail.last().is_some_and(|(present, _)| present == host);
+            if !is_asked_again {
+                maps.failed.add(host, Failure::Unreachable, request.now());
+            }
+        }
+        let verdict = match chosen {
             Ok(host) => Verdict::Next { address: host.map(|host| hops.address(host)), trail: trail.to_bytes() },
             Err(rejection) => Verdict::Reject(self.rejected(request, rejection)),
         };
@@ -72,13 +78,19 @@ impl DataPath {
     /// What the end of a request that went to a peer says of the peer that it was at last; `None` if that is no failure, or a known one.
     ///
     /// An attempt after another one tells what became of that ([`Self::judge_hop`]). No attempt follows the last one, which may be the only one.
-    pub fn end_hop(&self, request: &impl RequestHost, maps: &mut Maps) -> Option<Failure> {
+    /// `since` is when the request was sent out, by the clock of [`RequestHost::now`].
+    pub fn end_hop(&self, request: &impl RequestHost, since: Duration, maps: &mut Maps) -> Option<Failure> {
         let trail = Trail::parse(&request.trail()?)?;
         let (host, is_first) = trail.last().filter(|(host, _)| self.hops.is_some_and(|hops| *host != hops.local))?;
         let now = request.now();
-        if let Some(failure) = request.details().and_then(|details| Failure::of(&details)) {
+        let details = request.details().unwrap_or_default();
+        if let Some(failure) = Failure::of(&details) {
             maps.failed.add(host, failure, now);
             return Some(failure);
+        }
+        if details.starts_with(b"upstream_reset_") {
+            // This Envoy itself ended the attempt, by a limit of its own.
+            return None;
         }
         if request.was_connected() {
             maps.failed.reached(host);
@@ -87,7 +99,7 @@ impl DataPath {
         // The client or its deadline has ended it, or an attempt that had no host left, which told of the failure already. (A peer that sent it
         // back had accepted a connection.)
         let is_known = maps.failed.of(host) == Some(Failure::Unreachable);
-        let has_failed = is_first && request.returns() == 0 && maps.failed.wait(host, now.saturating_sub(request.age()), now);
+        let has_failed = is_first && request.returns() == 0 && maps.failed.wait(host, since, now);
         (has_failed && !is_known).then_some(Failure::Unreachable)
     }
 }

@@ -66,8 +66,12 @@ impl Failed {
         self.peers.iter().find(|(failed, ..)| *failed == host).map(|(_, failure, _)| *failure)
     }
 
-    /// Notes that a peer has failed at `now`, by a clock that never goes back.
+    /// Notes that a peer has failed at `now`, by a clock that never goes back. One that accepts no connection does so no better because an old
+    /// connection to it ends.
     pub fn add(&mut self, host: IpAddr, failure: Failure, now: Duration) {
+        if failure == Failure::Closed && self.of(host) == Some(Failure::Unreachable) {
+            return;
+        }
         self.peers.retain(|(failed, ..)| *failed != host);
         self.peers.push((host, failure, now));
     }
@@ -121,9 +125,10 @@ mod tests {
     #[test]
     fn a_failure_is_forgotten_after_two_seconds() {
         let mut failed = Failed::default();
-        failed.add(host(1), Failure::Unreachable, at(100));
+        failed.add(host(1), Failure::Closed, at(100));
         failed.add(host(2), Failure::Unreachable, at(1500));
         failed.add(host(1), Failure::Closed, at(1000));
+        failed.add(host(2), Failure::Closed, at(1600));
         failed.forget(at(2999));
         let all = [1, 2, 3].map(|last| failed.of(host(last)));
         assert_eq!(all, [Some(Failure::Closed), Some(Failure::Unreachable), None]);

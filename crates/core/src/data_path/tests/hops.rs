@@ -62,7 +62,7 @@ fn the_edge_decides_in_the_order_of_the_contract() {
     };
     assert_eq!(hop(closed("e", &[1])).address.ip(), host(2));
     assert_eq!(hop(closed("e", &[1, 2])).address.ip(), host(1));
-    assert_eq!(code(&closed("b", &[1])), "deployment_draining");
+    assert_eq!(hop(closed("b", &[1])).address.ip(), host(1), "a move goes on, although one connection has ended");
     assert_eq!(code(&by("g", &[])), "deployment_draining");
     assert!(matches!(by("x", &[]), Verdict::Forward { port: 9, .. }));
 }
@@ -212,6 +212,14 @@ fn the_next_attempt_goes_by_the_maps_as_they_are_now() {
     assert_eq!([1, 2].map(|last| maps.failed.of(host(last))), [Some(Failure::Unreachable), None]);
     let (outcome, verdict) = data_path.judge_hop(&Shown { returns: 1, ..attempt("e", trail.clone()) }, &mut maps);
     assert_eq!((outcome, code(&verdict)), (Some(Outcome::Returned), "peer_unreachable"));
+    // The only one is asked twice, and has not failed before that.
+    let mut maps = worker();
+    let (_, _, trail) = next(data_path.judge_hop(&attempt("b", Trail::to(host(1)).to_bytes()), &mut maps));
+    let (outcome, address, only) = next(data_path.judge_hop(&attempt("b", trail.clone()), &mut maps));
+    assert_eq!((outcome, address, maps.failed.of(host(1))), (Some(Outcome::Unreachable), None, None));
+    let (outcome, verdict) = data_path.judge_hop(&attempt("b", only), &mut maps);
+    assert_eq!((outcome, code(&verdict)), (Some(Outcome::Unreachable), "peer_unreachable"));
+    assert_eq!(maps.failed.of(host(1)), Some(Failure::Unreachable));
     // Meanwhile the agent may have moved here.
     let (_, address, _) = next(data_path.judge_hop(&attempt("a", Trail::to(host(1)).to_bytes()), &mut maps));
     assert_eq!(address, Some([127, 0, 0, 1].into()));
@@ -228,8 +236,9 @@ fn the_end_of_a_request_tells_whether_its_peer_has_failed() {
     let data_path = DataPath::new(&RouterConfig::parse(CONFIG).expect("valid"), Judges::Requests);
     let end = |trail: &[u8], shown: Shown| {
         let mut maps = worker();
-        let shown = Shown { trail: Some(trail.to_vec()), now: Duration::from_secs(9), ..shown };
-        let failure = data_path.end_hop(&shown, &mut maps);
+        let now = Duration::from_secs(9);
+        let shown = Shown { trail: Some(trail.to_vec()), now, ..shown };
+        let failure = data_path.end_hop(&shown, now.saturating_sub(shown.age), &mut maps);
         assert_eq!(maps.failed.of(host(1)), failure);
         assert_eq!(maps.failed.of(host(2)), None);
         failure
@@ -267,7 +276,13 @@ fn the_end_of_a_request_tells_whether_its_peer_has_failed() {
     let mut maps = worker();
     maps.failed.add(host(1), Failure::Unreachable, Duration::from_secs(8));
     let rejected = Shown { trail: Some(first.clone()), now: Duration::from_secs(9), ..cancelled(250, false, 0) };
-    assert_eq!(data_path.end_hop(&rejected, &mut maps), None);
+    assert_eq!(data_path.end_hop(&rejected, Duration::from_millis(8_750), &mut maps), None);
+    // Limits of this Envoy.
+    for details in ["overflow", "local_connection_failure"] {
+        let details = format!("upstream_reset_before_response_started{{{details}}}");
+        let limited = Shown { details: Some(details.leak()), ..cancelled(60_000, false, 0) };
+        assert_eq!(end(&first, limited), None);
+    }
     // The peer sent it back, and the next attempt was rejected.
     assert_eq!(end(&first, cancelled(60_000, false, 1)), None);
     // This task itself, and requests without a trail or without a fleet.
@@ -275,7 +290,7 @@ fn the_end_of_a_request_tells_whether_its_peer_has_failed() {
         end(&Trail::parse(&attempt(&Trail::to([127, 0, 0, 1].into()).to_bytes())).expect("a trail").to_bytes(), closed()),
         None
     );
-    assert_eq!(data_path.end_hop(&Shown { trail: None, ..closed() }, &mut worker()), None);
+    assert_eq!(data_path.end_hop(&Shown { trail: None, ..closed() }, Duration::ZERO, &mut worker()), None);
     let alone = DataPath::new(&RouterConfig::parse(br#"{"role":"router"}"#).expect("valid"), Judges::Requests);
-    assert_eq!(alone.end_hop(&Shown { trail: Some(first), ..closed() }, &mut worker()), None);
+    assert_eq!(alone.end_hop(&Shown { trail: Some(first), ..closed() }, Duration::ZERO, &mut worker()), None);
 }
