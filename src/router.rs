@@ -286,8 +286,10 @@ impl Router {
     /// A request that went to a peer has ended.
     fn end_hop(&self, since: Duration) {
         WORKER.with(|worker| {
-            let failure =
-                worker.try_borrow_mut().ok().and_then(|mut worker| self.data_path.end_hop(&CurrentRequest, since, &mut worker.maps));
+            let failure = worker
+                .try_borrow_mut()
+                .ok()
+                .and_then(|mut worker| self.data_path.end_hop(&CurrentRequest, since, &mut worker.maps));
             if failure.is_some() {
                 self.metrics.peer_failed();
             }

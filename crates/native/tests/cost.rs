@@ -42,7 +42,7 @@ const KINDS: [Kind; 7] = [
     // For an agent of this task, without a fleet (0 routes) and with the largest fleet map.
     Kind { name: "local", most: 5_550, routes: [0, 100_000], growth: 1.01 },
     // For an agent of another task, by the fleet map.
-    Kind { name: "peer", most: 9_900, routes: [1, 100_000], growth: 1.05 },
+    Kind { name: "peer", most: 10_950, routes: [1, 100_000], growth: 1.05 },
 ];
 /// The most peers that a fleet map may have.
 const PEERS: u32 = 1_000;

@@ -29,7 +29,7 @@ const NEVER: usize = 60_000;
 const PROBE: Duration = Duration::from_millis(50);
 /// So many probes in a row with a final outcome mean that the failure is noticed.
 const ENOUGH: usize = 20;
-/// The longest that a probe may take from then on. On a machine that is not busy it is one attempt to connect, 0.25 s.
+/// The longest that a probe may take from then on. On a machine that is not busy it is two attempts to connect, 0.5 s.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// Within this time a task that comes back gets requests again.
 const BACK: Duration = Duration::from_secs(10);
