@@ -15,6 +15,7 @@ import httpx
 from scenarios.clients import GrpcClient, HttpClient
 from scenarios.engine import Composed, Container
 from scenarios.par_client import Par
+from scenarios.stats import active
 from scenarios.tasks import balancer
 from scenarios.wait import wait_until
 
@@ -61,8 +62,7 @@ class Task:
 
     def connections(self) -> int:
         """Clients' connections to Envoy's data path."""
-        query = "filter=%5Ehttp%5C.agents%5C.downstream_cx_active%24"
-        return int(httpx.get(f"http://{self.name}:9901/stats?{query}").text.rsplit(": ", 1)[1])
+        return active(self.name, "cx")
 
     def _is_ready(self) -> bool:
         try:

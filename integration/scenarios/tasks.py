@@ -12,6 +12,7 @@ import httpx
 
 from .engine import Container, Project
 from .par_client import Par
+from .stats import active
 from .wait import wait_until
 
 DATA, TEST = "balancer:50051", "balancer:50061"
@@ -52,8 +53,7 @@ class Task:
 
     def connections(self) -> int:
         """Clients' connections to Envoy's data path."""
-        text = httpx.get(f"http://{self.address}:9901/stats?filter=%5Ehttp%5C.agents%5C.downstream_cx_active%24").text
-        return int(text.rsplit(": ", 1)[1])
+        return active(self.address, "cx")
 
     def stop(self) -> tuple[int, int]:
         """SIGTERM to PAR, and to Envoy when PAR has ended. Returns both exit codes."""

@@ -13,10 +13,10 @@ import httpx
 from .clients import ADDRESS, ID, GrpcClient, HttpClient, message
 from .engine import Project
 from .par_client import Par
+from .stats import active
 from .wait import wait_until
 
 DRAIN = float(os.environ["PIXELL_DRAIN_SECONDS"])
-ACTIVE = "http://task:9901/stats?filter=%5Ehttp%5C.agents%5C.downstream_rq_active%24"
 
 
 class Stop:
@@ -115,7 +115,7 @@ def test_a_stop_during_the_start_ends_at_once(project: Project) -> None:
 
 
 def _open_streams() -> int:
-    return int(httpx.get(ACTIVE).text.rsplit(": ", 1)[1])
+    return active("task", "rq")
 
 
 def _is_draining() -> bool:
