@@ -77,9 +77,10 @@ fn a_request_costs_the_same_in_any_fleet_map() {
         router.forward(&id(last));
         let (cost, address) = router.forward(&id(last));
         assert_eq!(address, Some(format!("{}:50050", host_of(last % peers))), "{of}");
-        // One more foreign call has Envoy choose the route again, a counter is raised, and the hop and its trail are noted. The end of the stream
-        // asks for the trail. (In Envoy, which has kept it, also for how the request ended, and whether there was a connection.)
-        let more = [("proxy_increment_metric", 1), ("proxy_set_property", 2), ("proxy_get_property", 2)];
+        // One more foreign call has Envoy choose the route again, a counter is raised, and the hop and its trail are noted. The time
+        // is kept, and the end of the stream asks for the trail. (In Envoy, which has kept it, also for how the request ended, and whether there
+        // was a connection.)
+        let more = [("clock_time_get", 1), ("proxy_increment_metric", 1), ("proxy_set_property", 2), ("proxy_get_property", 2)];
         let expected = expected.into_iter().chain(more);
         assert_eq!(cost.calls, expected.map(|(name, count)| (name.to_owned(), count)).collect(), "{of}");
         at_most(&format!("instructions of a request to a peer, {of}"), cost.fuel, HOP_FUEL);

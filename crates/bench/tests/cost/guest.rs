@@ -272,6 +272,11 @@ fn dispatch(name: &str, mut caller: Caller<'_, State>, arguments: &[Val], result
             border.write(number(0), &now.to_le_bytes());
             OK
         }
+        "clock_time_get" => {
+            let now = border.host(Host::now);
+            border.write(number(2), &now.to_le_bytes());
+            OK
+        }
         "proxy_call_foreign_function" => {
             let argument = border.read(number(2), number(3));
             // The other call of this function sets the deployment, for the connection pools.
