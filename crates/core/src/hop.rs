@@ -140,11 +140,14 @@ impl Trail {
         Self { returns: 0, losses: 0, misses: 0, is_connected: false, hosts: vec![host] }
     }
 
-    /// The host of the attempt that was let go on last, and whether it was the first attempt; `None` before that.
+    /// The host of the attempt that was let go on last, and whether the request has only waited for a connection to it so far; `None` before
+    /// that.
     #[must_use]
     pub fn last(&self) -> Option<(IpAddr, bool)> {
-        let before = self.hosts.len().checked_sub(2)?;
-        Some((*self.hosts.get(before)?, before == 0))
+        // The last one in the list is that of the coming attempt.
+        let (_, asked) = self.hosts.split_last()?;
+        let host = *asked.last()?;
+        Some((host, self.losses == 0 && asked.iter().all(|earlier| *earlier == host)))
     }
 
     /// Takes in what became of the attempt before: its host, and how it ended. `None` if this is the first one.

@@ -81,7 +81,7 @@ impl DataPath {
     /// `since` is when the request was sent out, by the clock of [`RequestHost::now`].
     pub fn end_hop(&self, request: &impl RequestHost, since: Duration, maps: &mut Maps) -> Option<Failure> {
         let trail = Trail::parse(&request.trail()?)?;
-        let (host, is_first) = trail.last().filter(|(host, _)| self.hops.is_some_and(|hops| *host != hops.local))?;
+        let (host, has_only_waited) = trail.last().filter(|(host, _)| self.hops.is_some_and(|hops| *host != hops.local))?;
         let now = request.now();
         let details = request.details().unwrap_or_default();
         if let Some(failure) = Failure::of(&details) {
@@ -99,7 +99,7 @@ impl DataPath {
         // The client or its deadline has ended it, or an attempt that had no host left, which told of the failure already. (A peer that sent it
         // back had accepted a connection.)
         let is_known = maps.failed.of(host) == Some(Failure::Unreachable);
-        let has_failed = is_first && request.returns() == 0 && maps.failed.wait(host, since, now);
+        let has_failed = has_only_waited && request.returns() == 0 && maps.failed.wait(host, since, now);
         (has_failed && !is_known).then_some(Failure::Unreachable)
     }
 }

@@ -107,7 +107,7 @@ impl Clients {
     }
 }
 
-/// A client with a connection of its own, which is made anew if it ends.
+/// A client with a connection of its own. If that ends, the client makes another one.
 pub(super) struct Client {
     ledger: Arc<Ledger>,
     address: SocketAddr,

@@ -272,6 +272,17 @@ fn the_end_of_a_request_tells_whether_its_peer_has_failed() {
     assert_eq!(end(&first, cancelled(250, false, 0)), Some(Failure::Unreachable));
     assert_eq!(end(&first, cancelled(249, false, 0)), None);
     assert_eq!(end(&first, cancelled(60_000, true, 0)), None);
+    // Its only peer was asked a second time meanwhile.
+    let maps = &mut worker();
+    let only = |trail, age| Shown { headers: vec![("x-deployment-id", "b")], trail: Some(trail), age, ..Shown::default() };
+    let second = [0, 250].into_iter().fold(Trail::to(host(1)).to_bytes(), |trail, milliseconds| {
+        let hops = DataPath::new(&RouterConfig::parse(CONFIG).expect("valid"), Judges::Hops);
+        let (_, verdict) = hops.judge_hop(&only(trail, Duration::from_millis(milliseconds)), maps);
+        let Verdict::Next { trail, .. } = verdict else { panic!("{verdict:?}") };
+        trail
+    });
+    assert_eq!(maps.failed.of(host(1)), None);
+    assert_eq!(end(&second, cancelled(300, false, 0)), Some(Failure::Unreachable));
     // An attempt that had no host left has told of it.
     let mut maps = worker();
     maps.failed.add(host(1), Failure::Unreachable, Duration::from_secs(8));
