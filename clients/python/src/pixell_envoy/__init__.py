@@ -30,9 +30,19 @@ from .errors import (
     UnexpectedAnswer,
     Unreachable,
 )
-from .fleet_map import FleetMap, FleetStatus, Peer
+from .fleet_map import FleetMap, Peer
 from .manager import EnvoyManager
-from .models import MapVersion, Route, RouteLike, RouteMap, RoutePatch, RouteState, Status, WriteResult
+from .models import (
+    FleetStatus,
+    MapVersion,
+    Route,
+    RouteLike,
+    RouteMap,
+    RoutePatch,
+    RouteState,
+    Status,
+    WriteResult,
+)
 from .problem import Fault, Problem
 from .reconciler import Reconciler, ReconcilerState
 from .retry import Retry

@@ -40,20 +40,6 @@ class FleetMap:
         object.__setattr__(self, "routes", MappingProxyType(routes))
 
 
-@dataclass(frozen=True)
-class FleetStatus:
-    """What `GET /v1/status` says about the fleet. `peers` and `routes` are counts.
-
-    `enabled` is False without PIXELL_FLEET_CIDRS, and `loaded` until a fleet map has been stored.
-    """
-
-    enabled: bool
-    version: MapVersion
-    peers: int
-    routes: int
-    loaded: bool
-
-
 def peer_to_json(peer: Peer) -> dict[str, Any]:
     """The peer as JSON. Raises InvalidArgument for anything else."""
     if not isinstance(peer, Peer) or not isinstance(peer.host, str):

@@ -6,13 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Optional, Union
+from typing import Any, Literal, Optional, Union
 
 from .errors import InvalidArgument
 from .frozen import FrozenDict
-
-if TYPE_CHECKING:
-    from .fleet_map import FleetStatus
 
 RouteState = Literal["active", "draining"]
 
@@ -145,6 +142,20 @@ class WriteResult:
     displaced: tuple[str, ...] = ()
     repeated: bool = False
     warning: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class FleetStatus:
+    """What `GET /v1/status` says about the fleet. `peers` and `routes` are counts.
+
+    `enabled` is False without PIXELL_FLEET_CIDRS, and `loaded` until a fleet map has been stored.
+    """
+
+    enabled: bool
+    version: MapVersion
+    peers: int
+    routes: int
+    loaded: bool
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from .errors import (
     RouteApiError,
     UnexpectedAnswer,
 )
-from .fleet_map import FleetMap, FleetStatus, Peer
-from .models import MapVersion, Route, RouteMap, RouteState, Status, WriteResult
+from .fleet_map import FleetMap, Peer
+from .models import FleetStatus, MapVersion, Route, RouteMap, RouteState, Status, WriteResult
 from .problem import Fault, Problem
 
 T = TypeVar("T")

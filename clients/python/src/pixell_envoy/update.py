@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import Callable, Optional, Protocol
 
 from .backoff import Backoff
 from .errors import InvalidArgument, OutcomeUnknown, PreconditionFailed, RouteApiError
-from .models import Route, RouteLike, RouteMap, WriteResult, as_route
-
-if TYPE_CHECKING:
-    from .client import RouteApiClient
+from .models import MapVersion, Route, RouteLike, RouteMap, WriteResult, as_route
 
 # For when another writer was faster. A write takes about a millisecond, so a delay of a few writes is enough.
 _BACKOFF = Backoff(first=0.002, longest=0.1)
@@ -18,8 +15,17 @@ _BACKOFF = Backoff(first=0.002, longest=0.1)
 _ATTEMPTS = 3
 
 
+class Client(Protocol):
+    """What an update needs of a RouteApiClient."""
+
+    async def get_routes(self) -> RouteMap: ...
+    async def replace_routes(
+        self, routes: Mapping[str, RouteLike], *, if_match: Optional[MapVersion] = None
+    ) -> WriteResult: ...
+
+
 async def update(
-    client: RouteApiClient,
+    client: Client,
     change: Callable[[dict[str, Route]], Mapping[str, RouteLike]],
     idempotent: bool,
     attempts: int,
@@ -38,7 +44,7 @@ async def update(
 
 
 async def _once(
-    client: RouteApiClient, change: Callable[[dict[str, Route]], Mapping[str, RouteLike]], idempotent: bool
+    client: Client, change: Callable[[dict[str, Route]], Mapping[str, RouteLike]], idempotent: bool
 ) -> WriteResult:
     """Raises PreconditionFailed only if the change is certainly not made, or if it may be made twice."""
     before = await client.get_routes()
@@ -64,7 +70,7 @@ async def _once(
     raise OutcomeUnknown(f"cannot tell whether the update was made: {lost}") from lost
 
 
-async def _certainly_not_made(client: RouteApiClient, before: RouteMap, wanted: Mapping[str, Route]) -> bool:
+async def _certainly_not_made(client: Client, before: RouteMap, wanted: Mapping[str, Route]) -> bool:
     """Whether the write that changed the map since `before` was certainly not ours.
 
     That is so if exactly one write happened, and its map differs from the one that ours would have made: then ours was
