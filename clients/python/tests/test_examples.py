@@ -1,4 +1,4 @@
-"""Every example runs unchanged against a real Envoy, and the README shows it unchanged."""
+"""Every example runs unchanged against a real Envoy, and the README or docs/fleet.md shows it unchanged."""
 
 from __future__ import annotations
 
@@ -97,5 +97,7 @@ async def test_fleet(shared_fleet_envoy: EnvoyProcess) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "examples").glob("*.py")), ids=lambda path: path.name)
-def test_the_readme_shows_it(path: Path) -> None:
-    assert f"```python\n{path.read_text()}```" in (PROJECT / "README.md").read_text()
+def test_a_document_shows_it(path: Path) -> None:
+    documents = [PROJECT / "README.md", PROJECT.parents[1] / "docs/fleet.md"]
+    shown = [document.read_text().count(f"```python\n{path.read_text()}```") for document in documents]
+    assert sum(shown) == 1
