@@ -170,11 +170,13 @@ async fn redeploy(fleet: &Fleet, draw: &mut Draw, id: Id, number: usize) -> Resu
     let (task, namespace) = (fleet.task(number)?, fleet.namespace(number)?);
     let Some(freed) = task.port(id) else { bail!("{id} is not in task {number}") };
     let port = task.allocate(id, draw.below(2) == 0);
-    // 1. New requests wait for the new agent.
-    task.register(namespace, id, port, State::Active).await?;
-    // 2. It starts.
+    // 1. The old agent serves the id. The port of the new one is an endpoint of it, and so of nobody else.
+    task.register_next(namespace, id, freed, port).await?;
+    // 2. The new agent starts.
     let old = task.seat(id, port, fleet.agent(number, id, port).await?);
-    // 3. The old agent ends once its requests have.
+    // 3. It gets new requests.
+    task.register(namespace, id, port, State::Active).await?;
+    // 4. The old agent ends once its requests have.
     task.idle(freed).await?;
     task.stop(id, old).await
 }

@@ -153,6 +153,15 @@ impl Task {
         Ok(())
     }
 
+    /// Keeps an id at its port `old`, and makes the port of the agent that is going to start its endpoint `next`.
+    ///
+    /// # Errors
+    /// If the route API does not take it.
+    pub async fn register_next(&self, namespace: &Namespace, id: Id, old: u16, next: u16) -> Result<()> {
+        let route = json!({ "port": old, "endpoints": { "next": next } });
+        self.call(namespace, Method::PUT, format!("/v1/routes/{}", name(id)), Some(route)).await
+    }
+
     /// Lets an id take no new requests here.
     ///
     /// # Errors
