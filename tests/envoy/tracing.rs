@@ -1,70 +1,21 @@
 //! Tracing: `traceparent` passes, and with the image's setting, spans reach a real OTLP receiver.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use harness::proto::{self, DEPLOYMENT_ID, Empty};
+use harness::traces::{Receiver, Span, attribute, hex};
 use harness::{Envoy, agents, wait};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
-use opentelemetry_proto::tonic::common::v1::any_value::Value as AttributeValue;
-use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::Value;
-use tonic::{Request, Response, Status};
 
 use crate::access_log_level::with_settings;
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-/// An OTLP receiver (gRPC), and the spans that it got.
-#[derive(Clone, Default)]
-struct Receiver(Arc<Mutex<Vec<Span>>>);
-
-#[tonic::async_trait]
-impl TraceService for Receiver {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let spans = request.into_inner().resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
-        self.0.lock().unwrap().extend(spans.flat_map(|scope| scope.spans));
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-impl Receiver {
-    async fn start() -> (Self, u16) {
-        let receiver = Self::default();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(receiver.clone()));
-        tokio::spawn(server.serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)));
-        (receiver, port)
-    }
-
-    /// The first span that `wanted` accepts. Envoy sends its spans every five seconds.
-    async fn span(&self, what: &str, wanted: impl Fn(&Span) -> bool) -> Span {
-        let look = || {
-            let found = self.0.lock().unwrap().iter().find(|span| wanted(span)).cloned();
-            async { Ok(found) }
-        };
-        let found = wait::until(what, Duration::from_secs(30), look).await;
-        found.unwrap_or_else(|error| panic!("{error}; there is {:#?}", self.0.lock().unwrap()))
-    }
-}
-
-/// The attribute of a span, if it is text and not empty.
-fn attribute<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
-    let value = span.attributes.iter().find(|attribute| attribute.key == name)?.value.as_ref()?;
-    match value.value.as_ref()? {
-        AttributeValue::StringValue(text) if !text.is_empty() => Some(text),
-        _ => None,
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// A collector on this machine, and its port.
+async fn collector() -> (Receiver, u16) {
+    let (receiver, address) = Receiver::start("127.0.0.1:0").await.unwrap();
+    (receiver, address.port())
 }
 
 /// The value of a header that the agent got.
@@ -90,7 +41,7 @@ async fn traceparent_passes_untouched_by_default() {
 
 #[tokio::test]
 async fn spans_have_the_deployment_and_the_rejection() {
-    let (receiver, port) = Receiver::start().await;
+    let (receiver, port) = collector().await;
     let envoy = with_settings(&[("PIXELL_OTLP_ENDPOINT", &format!("127.0.0.1:{port}"))]).start().await.unwrap();
     let agent = agents::echo::start("a").unwrap();
     let grpc = agents::grpc::start("g").unwrap();
@@ -100,7 +51,7 @@ async fn spans_have_the_deployment_and_the_rejection() {
     let request = http.get(envoy.data_url() + "/traced").header(DEPLOYMENT_ID, "a");
     let response = request.header("traceparent", format!("00-{TRACE_ID}-{PARENT}-01")).send().await.unwrap();
     let response: Value = response.json().await.unwrap();
-    let span = receiver.span("the span of a forwarded request", |span| hex(&span.trace_id) == TRACE_ID).await;
+    let span = receiver.span("the span of a forwarded request", |span| hex(&span.trace_id) == TRACE_ID).await.unwrap();
     assert_eq!(hex(&span.parent_span_id), PARENT);
     assert_eq!(attribute(&span, "pixell.deployment_id"), Some("a"));
     assert_eq!(attribute(&span, "pixell.rejection"), None);
@@ -113,16 +64,16 @@ async fn spans_have_the_deployment_and_the_rejection() {
     client.ping(proto::request_to("g", Empty {}).unwrap()).await.unwrap();
     client.ping(proto::request_to("nobody", Empty {}).unwrap()).await.unwrap_err();
     let forwarded = |span: &Span| attribute(span, "pixell.deployment_id") == Some("g");
-    receiver.span("the span of a gRPC call", forwarded).await;
+    receiver.span("the span of a gRPC call", forwarded).await.unwrap();
     let rejected = |span: &Span| attribute(span, "pixell.deployment_id") == Some("nobody");
-    let span = receiver.span("the span of a rejected call", rejected).await;
+    let span = receiver.span("the span of a rejected call", rejected).await.unwrap();
     assert_eq!(attribute(&span, "pixell.rejection"), Some("unknown_deployment"));
 }
 
 /// However the agent is named, and whether there is one.
 #[tokio::test]
 async fn spans_and_log_lines_have_the_deployment_however_it_is_named() {
-    let (receiver, port) = Receiver::start().await;
+    let (receiver, port) = collector().await;
     let settings = [("PIXELL_OTLP_ENDPOINT", &*format!("127.0.0.1:{port}")), ("PIXELL_HOST_SUFFIX", ".h.test")];
     let envoy = with_settings(&settings).log_rate(1 << 20).start().await.unwrap();
     let agent = agents::echo::start("a").unwrap();
@@ -148,7 +99,7 @@ async fn spans_and_log_lines_have_the_deployment_however_it_is_named() {
         }
     }
     for (trace_id, id, rejection) in sent {
-        let span = receiver.span("the span of a request", |span| hex(&span.trace_id) == trace_id).await;
+        let span = receiver.span("the span of a request", |span| hex(&span.trace_id) == trace_id).await.unwrap();
         assert_eq!((attribute(&span, "pixell.deployment_id"), attribute(&span, "pixell.rejection")), (Some(id), rejection));
         let line = envoy.logged(1, |line| line["trace_id"] == trace_id.as_str()).await.unwrap().remove(0);
         assert_eq!((&line["deployment_id"], &line["rejection"]), (&id.into(), &rejection.into()), "{line}");
@@ -157,7 +108,7 @@ async fn spans_and_log_lines_have_the_deployment_however_it_is_named() {
 
 #[tokio::test]
 async fn clients_and_the_images_settings_decide_what_is_traced_and_logged() {
-    let (receiver, port) = Receiver::start().await;
+    let (receiver, port) = collector().await;
     let endpoint = format!("127.0.0.1:{port}");
     let envoy = with_settings(&[("PIXELL_OTLP_ENDPOINT", &endpoint), ("PIXELL_ACCESS_LOG", "failures")]).start().await.unwrap();
     let agent = agents::echo::start("a").unwrap();
@@ -172,8 +123,8 @@ async fn clients_and_the_images_settings_decide_what_is_traced_and_logged() {
     // The client wants this one traced, and it fails. Once it is traced and logged, the twenty before it would be, too.
     let request = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "nobody");
     request.header("traceparent", format!("00-{TRACE_ID}-{PARENT}-01")).send().await.unwrap();
-    receiver.span("the request that its client wants traced", |span| hex(&span.trace_id) == TRACE_ID).await;
-    assert_eq!(receiver.0.lock().unwrap().len(), 1);
+    receiver.span("the request that its client wants traced", |span| hex(&span.trace_id) == TRACE_ID).await.unwrap();
+    assert_eq!(receiver.spans().len(), 1);
     envoy.logged(1, |line| line["rejection"] == "unknown_deployment").await.unwrap();
     assert!(envoy.access_log().unwrap().iter().all(|line| line["deployment_id"] != "a"));
 }
@@ -183,7 +134,7 @@ async fn clients_and_the_images_settings_decide_what_is_traced_and_logged() {
 async fn the_percentage_of_traced_requests_can_be_set() {
     const SENT: u64 = 200;
     for (percent, traced) in [("0", 0..=0), ("50", 58..=142)] {
-        let (receiver, port) = Receiver::start().await;
+        let (receiver, port) = collector().await;
         let endpoint = format!("127.0.0.1:{port}");
         let vars = [("PIXELL_OTLP_ENDPOINT", &*endpoint), ("PIXELL_TRACE_PERCENT", percent)];
         let envoy = with_settings(&vars).start().await.unwrap();
@@ -203,7 +154,7 @@ async fn the_percentage_of_traced_requests_can_be_set() {
         // Six standard deviations (of 7) to either side of a half.
         assert!(traced.contains(&sampled), "{percent} %: {sampled} of {SENT}");
         let all = || {
-            let count = receiver.0.lock().unwrap().len() as u64;
+            let count = receiver.spans().len() as u64;
             async move { Ok((count == sampled).then_some(())) }
         };
         wait::until("as many spans", Duration::from_secs(30), all).await.unwrap();

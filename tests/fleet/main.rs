@@ -18,4 +18,5 @@ mod protocols;
 mod resets;
 mod streams;
 mod tasks;
+mod traces;
 mod under_load;

@@ -24,6 +24,7 @@ pub mod proto;
 pub mod routes;
 pub mod shutdown;
 pub mod tokens;
+pub mod traces;
 pub mod wait;
 
 pub use agents::Agent;
