@@ -1,6 +1,6 @@
 //! Clients that cancel share a connection between two tasks with all others, and cannot end it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use harness::agents;
@@ -25,13 +25,17 @@ async fn a_client_that_cancels_ends_its_own_requests_only() {
     let cancel = move || async move {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = || client.get(&url).header("x-deployment-id", "a").timeout(Duration::from_millis(100)).send();
-        let cancelled = stream::iter(0..1200).map(|_| request()).buffer_unordered(40);
-        cancelled.filter(|response| std::future::ready(response.as_ref().is_err_and(reqwest::Error::is_timeout))).count().await
+        stream::iter(0..400).map(|_| request()).buffer_unordered(40).for_each(|_| std::future::ready(())).await;
     };
-    let (answer, cancelled) = tokio::join!(tasks.ask(0, "a"), tasks.fabric.outside().run(cancel));
-    assert!(cancelled.unwrap() > 1000);
-    // Each of both workers of task 0 has a connection of its own.
-    assert!(tasks.count(1, "http.peers.downstream_rq_rx_reset").await > 800);
+    let cancel_many = async {
+        let started = Instant::now();
+        // On a busy machine some are cancelled before they have got that far. Each of both workers of task 0 has a connection of its own.
+        while tasks.count(1, "http.peers.downstream_rq_rx_reset").await <= 800 {
+            assert!(started.elapsed() < Duration::from_secs(60), "hardly any cancelled request has got to its agent's task");
+            tasks.fabric.outside().run(cancel.clone()).await.unwrap();
+        }
+    };
+    let (answer, ()) = tokio::join!(tasks.ask(0, "a"), cancel_many);
     assert_eq!(tasks.count(1, "http.peers.downstream_rq_too_many_premature_resets").await, 0);
     assert_eq!((answer.status, answer.body.as_str()), (200, "done"), "{answer:?}");
 }

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::pin::Pin;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -15,6 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// All addresses of a fabric, as a setting wants them. They are reserved for tests of networks (RFC 2544).
 pub const NETWORK: &str = "198.18.0.0/16";
+
+/// The longest that a link may take to carry packets.
+const LINK: Duration = Duration::from_secs(10);
 
 /// Namespaces that reach each other through a router. All end when it is dropped.
 ///
@@ -37,8 +41,12 @@ impl Fabric {
             std::fs::write(forward, "1").with_context(|| format!("writing {forward}"))
         })?;
         let mut fabric = Self { router, tasks: Vec::new() };
-        for _ in 0..tasks {
-            fabric.add()?;
+        for number in 0..tasks {
+            let task = fabric.make(number.into())?;
+            fabric.tasks.push(task);
+        }
+        for (number, task) in fabric.tasks.iter().enumerate() {
+            fabric.wait_for_link(number, task)?;
         }
         Ok(fabric)
     }
@@ -51,6 +59,7 @@ impl Fabric {
         let number = self.tasks.len();
         ensure!(number < 250, "a fabric has at most 250 tasks");
         let task = self.make(number)?;
+        self.wait_for_link(number, &task)?;
         self.tasks.push(task);
         Ok(number)
     }
@@ -63,6 +72,7 @@ impl Fabric {
         // The other end goes with it.
         self.router.ip(&format!("link del {}", device(number)))?;
         let task = self.make(number)?;
+        self.wait_for_link(number, &task)?;
         *self.tasks.get_mut(number).with_context(|| format!("there is no task {number}"))? = task;
         Ok(())
     }
@@ -77,6 +87,19 @@ impl Fabric {
         task.ip("link set eth0 up")?;
         task.ip(&format!("route add default via {here}"))?;
         Ok(task)
+    }
+
+    /// Waits until both ends of a task's link carry packets. Linux turns a link on once a second at most, and drops packets until then:
+    /// <https://github.com/torvalds/linux/blob/v6.12/net/core/link_watch.c>
+    fn wait_for_link(&self, number: usize, task: &Namespace) -> Result<()> {
+        let started = Instant::now();
+        for (namespace, device) in [(&self.router, device(number)), (task, "eth0".to_owned())] {
+            while !namespace.ip(&format!("-oneline link show dev {device}"))?.contains(" state UP ") {
+                ensure!(started.elapsed() < LINK, "the link of task {number} is not up after {LINK:?}");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
     }
 
     /// The address of a task.
@@ -205,18 +228,18 @@ impl Namespace {
         })
     }
 
-    /// Runs `ip` with these arguments, separated by spaces.
+    /// Runs `ip` with these arguments, separated by spaces, and returns what it prints.
     ///
     /// # Errors
     /// If it fails.
-    pub fn ip(&self, arguments: &str) -> Result<()> {
+    pub fn ip(&self, arguments: &str) -> Result<String> {
         self.enter(|| {
             let output = Command::new("ip").args(arguments.split_whitespace()).output();
             let output = output.context("ip cannot be run: install iproute2")?;
             if !output.status.success() {
                 bail!("`ip {arguments}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
             }
-            Ok(())
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         })
     }
 }

@@ -67,6 +67,15 @@ impl Suite {
     }
 }
 
+/// What tests in network namespaces need.
+const NAMESPACES: &[Need] = &[
+    Need::Modules,
+    Need::Envoy,
+    Need::OpenSsl,
+    Need::Debian { program: "ip", package: "iproute2" },
+    Need::Debian { program: "haproxy", package: "haproxy" },
+];
+
 /// All suites, in the order in which they run: those that fail quickly come first.
 pub(super) const SUITES: &[Suite] = &[
     Suite {
@@ -112,17 +121,24 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "netns",
-        seconds: 95,
+        seconds: 240,
         about: "network namespaces: clients outside the task, near and far, and several tasks, also under load",
-        needs: &[
-            Need::Modules,
-            Need::Envoy,
-            Need::Debian { program: "ip", package: "iproute2" },
-            Need::Debian { program: "haproxy", package: "haproxy" },
-        ],
+        needs: NAMESPACES,
         runner: Runner::Cargo,
         command: || {
             Ok(cargo(["test", "--package", "pixell-tests", "--test", "netns", "--test", "fleet", "--test", "slow_readers"]))
+        },
+    },
+    Suite {
+        name: "native-netns",
+        seconds: 160,
+        about: "several tasks in network namespaces, with the native filter",
+        needs: NAMESPACES,
+        runner: Runner::Cargo,
+        command: || {
+            let mut test = cargo(["test", "--package", "pixell-tests", "--test", "fleet"]);
+            test.env(FILTER, Filter::Native.name());
+            Ok(test)
         },
     },
     Suite {

@@ -12,8 +12,9 @@ pub mod raw;
 pub mod streams;
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
@@ -22,6 +23,8 @@ use tokio::task::JoinHandle;
 
 /// How long an agent's threads may take to end. They wait for nothing, so they need much less.
 const SHUTDOWN: Duration = Duration::from_secs(10);
+/// How long a process that is being started may have copies of this one's sockets.
+const INHERITED: Duration = Duration::from_secs(5);
 
 /// How many connections may wait to be accepted, the same as in gRPC's own servers. With the standard library's 128, a test that opens a
 /// thousand connections at once would depend on how busy the machine is.
@@ -65,7 +68,15 @@ impl Agent {
             socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
             socket.listen(BACKLOG)
         };
-        let listener = match listen().with_context(|| format!("agent {name} cannot listen on port {port} of 127.0.0.1")) {
+        let started = Instant::now();
+        let mut listening = listen();
+        // Another thread may be starting a process, which has copies of all sockets until it runs its own program: also of that of the
+        // agent that had this port before.
+        while listening.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse) && started.elapsed() < INHERITED {
+            std::thread::sleep(Duration::from_millis(10));
+            listening = listen();
+        }
+        let listener = match listening.with_context(|| format!("agent {name} cannot listen on port {port} of 127.0.0.1")) {
             Ok(listener) => listener,
             Err(error) => {
                 // To drop it would block on its threads, which tokio does not allow in async code.

@@ -33,6 +33,9 @@ impl Balancer {
     /// # Errors
     /// If HAProxy is missing, or does not start.
     pub(super) async fn start(namespace: &Namespace, servers: impl Iterator<Item = Ipv4Addr>) -> Result<Self> {
+        // The wrapper that starts it would start without it, too.
+        let version = std::process::Command::new("haproxy").arg("-v").output();
+        version.context("HAProxy cannot be started: its Debian package is haproxy")?;
         let directory = tempfile::Builder::new().prefix("pixell-").tempdir()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, LISTEN));
         // As docs/fleet.md says: a server gets connections if it says that it is ready for them. (HAProxy's default is HTTP/1.0.)
@@ -53,7 +56,7 @@ impl Balancer {
         let spawn = move || async move {
             let mut command = tokio::process::Command::from(mortal("haproxy".as_ref()));
             command.arg("-db").arg("-f").arg(file).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-            command.spawn().context("HAProxy cannot be started: its Debian package is haproxy")
+            command.spawn().context("starting HAProxy")
         };
         Ok(Self { address, directory, _process: namespace.run(spawn).await?? })
     }
