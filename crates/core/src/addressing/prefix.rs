@@ -163,7 +163,7 @@ impl fmt::Display for InvalidPrefix {
             Self::Id => "must have the segment {id} exactly once",
             Self::Endpoint => "must have either one segment {endpoint} or a list of endpoints, or neither",
             Self::Byte => {
-                "holds a character that is not allowed in a segment; allowed are A-Z a-z 0-9 - . _ ~ ! $ & ' ( ) * + , ; = : @"
+                "holds a character that is not allowed in a segment; allowed are A-Z a-z 0-9 - . _ ~ ! $ & ' ( ) * + , = : @"
             }
         })
     }
@@ -207,6 +207,30 @@ mod tests {
         }
         let both = PathPrefix::parse("/{id}/{endpoint}", &[EndpointName::A2A], true);
         assert_eq!(both, Err(InvalidPrefix::Endpoint));
+    }
+
+    /// The list is read from the message itself, so that it says what is allowed, and no more.
+    #[test]
+    fn the_message_names_what_a_segment_may_hold() {
+        let message = InvalidPrefix::Byte.to_string();
+        let (_, list) = message.split_once("allowed are ").expect("a list");
+        let mut named = Vec::new();
+        for item in list.split(' ') {
+            match item.as_bytes() {
+                [byte] => named.push(*byte),
+                [first, b'-', last] => named.extend(*first..=*last),
+                _ => panic!("{item}"),
+            }
+        }
+        named.sort_unstable();
+        let allowed: Vec<u8> = (0..=u8::MAX).filter(|byte| is_plain(*byte)).collect();
+        assert_eq!(named, allowed);
+        for byte in 0..=u8::MAX {
+            let Ok(text) = String::from_utf8(vec![b'/', byte, b'/', b'{', b'i', b'd', b'}']) else { continue };
+            let parsed = PathPrefix::parse(&text, &[], true);
+            let error = if byte == b'/' { InvalidPrefix::Segments } else { InvalidPrefix::Byte };
+            assert_eq!(parsed.err(), (!is_plain(byte)).then_some(error), "{text:?}");
+        }
     }
 
     #[test]
