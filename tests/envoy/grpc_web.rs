@@ -95,6 +95,68 @@ async fn a_grpc_agent_is_called_by_header_and_by_path() {
     }
 }
 
+/// What the shipped configuration leaves out of the counters: Envoy's filter makes one for each service and method.
+const LEFT_OUT: &str = "{ prefix: cluster.agents_http2.grpc-web. }";
+
+/// The counters of calls of gRPC-Web that the filter has made.
+async fn counted(envoy: &Envoy) -> Vec<(String, u64)> {
+    let stats = envoy.stats().await.unwrap();
+    stats.matching("grpc-web").unwrap().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// With its counters, which show what the filter has seen.
+#[tokio::test]
+async fn only_calls_of_grpc_web_meet_envoys_filter() {
+    let envoy = Envoy::builder().edit(LEFT_OUT, "{ prefix: none. }").start().await.unwrap();
+    let (grpc, rest) = (agents::grpc::start("a").unwrap(), agents::echo::start("rest").unwrap());
+    let routes = json!({"routes": {"a": {"port": grpc.port(), "endpoints": {"rest": rest.port()}}}});
+    assert_eq!(envoy.routes().patch_routes(&routes).await.unwrap().status, 200);
+    let others = async || {
+        for client in [http1(), http2()] {
+            for content_type in ["text/plain", "application/json", "application/grpc-web-text", "application/grpc-web+json"] {
+                for (path, id) in [(HEALTH, "a"), (HEALTH, "nobody"), (HEALTH, ""), ("/agents/a", "")] {
+                    let request = client.post(format!("{}{path}", envoy.data_url())).header("x-grpc-web", "1");
+                    request.header(DEPLOYMENT_ID, id).header("content-type", content_type).body(EMPTY).send().await.unwrap();
+                }
+            }
+            client.get(envoy.data_url() + HEALTH).header(DEPLOYMENT_ID, "a").send().await.unwrap();
+        }
+        let mut client = harness::proto::connect(envoy.data_addr()).await.unwrap();
+        client.health(harness::proto::request_to("a", Empty {}).unwrap()).await.unwrap();
+        client.health(harness::proto::request_to("nobody", Empty {}).unwrap()).await.unwrap_err();
+    };
+    others().await;
+    assert_eq!(counted(&envoy).await, []);
+    for content_type in ["application/grpc-web", "application/grpc-web+proto"] {
+        let seen = call(&http1(), &envoy, HEALTH, &[(DEPLOYMENT_ID, "a")], content_type).await;
+        assert_eq!(seen.grpc_status, "0");
+    }
+    let two = counted(&envoy).await;
+    let total = ("cluster.agents_http2.grpc-web.pixell.agent.AgentService.Health.total".to_owned(), 2);
+    assert!(two.contains(&total), "{two:?}");
+    others().await;
+    assert_eq!(counted(&envoy).await, two);
+}
+
+/// Envoy never forgets a counter, and clients may name any service.
+#[tokio::test]
+async fn what_clients_name_leaves_no_counters() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let grpc = agents::grpc::start("a").unwrap();
+    envoy.routes().put_all([("a", grpc.port())]).await.unwrap();
+    let ask = async |number: usize| {
+        for id in ["a", "nobody", ""] {
+            let path = format!("/{}{number}/Z", "x".repeat(2000));
+            call(&http1(), &envoy, &path, &[(DEPLOYMENT_ID, id)], "application/grpc-web").await;
+        }
+    };
+    for number in 0..5 {
+        ask(number).await;
+    }
+    let stats = envoy.stats().await.unwrap();
+    assert_eq!(stats.matching("grpc-web|xxxx").unwrap(), []);
+}
+
 /// A client from a library.
 #[tokio::test]
 async fn tonic_web_calls_an_agent_by_path() {

@@ -57,7 +57,7 @@ pub(super) async fn with_log(stage: &Stage<'_>, runtime: &str, table: &Table) ->
 
 /// The shipped Envoy without metrics of requests and agents. The metrics that the filter itself needs stay.
 pub(super) async fn without_metrics(stage: &Stage<'_>, table: &Table) -> Result<Contender> {
-    let quiet = settings(stage).edit("stats_config:\n", &format!("stats_config:\n{NO_STATS}"));
+    let quiet = settings(stage).edit(NO_STATS[0], NO_STATS[1]);
     let envoy = without_limits(quiet).start().await?;
     push(&envoy, table).await?;
     contender(stage, envoy, table.requested.clone())

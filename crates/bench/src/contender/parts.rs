@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 
-/// The line of `stats_config` that removes the counters of requests and agents.
-pub(super) const NO_STATS: &str =
-    "  stats_matcher: { exclusion_list: { patterns: [{ prefix: http. }, { prefix: cluster.agents }] } }\n";
+/// The change of `stats_config` that removes the counters of requests and agents.
+pub(super) const NO_STATS: [&str; 2] =
+    ["patterns: [{ prefix: cluster.agents_http2.grpc-web. }]", "patterns: [{ prefix: http. }, { prefix: cluster.agents }]"];
 
 /// A part of `envoy/envoy.yaml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(super) fn removal(part: Part, shipped: &str) -> Result<Vec<(String, String)>
             let keep = "suppress_envoy_headers: true";
             vec![replace(keep, &format!("{keep}\n                      dynamic_stats: false"))]
         }
-        Part::Stats => vec![replace("stats_config:\n", &format!("stats_config:\n{NO_STATS}"))],
+        Part::Stats => vec![replace(NO_STATS[0], NO_STATS[1])],
         Part::Breakers => vec![
             without("      circuit_breakers: &agent_circuit_breakers")?,
             replace("      circuit_breakers: *agent_circuit_breakers\n", ""),
