@@ -176,13 +176,17 @@ async fn a_host_of_its_own_needs_no_prefix() {
     let builder = Envoy::builder().edit("\"role\": \"router\"", "\"role\": \"router\", \"host_suffix\": \".h.test\"");
     let (envoy, _a2a, _rest) = started(builder).await;
     let ask = |location: &str| {
-        let wanted = format!("location={location}|set-cookie=a=1; Domain=h.test; Path=/");
+        let wanted = format!("location={location}|set-cookie=a=1; Domain=h.test; Path=/|service-worker-allowed=/");
         client().get(envoy.data_url() + "/y").header("host", "x.h.test").header("x-respond", wanted)
     };
     assert_eq!(values(ask("/z"), "location").await, ["/z"]);
     assert_eq!(values(ask("http://localhost:{port}/z"), "location").await, ["/z"]);
     assert_eq!(values(ask("http://x.h.test/z"), "location").await, ["http://x.h.test/z"]);
     assert_eq!(values(ask("/z"), "set-cookie").await, ["a=1; Path=/"]);
+    // A service worker keeps to the directory of its script, as below a path.
+    assert_eq!(values(ask("/z"), "service-worker-allowed").await, [""; 0]);
+    // A header that names the agent goes before the host, and its response passes as it is.
+    assert_eq!(values(ask("/z").header(DEPLOYMENT_ID, "x"), "service-worker-allowed").await, ["/"]);
 }
 
 #[tokio::test]
