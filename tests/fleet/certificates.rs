@@ -70,6 +70,58 @@ async fn both_sides_need_the_name_of_all_tasks() {
     panic!("a pair that does not match is not noticed");
 }
 
+#[tokio::test]
+async fn both_sides_need_a_certificate_of_the_ca_of_the_fleet() {
+    let (directory, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    certify(directory.path(), "ca", None);
+    certify(directory.path(), "good", Some(NAME));
+    // The name of all tasks, but as the subject alone.
+    certificate::certify_subject(directory.path(), "subject").unwrap();
+    // The name of all tasks, signed by another CA.
+    certify(foreign.path(), "ca", None);
+    certify(foreign.path(), "good", Some(NAME));
+    // All of them trust the CA of the fleet. (The first value of a setting counts.)
+    let mut of_foreign = settings(directory.path(), "good");
+    of_foreign.retain(|(name, _)| *name == "PIXELL_PEER_CA_FILE");
+    of_foreign.extend(settings(foreign.path(), "good"));
+    let settings_of = |task| match task {
+        2 => settings(directory.path(), "subject"),
+        3 => of_foreign.clone(),
+        _ => settings(directory.path(), "good"),
+    };
+    let tasks = Tasks::with(4, settings_of).await;
+    let mut agents = Vec::new();
+    for (task, name) in (1..).zip(["one", "two", "three"]) {
+        let agent = tasks.echo(task, name).await;
+        tasks.routes(task, json!({ name: agent.port() })).await;
+        agents.push(agent);
+    }
+    tasks.fleet(0, &[("one", &[1]), ("two", &[2]), ("three", &[3])]).await;
+    for task in [2, 3] {
+        tasks.fleet(task, &[("one", &[1])]).await;
+    }
+    assert_eq!(tasks.ask(0, "one").await.seen()["agent"], "one");
+    let is_rejected = async |task: usize, id: &'static str| {
+        tasks.ask(0, id).await.is_rejected("peer_unreachable");
+        let answer = tasks.ask(task, "one").await;
+        assert!(matches!(answer.header("x-pixell-error"), Some("peer_unreachable" | "agent_closed")), "{task}: {answer:?}");
+        assert_eq!(tasks.count(task, "wasmcustom.pixell_fleet_requests_total.hop.in").await, 0);
+    };
+    is_rejected(2, "two").await;
+    is_rejected(3, "three").await;
+    assert_eq!(tasks.count(1, "wasmcustom.pixell_fleet_requests_total.hop.in").await, 1);
+    // A list of CAs is taken without a restart, as it is written when a CA is replaced.
+    let read = |directory: &Path| std::fs::read_to_string(directory.join("ca.crt")).unwrap();
+    let both = read(directory.path()) + &read(foreign.path());
+    std::fs::write(directory.path().join("ca.crt"), both).unwrap();
+    let is_taken = || async {
+        let (there, here) = (tasks.ask(0, "three").await, tasks.ask(3, "one").await);
+        Ok((there.status == 200 && here.status == 200).then_some(()))
+    };
+    wait::until("the other CA to be trusted", Duration::from_secs(20), is_taken).await.unwrap();
+    is_rejected(2, "two").await;
+}
+
 /// Half closes a connection without a byte, and waits for its end.
 async fn half_close(address: (Ipv4Addr, u16)) {
     let mut stream = TcpStream::connect(address).await.unwrap();

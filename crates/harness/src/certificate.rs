@@ -27,16 +27,36 @@ pub fn self_signed(directory: &Path, days: u32) -> Result<(PathBuf, PathBuf)> {
 /// # Errors
 /// If the command openssl is missing or fails.
 pub fn certify(directory: &Path, file: &str, name: Option<&str>) -> Result<()> {
-    let path = |file: String| directory.join(file);
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj"]);
-    openssl.arg(format!("/CN={file}")).arg("-out").arg(path(format!("{file}.crt")));
-    openssl.arg("-keyout").arg(path(format!("{file}.key")));
+    let mut openssl = request(directory, file, file);
     if let Some(name) = name {
-        openssl.arg("-CA").arg(path("ca.crt".to_owned())).arg("-CAkey").arg(path("ca.key".to_owned()));
+        sign(&mut openssl, directory);
         openssl.args(["-addext", &format!("subjectAltName=DNS:{name}")]);
     }
     run(&mut openssl)
+}
+
+/// Makes a certificate that the CA in `directory` signs and that names the tasks of a fleet in its subject alone, as certificates once did.
+///
+/// # Errors
+/// If the command openssl is missing or fails.
+pub fn certify_subject(directory: &Path, file: &str) -> Result<()> {
+    let mut openssl = request(directory, file, PEER_NAME);
+    sign(&mut openssl, directory);
+    run(&mut openssl)
+}
+
+/// The command that makes a certificate of this subject.
+fn request(directory: &Path, file: &str, subject: &str) -> Command {
+    let path = |kind| directory.join(format!("{file}.{kind}"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj"]);
+    openssl.arg(format!("/CN={subject}")).arg("-out").arg(path("crt")).arg("-keyout").arg(path("key"));
+    openssl
+}
+
+/// Has the CA in `directory` sign it.
+fn sign(openssl: &mut Command, directory: &Path) {
+    openssl.arg("-CA").arg(directory.join("ca.crt")).arg("-CAkey").arg(directory.join("ca.key"));
 }
 
 /// The settings of a task whose certificate [`certify`] has made by this name of its files.
