@@ -7,6 +7,7 @@ use std::time::Duration;
 use harness::{Agent, agents};
 use http_body_util::BodyExt;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::tasks::Tasks;
 
@@ -140,10 +141,97 @@ async fn a_dead_peer_is_left_out() {
     tasks.fabric.cut(1, false).unwrap();
     tasks.routes(1, json!({ "cut": 1024 })).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    // The peer is asked again. Its agent does not run, which is not the peer's fault.
-    let answer = tasks.ask(0, "cut").await;
-    assert_eq!(answer.header("x-pixell-error"), Some("agent_unreachable"), "{answer:?}");
+    // The peer is asked again, once for each request. Its agent does not run, which is not the peer's fault.
+    for requests in 1..=2 {
+        let answer = tasks.ask(0, "cut").await;
+        assert_eq!(answer.header("x-pixell-error"), Some("agent_unreachable"), "{answer:?}");
+        assert_eq!(arrived(&tasks, 1).await, requests);
+    }
     assert!(tasks.count(0, "wasmcustom.pixell_fleet_peer_failures_total").await >= 2);
+}
+
+/// An agent of HTTP/1.1 that counts the requests that it takes, and fails in the way that the path names.
+async fn failing(tasks: &Tasks, task: usize, count: &Arc<AtomicUsize>) -> Agent {
+    let count = Arc::clone(count);
+    let serve = move |mut stream: tokio::net::TcpStream| {
+        let count = Arc::clone(&count);
+        async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await?);
+            }
+            count.fetch_add(1, Ordering::Relaxed);
+            if head.starts_with(b"GET /broken") {
+                stream.write_all(b"no HTTP\r\n\r\n").await?;
+            } else if head.starts_with(b"GET /error") {
+                stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await?;
+            }
+            Ok(())
+        }
+    };
+    tasks.agent(task, move || agents::raw::start("failing", serve)).await
+}
+
+/// The same of gRPC.
+async fn failing_grpc(tasks: &Tasks, task: usize, count: &Arc<AtomicUsize>) -> Agent {
+    let count = Arc::clone(count);
+    let serve = move |stream| {
+        let count = Arc::clone(&count);
+        async move {
+            let mut connection = h2::server::handshake(stream).await.map_err(std::io::Error::other)?;
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                match request.uri().path() {
+                    "/reset" => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+                    "/error" => {
+                        let response = http::Response::builder().header("content-type", "application/grpc");
+                        let response = response.header("grpc-status", "14").body(()).unwrap();
+                        respond.send_response(response, true).map_err(std::io::Error::other)?;
+                    }
+                    _ => return Ok(()),
+                }
+            }
+            Ok(())
+        }
+    };
+    tasks.agent(task, move || agents::raw::start("failing", serve)).await
+}
+
+#[tokio::test]
+async fn an_agent_that_fails_is_asked_no_more_often_than_without_the_hop() {
+    let tasks = Tasks::start(3).await;
+    let count = Arc::new(AtomicUsize::new(0));
+    let mut agents = Vec::new();
+    for task in [1, 2] {
+        let (http, grpc) = (failing(&tasks, task, &count).await, failing_grpc(&tasks, task, &count).await);
+        // Nothing listens at the last port.
+        tasks.routes(task, json!({ "http": http.port(), "grpc": grpc.port(), "down": 1024 })).await;
+        agents.extend([http, grpc]);
+    }
+    tasks.routes(0, json!({})).await;
+    // A second task could serve each of them, too.
+    tasks.fleet(0, &[("http", &[1, 2]), ("grpc", &[1, 2]), ("down", &[1, 2])]).await;
+    let (http, grpc) = ("text/plain", "application/grpc");
+    let mut requests = 0;
+    for (id, path, content_type, code, executions) in [
+        ("down", "/x", http, Some("agent_unreachable"), 0),
+        ("http", "/closed", http, Some("agent_closed"), 1),
+        ("http", "/broken", http, Some("agent_protocol_error"), 1),
+        ("http", "/error", http, None, 1),
+        ("down", "/x", grpc, Some("agent_unreachable"), 0),
+        ("grpc", "/closed", grpc, Some("agent_closed"), 1),
+        ("grpc", "/reset", grpc, Some("agent_closed"), 1),
+        ("grpc", "/error", grpc, None, 1),
+    ] {
+        count.store(0, Ordering::Relaxed);
+        let ask =
+            move |request: reqwest::RequestBuilder| request.header("x-deployment-id", id).header("content-type", content_type);
+        let answer = tasks.send(0, path, ask).await;
+        requests += 1;
+        assert_eq!(answer.header("x-pixell-error"), code, "{id}{path}: {answer:?}");
+        assert_eq!(count.load(Ordering::Relaxed), executions, "{id}{path}");
+        assert_eq!([arrived(&tasks, 1).await, arrived(&tasks, 2).await], [requests, 0], "{id}{path}");
+    }
 }
 
 #[tokio::test]
