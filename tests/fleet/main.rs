@@ -20,3 +20,4 @@ mod streams;
 mod tasks;
 mod traces;
 mod under_load;
+mod visibility;
