@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use harness::agents::{self, http as agent, streams};
+use harness::fleet::Peers;
 use harness::proto::streams::Chunk;
 use harness::proto::{self, ActionRequest, MESSAGE_LIMIT, request_to};
 use harness::{Agent, wait};
@@ -43,6 +44,19 @@ async fn calls(address: SocketAddr) -> Vec<String> {
         }
         seen.push(format!("{kind} {count} {:?}", stream.trailers().await.unwrap().map(|trailers| trailers.len())));
     }
+    // Each chunk is sent once the one before has come back, so that one which is kept back ends the talk.
+    let (talk, chunks) = tokio::sync::mpsc::channel(1);
+    let chunk = |number| Chunk { number, data: vec![3; 10].into() };
+    talk.send(chunk(0)).await.unwrap();
+    let chunks = tokio_stream::wrappers::ReceiverStream::new(chunks);
+    let mut answers = client.chat(request_to("s", chunks).unwrap()).await.unwrap().into_inner();
+    for number in 0..20 {
+        let answer = tokio::time::timeout(Duration::from_secs(10), answers.message()).await.expect("the chunk comes back");
+        assert_eq!(answer.unwrap(), Some(chunk(number)));
+        talk.send(chunk(number + 1)).await.unwrap();
+    }
+    drop(talk);
+    assert_eq!((answers.message().await.unwrap(), answers.message().await.unwrap()), (Some(chunk(20)), None));
     let mut client = proto::connect(address).await.unwrap();
     let parameters = [("code", "9"), ("message", "no: ä %"), ("details", "\u{1}\u{2}")];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -59,7 +73,16 @@ async fn calls(address: SocketAddr) -> Vec<String> {
 
 #[tokio::test]
 async fn all_kinds_of_calls_are_the_same_through_another_task() {
-    let tasks = Tasks::start(2).await;
+    all_kinds_of_calls_are_the_same(Peers::ByAddress).await;
+}
+
+#[tokio::test]
+async fn all_kinds_of_calls_are_the_same_with_certificates() {
+    all_kinds_of_calls_are_the_same(Peers::ByCertificate).await;
+}
+
+async fn all_kinds_of_calls_are_the_same(peers: Peers) {
+    let tasks = Tasks::by(peers, Vec::new()).await;
     let streams = tasks.agent(1, || Ok(streams::start("s")?.0)).await;
     let grpc = tasks.agent(1, || agents::grpc::start("g")).await;
     let drains = json!({ "port": 5000, "state": "draining" });
@@ -75,11 +98,21 @@ async fn all_kinds_of_calls_are_the_same_through_another_task() {
     assert_eq!(all[0], all[1]);
     assert!(all[0][0].starts_with(r#"["1", "2"] b"\0\xff\x07" 30000000"#), "{all:?}");
     assert!(all[0][4].starts_with("FailedPrecondition no: ä %"), "{all:?}");
+    tasks.have_met().await;
 }
 
 #[tokio::test]
 async fn a_message_of_100_mb_hops_both_ways() {
-    let tasks = Tasks::start(2).await;
+    a_message_of_100_mb_hops(Peers::ByAddress).await;
+}
+
+#[tokio::test]
+async fn a_message_of_100_mb_hops_both_ways_with_certificates() {
+    a_message_of_100_mb_hops(Peers::ByCertificate).await;
+}
+
+async fn a_message_of_100_mb_hops(peers: Peers) {
+    let tasks = Tasks::by(peers, Vec::new()).await;
     let agent = tasks.agent(1, || agents::grpc::start("big")).await;
     tasks.routes(0, json!({})).await;
     tasks.routes(1, json!({ "big": agent.port() })).await;
@@ -97,6 +130,7 @@ async fn a_message_of_100_mb_hops_both_ways() {
     };
     tasks.fabric.outside().run(call).await.unwrap();
     assert_eq!(tasks.count(1, "wasmcustom.pixell_fleet_requests_total.hop.in").await, 1);
+    tasks.have_met().await;
 }
 
 /// A call of a client that sends its deadline and does not enforce it: what it is told, and after how long.
@@ -116,10 +150,10 @@ async fn deadline(tasks: &Tasks, task: usize, headers: &'static [(&str, &str)]) 
 }
 
 /// The `grpc-timeout` of each call that an agent got, and whether its stream was reset.
-type Hung = Arc<Mutex<Vec<(String, bool)>>>;
+pub(crate) type Hung = Arc<Mutex<Vec<(String, bool)>>>;
 
 /// An agent that never responds.
-async fn hung(tasks: &Tasks) -> (Agent, Hung) {
+pub(crate) async fn hung(tasks: &Tasks) -> (Agent, Hung) {
     let calls = Hung::default();
     let noted = calls.clone();
     let serve = move |stream| {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use harness::agents;
+use harness::fleet::Peers;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -13,8 +14,17 @@ use crate::tasks::Tasks;
 
 #[tokio::test]
 async fn websockets_and_events_go_through_by_path_and_header() {
+    websockets_and_events_go_through(Peers::ByAddress).await;
+}
+
+#[tokio::test]
+async fn websockets_and_events_go_through_with_certificates() {
+    websockets_and_events_go_through(Peers::ByCertificate).await;
+}
+
+async fn websockets_and_events_go_through(peers: Peers) {
     // Calls end after 3 s. A WebSocket is none.
-    let tasks = Tasks::with(2, |_| vec![("PIXELL_CALL_TIMEOUT_SECONDS", "3".to_owned())]).await;
+    let tasks = Tasks::by(peers, vec![("PIXELL_CALL_TIMEOUT_SECONDS", "3".to_owned())]).await;
     let agent = tasks.agent(1, || agents::page::start("page", 0)).await;
     tasks.routes(0, json!({})).await;
     tasks.routes(1, json!({ "p": agent.port() })).await;
@@ -52,6 +62,7 @@ async fn websockets_and_events_go_through_by_path_and_header() {
     };
     let (kind, first) = tasks.fabric.outside().run(events).await.unwrap();
     assert_eq!((kind.to_str().unwrap(), &first[..]), ("text/event-stream", &b"data: event 1\n\n"[..]));
+    tasks.have_met().await;
     // Both tasks learn that the client is gone.
     let gone = async || tasks.count(1, "http.peers.downstream_rq_active").await == 0;
     for _ in 0..50 {

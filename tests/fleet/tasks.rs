@@ -4,15 +4,19 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use harness::fabric::Fabric;
+use harness::fleet::Peers;
 use harness::fleet::task::start_envoy;
-use harness::{Agent, Envoy, EnvoyBuilder, agents};
+use harness::{Agent, Envoy, EnvoyBuilder, agents, certificate};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 
 /// A network of tasks, each with an Envoy at its port 50051.
 pub(crate) struct Tasks {
     pub(crate) fabric: Fabric,
     pub(crate) envoys: Vec<Envoy>,
+    /// The files of certificates, if the tasks have any.
+    certificates: Option<TempDir>,
 }
 
 /// A response, and how long the client waited for it.
@@ -68,7 +72,25 @@ impl Tasks {
             let started = start_envoy(fabric.task(task).unwrap(), settings(task), &change).await;
             envoys.push(started.unwrap());
         }
-        Self { fabric, envoys }
+        Self { fabric, envoys, certificates: None }
+    }
+
+    /// Starts two tasks that know each other so, with further settings.
+    pub(crate) async fn by(peers: Peers, mut settings: Vec<(&'static str, String)>) -> Self {
+        let mut certificates = None;
+        if peers == Peers::ByCertificate {
+            let directory = tempfile::tempdir().unwrap();
+            settings.extend(certificate::of_peers(directory.path()).unwrap());
+            certificates = Some(directory);
+        }
+        Self { certificates, ..Self::with(2, |_| settings.clone()).await }
+    }
+
+    /// Checks that task 0 has reached task 1, and by a certificate if the tasks have any.
+    pub(crate) async fn have_met(&self) {
+        assert!(self.count(1, "wasmcustom.pixell_fleet_requests_total.hop.in").await > 0);
+        let handshakes = self.count(1, "listener.peers.ssl.handshake").await;
+        assert_eq!(handshakes > 0, self.certificates.is_some(), "{handshakes} handshakes");
     }
 
     /// Where clients reach a task.
