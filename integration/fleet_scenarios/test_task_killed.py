@@ -12,8 +12,8 @@ from scenarios.wait import wait_until
 
 from .fleet import BALANCER, PAUSE, TTL, Fleet, is_served, outcome
 
-# Seconds. docs/fleet.md, "Failures", says at once, and after a peer's time to live; a busy machine is slower.
-REJECTED, DROPPED = 5.0, TTL + 5
+# Seconds. No connection to the killed task is left, so it is noticed within 2 s. It is dropped 2 s after its time to live.
+REJECTED, DROPPED = 2.0, TTL + 2
 
 
 def test_a_killed_task_takes_only_its_own_agents_with_it(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:

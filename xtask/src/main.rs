@@ -41,7 +41,7 @@ enum Task {
     Capacity(program::Arguments),
     /// Start Envoy and agents, push their routes, call them, and stay up until Ctrl-C
     Demo(program::Arguments),
-    /// Run the endurance tests at full length (about thirteen minutes) and print their figures
+    /// Run the endurance tests at full length (about half an hour) and print their figures
     Endurance(program::Arguments),
     /// Run Envoy with the filter in the foreground until SIGTERM or Ctrl-C
     Envoy(program::Arguments),

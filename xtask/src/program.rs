@@ -22,6 +22,14 @@ impl Arguments {
         self.rest.iter().any(|argument| argument == flag)
     }
 
+    /// The value that follows a flag, or an equals sign after it.
+    pub(crate) fn value(&self, flag: &str) -> Option<&str> {
+        let mut rest = self.rest.iter().filter_map(|argument| argument.to_str());
+        let found =
+            rest.find_map(|argument| argument.strip_prefix(flag).filter(|after| after.is_empty() || after.starts_with('=')))?;
+        if found.is_empty() { rest.next() } else { found.get(1..) }
+    }
+
     pub(crate) fn asks_for_help(&self) -> bool {
         self.has("--help") || self.has("-h")
     }

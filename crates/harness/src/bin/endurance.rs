@@ -18,11 +18,12 @@ const MOST_GROWTH: u64 = 32;
 /// The same while clients come and go, in MiB of what Envoy has allocated, after as many as it has buckets.
 const MOST_GROWTH_OF_RATES: u64 = 8;
 
-/// Run the endurance tests at full length (about thirteen minutes) and print their figures.
+/// Run the endurance tests at full length (about half an hour) and print their figures.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask endurance")]
 struct Arguments {
-    /// Run only this part
+    /// Run only this part; there are also `containers`, a fleet of three tasks in containers whose directory is down for a minute, and
+    /// `fleet-size`, the cost of large fleets to the Python client
     #[arg(long)]
     only: Option<Part>,
     /// How long the map changes while requests are sent, in seconds
