@@ -18,7 +18,7 @@ fn with_settings(vars: &[(&str, &str)]) -> EnvoyBuilder {
 }
 
 /// Waits until the output with this id of the page shows these words.
-async fn shows(browser: &Browser, id: &str, words: &str) {
+pub(crate) async fn shows(browser: &Browser, id: &str, words: &str) {
     browser.until(&format!("document.getElementById({}).value.startsWith({})", json!(id), json!(words))).await.unwrap();
 }
 

@@ -15,6 +15,7 @@ mod live;
 mod looks;
 mod pictures;
 mod problems;
+mod readme;
 mod routes;
 mod traffic;
 
