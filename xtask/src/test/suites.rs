@@ -237,10 +237,15 @@ pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "nginx",
         seconds: 20,
-        about: "nginx in front of the data path, with its defaults",
-        needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "nginx", package: "nginx-light" }],
+        about: "nginx in front of the data path, with its defaults; and socat in front of an agent on a Unix socket",
+        needs: &[
+            Need::Modules,
+            Need::Envoy,
+            Need::Debian { program: "nginx", package: "nginx-light" },
+            Need::Debian { program: "socat", package: "socat" },
+        ],
         runner: Runner::Cargo,
-        command: || Ok(cargo(["test", "--package", "pixell-tests", "--test", "nginx"])),
+        command: || Ok(cargo(["test", "--package", "pixell-tests", "--test", "nginx", "--test", "unix_socket"])),
     },
     Suite {
         name: "promtool",
