@@ -8,11 +8,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api::{Api, no_vm_fell_over, problem, without_warning};
 use crate::api_configuration::with_admin;
-use crate::model::{Call, Condition, Entry, Model, Response};
+use crate::model::{Call, Condition, Endpoints, Entry, Model, Response};
 
 /// The environment variable for the seed that a failure prints.
 const SEED: &str = "PIXELL_MODEL_SEED";
@@ -32,24 +32,33 @@ struct Scope {
 /// So few ids and ports that they collide all the time, and errors in every other body.
 fn narrow() -> Scope {
     let ids = vec!["a", "b", "c", "d", "e", "f"];
-    let keys = prop_oneof![60 => select(ids.clone()), 1 => select(vec!["", "b d", "e/f"])];
-    let bodies = vec((keys, entries()), 0..5).boxed();
-    Scope { sequences: 2000, ids, max_routes: 4, bodies: [bodies.clone(), bodies] }
+    let keys = || prop_oneof![60 => select(ids.clone()), 1 => select(vec!["", "b d", "e/f"])];
+    let bodies = |is_patch| vec((keys(), entries(is_patch)), 0..5).boxed();
+    Scope { sequences: 2000, max_routes: 4, bodies: [bodies(false), bodies(true)], ids }
 }
 
 /// Maps large enough to be stored in several shards, bodies that change many of them, and few errors.
 fn wide() -> Scope {
     let ids: Vec<&'static str> = (0..120).map(|n| &*format!("{n:x}-{n:03}").leak()).collect();
-    let bodies = |removals: bool| {
-        let ports = Just((2000..2160).collect::<Vec<u32>>()).prop_shuffle();
+    let bodies = |is_patch: bool| {
+        let ports = Just((2000..2200).collect::<Vec<u32>>()).prop_shuffle();
         let states = vec(prop::option::weighted(0.75, select(vec!["active", "draining"])), 90);
-        (subsequence(ids.clone(), 0..=90), ports, states).prop_map(move |(ids, ports, states)| {
-            let entries = ports.into_iter().zip(states).map(|(port, state)| match state {
-                None if removals => Entry::Null,
-                None => Entry::Bare(port),
-                state => Entry::Object { port: Some(port), state },
-            });
-            ids.into_iter().zip(entries).collect()
+        let names = vec(select(vec![Some("rest"), Some("ui"), None, None]), 90);
+        (subsequence(ids.clone(), 0..=90), ports, states, names).prop_map(move |(ids, ports, states, names)| {
+            let (first, further) = ports.split_at(90);
+            let entries =
+                first.iter().zip(further).zip(states.into_iter().zip(names)).map(|((port, further), said)| match said {
+                    (None, Some("ui")) if is_patch => {
+                        Entry::Object { port: Some(*port), state: None, endpoints: Endpoints::Null }
+                    }
+                    (None, _) if is_patch => Entry::Null,
+                    (None, _) => Entry::Bare(*port),
+                    (state, name) => {
+                        let each = |name| Endpoints::Each(vec![(name, Some(*further))]);
+                        Entry::Object { port: Some(*port), state, endpoints: name.map_or(Endpoints::Absent, each) }
+                    }
+                });
+            ids.into_iter().zip(entries.collect::<Vec<_>>()).collect()
         })
     };
     let bodies = [bodies(false).boxed(), bodies(true).boxed()];
@@ -58,14 +67,34 @@ fn wide() -> Scope {
 
 type Step = (Call, Condition, bool);
 
-fn entries() -> impl Strategy<Value = Entry> {
-    // Some of the ports are denied.
-    let port = || prop_oneof![40 => 2000_u32..2005, 1 => select(vec![80_u32, 50051, 65536])];
-    let state = prop_oneof![5 => Just(None), 4 => Just(Some("active")), 4 => Just(Some("draining")), 1 => Just(Some("up"))];
+/// Some of the ports are denied.
+fn ports() -> impl Strategy<Value = u32> {
+    prop_oneof![60 => 2000_u32..2010, 1 => select(vec![80_u32, 50051, 65536])]
+}
+
+fn entries(is_patch: bool) -> impl Strategy<Value = Entry> {
+    let state = prop_oneof![10 => Just(None), 8 => Just(Some("active")), 8 => Just(Some("draining")), 1 => Just(Some("up"))];
+    let port = prop::option::weighted(if is_patch { 0.5 } else { 0.97 }, ports());
     prop_oneof![
-        2 => Just(Entry::Null),
-        4 => port().prop_map(Entry::Bare),
-        6 => (prop::option::weighted(0.7, port()), state).prop_map(|(port, state)| Entry::Object { port, state }),
+        if is_patch { 10 } else { 1 } => Just(Entry::Null),
+        16 => ports().prop_map(Entry::Bare),
+        30 => (port, state, endpoints(is_patch)).prop_map(|(port, state, endpoints)| Entry::Object { port, state, endpoints }),
+    ]
+}
+
+/// A few of some names, or nearly as many as a route may have, or more.
+fn endpoints(is_patch: bool) -> impl Strategy<Value = Endpoints> {
+    const NAMES: [&str; 9] = ["rest", "ui", "x", "n-1", "n-2", "n-3", "n-4", "n-5", "abcdefghijklmnop"];
+    let invalid = select(vec!["", "-", "a2a", "UI", "a_b", "abcdefghijklmnopq"]);
+    let name = prop_oneof![60 => select(&NAMES[..3]), 1 => invalid];
+    let port = || prop::option::weighted(if is_patch { 0.7 } else { 0.99 }, ports());
+    let many = (subsequence(&NAMES, 7..=9), ports())
+        .prop_map(|(names, port)| Endpoints::Each(names.into_iter().map(|name| (name, Some(port))).collect()));
+    prop_oneof![
+        20 => Just(Endpoints::Absent),
+        16 => vec((name, port()), 0..4).prop_map(Endpoints::Each),
+        2 => many,
+        if is_patch { 2 } else { 1 } => Just(Endpoints::Null),
     ]
 }
 
@@ -78,7 +107,7 @@ fn steps(scope: &Scope) -> impl Strategy<Value = Step> + use<> {
         1 => Just(Call::Status),
         3 => whole.prop_map(Call::Replace),
         8 => patches.prop_map(Call::Patch),
-        6 => (ids(), entries()).prop_map(|(id, entry)| Call::PutOne(id, entry)),
+        6 => (ids(), entries(false)).prop_map(|(id, entry)| Call::PutOne(id, entry)),
         4 => ids().prop_map(Call::Delete),
     ];
     let condition = prop_oneof![
@@ -186,11 +215,20 @@ fn text_of(entry: &Entry) -> String {
     match entry {
         Entry::Null => "null".to_owned(),
         Entry::Bare(port) => port.to_string(),
-        Entry::Object { port, state } => {
-            let mut members = serde_json::Map::new();
-            members.extend(port.map(|port| ("port".to_owned(), json!(port))));
-            members.extend(state.map(|state| ("state".to_owned(), json!(state))));
-            Value::Object(members).to_string()
+        Entry::Object { port, state, endpoints } => {
+            let port = port.map(|port| format!("\"port\":{port}"));
+            let state = state.map(|state| format!("\"state\":\"{state}\""));
+            let endpoints = match endpoints {
+                Endpoints::Absent => None,
+                Endpoints::Null => Some("\"endpoints\":null".to_owned()),
+                Endpoints::Each(members) => {
+                    let value = |port: &Option<u32>| port.map_or_else(|| "null".to_owned(), |port| port.to_string());
+                    let members: Vec<_> = members.iter().map(|(name, port)| format!("\"{name}\":{}", value(port))).collect();
+                    Some(format!("\"endpoints\":{{{}}}", members.join(",")))
+                }
+            };
+            let members: Vec<_> = [port, state, endpoints].into_iter().flatten().collect();
+            format!("{{{}}}", members.join(","))
         }
     }
 }

@@ -5,8 +5,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-/// A route: port, and whether it is draining.
-pub(crate) type Route = (u16, bool);
+mod errors;
+
+use errors::errors_of;
+
+/// A route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Route {
+    port: u16,
+    draining: bool,
+    endpoints: BTreeMap<&'static str, u16>,
+}
+
+impl Route {
+    fn ports(&self) -> impl Iterator<Item = u16> {
+        self.endpoints.values().copied().chain([self.port])
+    }
+
+    /// The members as the API shows them.
+    fn shown(&self) -> Value {
+        let mut shown = json!({"port": self.port, "state": STATES[usize::from(self.draining)]});
+        if !self.endpoints.is_empty() {
+            shown["endpoints"] = json!(self.endpoints);
+        }
+        shown
+    }
+}
 
 /// What a body says about one id.
 #[derive(Clone, Debug)]
@@ -16,7 +40,18 @@ pub(crate) enum Entry {
     /// A bare number.
     Bare(u32),
     /// An object with these members.
-    Object { port: Option<u32>, state: Option<&'static str> },
+    Object { port: Option<u32>, state: Option<&'static str>, endpoints: Endpoints },
+}
+
+/// What a body says about the endpoints of a route.
+#[derive(Clone, Debug)]
+pub(crate) enum Endpoints {
+    /// There is no such member.
+    Absent,
+    /// `null`
+    Null,
+    /// An object with these members; `None` is `null`.
+    Each(Vec<(&'static str, Option<u32>)>),
 }
 
 /// The condition of a call.
@@ -65,15 +100,17 @@ impl Model {
     pub(crate) fn respond(&mut self, call: &Call, condition: Condition, dry_run: bool) -> Response {
         match call {
             Call::GetAll | Call::GetOne(_) | Call::Status => self.read(call, condition),
-            Call::Replace(entries) => self.write(Some(entries), true, condition, dry_run, "/routes", 200),
-            Call::Patch(entries) => self.write(Some(entries), false, condition, dry_run, "/routes", 200),
+            Call::Replace(entries) => self.write(entries, (true, true), condition, dry_run, "/routes", 200),
+            Call::Patch(entries) => self.write(entries, (false, false), condition, dry_run, "/routes", 200),
             Call::PutOne(id, entry) => {
                 let status = if self.routes.contains_key(*id) { 200 } else { 201 };
-                // A single route is replaced, and it is the body itself.
-                let entry = [(*id, entry.clone())];
-                self.write_one(&entry, condition, dry_run, status)
+                let mut response = self.write(&[(*id, entry.clone())], (false, true), condition, dry_run, "", status);
+                // The body has no ids, so errors point into the route.
+                let places = std::mem::take(&mut response.places);
+                let into = |place: String| place.strip_prefix(&format!("/{id}")).unwrap_or(&place).to_owned();
+                Response { places: places.into_iter().map(into).collect(), ..response }
             }
-            Call::Delete(id) => self.write(Some(&[(*id, Entry::Null)]), false, condition, dry_run, "", 204),
+            Call::Delete(id) => self.write(&[(*id, Entry::Null)], (false, false), condition, dry_run, "", 204),
         }
     }
 
@@ -83,7 +120,11 @@ impl Model {
         }
         let body = match call {
             Call::GetOne(id) => match self.routes.get(*id) {
-                Some((port, draining)) => json!({"port": port, "state": state(*draining), "generation": self.generation}),
+                Some(route) => {
+                    let mut shown = route.shown();
+                    shown["generation"] = json!(self.generation);
+                    shown
+                }
                 None => return rejection(404, "not_found", []),
             },
             Call::Status => {
@@ -91,7 +132,10 @@ impl Model {
                 "version": env!("CARGO_PKG_VERSION"),
                 "fleet": {"enabled": false, "loaded": false, "epoch": "0", "generation": 0, "peers": 0, "routes": 0}})
             }
-            _ => json!({"epoch": self.epoch, "generation": self.generation, "routes": self.shown()}),
+            _ => {
+                let routes: BTreeMap<_, _> = self.routes.iter().map(|(id, route)| (id, route.shown())).collect();
+                json!({"epoch": self.epoch, "generation": self.generation, "routes": routes})
+            }
         };
         if condition == Condition::IfNoneMatchNow {
             return Response { status: 304, body: Value::Null, code: None, places: BTreeSet::new() };
@@ -99,42 +143,17 @@ impl Model {
         Response { status: 200, body, code: None, places: BTreeSet::new() }
     }
 
-    fn write_one(&mut self, entry: &[(&'static str, Entry)], condition: Condition, dry_run: bool, status: u16) -> Response {
-        let mut response = match &entry[0].1 {
-            // A patch merges the route, but a PUT needs a whole one.
-            Entry::Object { port: None, state } => {
-                let mut places = BTreeSet::from(["/port".to_owned()]);
-                if state.is_some_and(|state| !STATES.contains(&state)) {
-                    places.insert("/state".to_owned());
-                }
-                return rejection(422, "invalid_routes", places);
-            }
-            Entry::Null => return rejection(422, "invalid_routes", [String::new()]),
-            Entry::Object { port, state } => {
-                let state = state.unwrap_or("active");
-                let whole = [(entry[0].0, Entry::Object { port: *port, state: Some(state) })];
-                self.write(Some(&whole), false, condition, dry_run, "", status)
-            }
-            Entry::Bare(_) => self.write(Some(entry), false, condition, dry_run, "", status),
-        };
-        // The body has no ids, so errors point into the route.
-        let prefix = format!("/{}", entry[0].0);
-        response.places =
-            response.places.into_iter().map(|place| place.strip_prefix(&prefix).unwrap_or(&place).to_owned()).collect();
-        response
-    }
-
+    /// A write that removes what it does not name, or does not, and whose routes are whole ones, or change what is there.
     fn write(
         &mut self,
-        entries: Option<&[(&'static str, Entry)]>,
-        replace: bool,
+        entries: &[(&'static str, Entry)],
+        (replace, whole): (bool, bool),
         condition: Condition,
         dry_run: bool,
         at: &str,
         status: u16,
     ) -> Response {
-        let entries = entries.unwrap_or_default();
-        let places = errors_of(entries, replace, at);
+        let places = errors_of(entries, whole, at);
         if !places.is_empty() {
             return rejection(422, "invalid_routes", places);
         }
@@ -142,45 +161,36 @@ impl Model {
             return rejection(412, "precondition_failed", []);
         }
         let mut after = if replace { BTreeMap::new() } else { self.routes.clone() };
-        let (mut claims, mut nameless, mut taken) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut claims, mut incomplete, mut taken) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         for (id, entry) in entries {
-            let before = self.routes.get(*id).copied();
-            let route = match entry {
-                Entry::Null => None,
-                Entry::Bare(port) => Some((u16::try_from(*port).unwrap(), false)),
-                Entry::Object { port, state } if replace => {
-                    Some((u16::try_from(port.unwrap()).unwrap(), *state == Some("draining")))
-                }
-                Entry::Object { port, state } => {
-                    let port = port.map(|port| u16::try_from(port).unwrap()).or(before.map(|(port, _)| port));
-                    let Some(port) = port else {
-                        nameless.insert(format!("{at}/{id}"));
-                        continue;
-                    };
-                    Some((port, state.map_or(before.is_some_and(|(_, draining)| draining), |state| state == "draining")))
-                }
+            let before = self.routes.get(*id).filter(|_| !whole);
+            let Some(route) = routed(entry, before) else {
+                after.remove(*id);
+                continue;
             };
-            match route {
-                None => drop(after.remove(*id)),
-                Some(route) => {
-                    if claims.insert(route.0, *id).is_some() {
-                        taken.insert(format!("{at}/{id}"));
-                    }
-                    after.insert((*id).to_owned(), route);
+            let Some(route) = route else {
+                incomplete.insert(format!("{at}/{id}"));
+                continue;
+            };
+            let names = route.endpoints.keys().map(|name| format!("{at}/{id}/endpoints/{name}")).chain([format!("{at}/{id}")]);
+            for (port, place) in route.ports().zip(names) {
+                if *claims.entry(port).or_insert(*id) != *id {
+                    taken.insert(place);
                 }
             }
+            after.insert((*id).to_owned(), route);
         }
-        // An id loses its route if another id gets its port. (If the body names both ids, that is an error, and both routes count.)
+        // An id loses its route if another id gets a port of it. (If the body names both ids, that is an error, and both routes count.)
         let named = |id: &str| entries.iter().any(|(named, _)| *named == id);
-        after.retain(|id, (port, _)| named(id) || !claims.contains_key(port));
+        after.retain(|id, route| named(id) || !route.ports().any(|port| claims.contains_key(&port)));
         let too_many = after.len() > self.max_routes;
-        if !nameless.is_empty() || too_many {
-            nameless.append(&mut taken);
+        if !incomplete.is_empty() || too_many {
+            incomplete.append(&mut taken);
             if too_many {
                 // For a write of one route, this is the whole body.
-                nameless.insert(at.to_owned());
+                incomplete.insert(at.to_owned());
             }
-            return rejection(422, "invalid_routes", nameless);
+            return rejection(422, "invalid_routes", incomplete);
         }
         if !taken.is_empty() {
             return rejection(409, "port_in_use", taken);
@@ -192,7 +202,8 @@ impl Model {
         let added = after.keys().filter(|id| !self.routes.contains_key(*id)).count();
         let changed = after.iter().filter(|(id, route)| self.routes.get(*id).is_some_and(|before| before != *route)).count();
         let gone: Vec<_> = self.routes.iter().filter(|(id, _)| !after.contains_key(*id)).collect();
-        let displaced: Vec<_> = gone.iter().filter(|(_, (port, _))| claims.contains_key(port)).map(|(id, _)| *id).collect();
+        let lost = |route: &Route| route.ports().any(|port| claims.contains_key(&port));
+        let displaced: Vec<_> = gone.iter().filter(|(_, route)| lost(route)).map(|(id, _)| *id).collect();
         let counts = |generation: u64| json!({"epoch": self.epoch, "generation": generation, "added": added, "changed": changed, "removed": gone.len(), "displaced": displaced});
         let effective = !dry_run && added + changed + gone.len() > 0;
         let body = if status == 204 { Value::Null } else { counts(self.generation + u64::from(effective)) };
@@ -203,13 +214,6 @@ impl Model {
         Response { status, body, code: None, places: BTreeSet::new() }
     }
 
-    /// The routes as `GET /v1/routes` shows them.
-    fn shown(&self) -> Value {
-        let routes =
-            self.routes.iter().map(|(id, (port, draining))| (id.clone(), json!({"port": port, "state": state(*draining)})));
-        Value::Object(routes.collect())
-    }
-
     /// The entity tag.
     pub(crate) fn tag(&self) -> String {
         format!("\"{}-{}\"", self.epoch, self.generation)
@@ -218,38 +222,35 @@ impl Model {
 
 const STATES: [&str; 2] = ["active", "draining"];
 
-fn state(draining: bool) -> &'static str {
-    STATES[usize::from(draining)]
-}
+/// The most endpoints of a route.
+const MOST: usize = 8;
 
-/// The places of the errors that a body has, whatever the map holds.
-fn errors_of(entries: &[(&'static str, Entry)], replace: bool, at: &str) -> BTreeSet<String> {
-    let mut places = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    for (id, entry) in entries {
-        let place = format!("{at}/{id}");
-        let valid = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-        if !valid || !seen.insert(id) {
-            places.insert(place);
-            continue;
-        }
-        let allowed = |port: u32| (1024..=65535).contains(&port) && ![50050, 50051, 50052, 8080, 9090, 9901].contains(&port);
-        match entry {
-            Entry::Null if replace => drop(places.insert(place)),
-            Entry::Null => {}
-            Entry::Bare(port) if allowed(*port) => {}
-            Entry::Bare(_) => drop(places.insert(place)),
-            Entry::Object { port, state } => {
-                if port.map_or(replace, |port| !allowed(port)) {
-                    places.insert(format!("{place}/port"));
-                }
-                if state.is_some_and(|state| !STATES.contains(&state)) {
-                    places.insert(format!("{place}/state"));
+/// The route that an entry makes of the one before; `None` removes it, and `Some(None)` is none that can be.
+#[expect(clippy::option_option, reason = "an entry that removes a route is no error")]
+fn routed(entry: &Entry, before: Option<&Route>) -> Option<Option<Route>> {
+    let number = |port: u32| u16::try_from(port).unwrap();
+    let (port, state, endpoints) = match entry {
+        Entry::Null => return None,
+        Entry::Bare(port) => return Some(Some(Route { port: number(*port), ..Route::default() })),
+        Entry::Object { port, state, endpoints } => (port, state, endpoints),
+    };
+    let Some(port) = port.map(number).or(before.map(|route| route.port)) else { return Some(None) };
+    let mut route = before.cloned().unwrap_or_default();
+    route.port = port;
+    route.draining = state.map_or(route.draining, |state| state == "draining");
+    match endpoints {
+        Endpoints::Absent => {}
+        Endpoints::Null => route.endpoints.clear(),
+        Endpoints::Each(members) => {
+            for (name, port) in members {
+                match port {
+                    Some(port) => drop(route.endpoints.insert(name, number(*port))),
+                    None => drop(route.endpoints.remove(name)),
                 }
             }
         }
     }
-    places
+    Some(Some(route).filter(|route| route.endpoints.len() <= MOST))
 }
 
 fn rejection(status: u16, code: &'static str, places: impl IntoIterator<Item = String>) -> Response {
