@@ -40,14 +40,14 @@ def environment(settings: dict[str, str]) -> dict[str, str]:
 
 
 class Served:
-    """A running Envoy with these settings. Its access log and its own log are read as they come."""
+    """A running Envoy with these settings and arguments. Its access log and its own log are read as they come."""
 
-    def __init__(self, form: str, settings: dict[str, str]) -> None:
+    def __init__(self, form: str, settings: dict[str, str], *arguments: str) -> None:
         self.form = form
         self.said: list[str] = []
         self._lines: list[str] = []
         self._process = subprocess.Popen(
-            command(form),
+            command(form, *arguments),
             env=environment(settings),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -229,7 +229,7 @@ impl Jwt {
 
     /// A warning if every user may read a file of keys with which they could make tokens.
     #[must_use]
-    pub fn warning(&self) -> Option<String> {
+    pub(crate) fn warning(&self) -> Option<String> {
         let Keys::File(path) = &self.keys else { return None };
         let set = Json::parse(&std::fs::read(path).ok()?).ok()?;
         key_set::has_shared(&set).then(|| token::exposed(JWKS_FILE, Path::new(path)))?

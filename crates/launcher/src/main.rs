@@ -43,7 +43,7 @@ fn main() -> ExitCode {
             settings::known_names()
         );
     }
-    for warning in warnings(&settings) {
+    for warning in token::warning(|name| std::env::var_os(name)).into_iter().chain(settings.warnings()) {
         eprintln!("pixell-envoy: {warning}");
     }
     let checked = settings.check(Path::new(ENVOY));
@@ -80,13 +80,6 @@ fn main() -> ExitCode {
             ExitCode::from(EXIT_CANNOT_START)
         }
     }
-}
-
-/// What the operator should know of the settings.
-fn warnings(settings: &Settings) -> Vec<String> {
-    let token = std::env::var_os(settings::ADMIN_TOKEN_FILE)
-        .and_then(|path| token::exposed(settings::ADMIN_TOKEN_FILE, Path::new(&path)));
-    token.into_iter().chain(settings.warnings()).collect()
 }
 
 /// The configuration to run: the shipped file, or a changed copy if the settings ask for a change.

@@ -90,7 +90,7 @@ impl PeerTls {
 
     /// As [`Tls::warning`].
     #[must_use]
-    pub fn warning(&self) -> Option<String> {
+    pub(crate) fn warning(&self) -> Option<String> {
         self.files.warning()
     }
 }

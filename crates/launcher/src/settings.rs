@@ -203,7 +203,7 @@ impl Settings {
         let fleet = self.fleet.iter().filter_map(|fleet| match (&fleet.tls, &self.tls) {
             (Some(tls), _) => tls.warning(),
             (None, Some(_)) => Some(format!(
-                "{TLS_CERT_FILE} is set and {PEER_CERT_FILE} is not: requests to agents of other tasks leave this one in cleartext"
+                "warning: {TLS_CERT_FILE} is set and {PEER_CERT_FILE} is not: requests to agents of other tasks leave this one in cleartext"
             )),
             (None, None) => None,
         });

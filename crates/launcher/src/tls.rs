@@ -151,7 +151,7 @@ impl Tls {
 
     /// A warning if every user may read the key.
     #[must_use]
-    pub fn warning(&self) -> Option<String> {
+    pub(crate) fn warning(&self) -> Option<String> {
         crate::token::exposed(self.names.key, Path::new(&self.key))
     }
 

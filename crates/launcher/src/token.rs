@@ -73,9 +73,15 @@ fn read(path: &Path) -> Result<String, TokenError> {
     token.filter(|text| is_token(text)).ok_or_else(|| TokenError::File(path.to_owned()))
 }
 
+/// A warning if every user of the machine may read the token's file.
+#[must_use]
+pub fn warning(get: impl Fn(&str) -> Option<OsString>) -> Option<String> {
+    exposed(ADMIN_TOKEN_FILE, Path::new(&get(ADMIN_TOKEN_FILE)?))
+}
+
 /// A warning if every user of the machine may read the file at `path`, which the variable `name` names: agents are such users.
 #[must_use]
-pub fn exposed(name: &str, path: &Path) -> Option<String> {
+pub(crate) fn exposed(name: &str, path: &Path) -> Option<String> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode();
     (mode & 0o004 != 0).then(|| {
         format!("warning: {name} is {}: every user can read this file, agents too; expected mode 0600 or 0640", shown(path))

@@ -10,10 +10,7 @@ use harness::form::Form;
 use harness::ports::{ADMIN, LISTEN, PEERS, Ports};
 use harness::shutdown::Shutdown;
 use harness::{Envoy, EnvoyBuilder};
-use launcher::jwt::Jwt;
-use launcher::peer_tls::PeerTls;
 use launcher::settings::{self, Settings};
-use launcher::tls::Tls;
 use launcher::token;
 use workspace::say;
 
@@ -49,13 +46,17 @@ fn main() -> ExitCode {
     let settings = Settings::resolve(|name| std::env::var_os(name));
     let token = token::resolve(|name| std::env::var_os(name));
     match (settings, token) {
-        (Ok(settings), Ok(token)) => match check(&settings) {
-            Ok(()) => harness::end(run(&arguments, &settings, token.as_deref())),
-            Err(error) => {
-                eprintln!("error: {error}");
-                ExitCode::from(launcher::EXIT_CONFIG)
+        (Ok(settings), Ok(token)) => {
+            let warnings = token::warning(|name| std::env::var_os(name)).into_iter().chain(settings.warnings());
+            warnings.for_each(|warning| eprintln!("{warning}"));
+            match check(&settings) {
+                Ok(()) => harness::end(run(&arguments, &settings, token.as_deref())),
+                Err(error) => {
+                    eprintln!("error: {error}");
+                    ExitCode::from(launcher::EXIT_CONFIG)
+                }
             }
-        },
+        }
         (settings, token) => {
             let errors = settings.err().unwrap_or_default();
             let errors = errors.iter().map(ToString::to_string).chain(token.err().map(|error| error.to_string()));
@@ -71,8 +72,6 @@ fn check(settings: &Settings) -> Result<(), String> {
     if settings.tls.is_none() && settings.jwt.is_none() && peers.is_none() {
         return Ok(());
     }
-    let warnings = settings.tls.iter().filter_map(Tls::warning).chain(settings.jwt.iter().filter_map(Jwt::warning));
-    warnings.chain(peers.and_then(PeerTls::warning)).for_each(|warning| eprintln!("{warning}"));
     settings.check(&workspace::envoy::locate().map_err(|error| format!("{error:#}"))?)
 }
 

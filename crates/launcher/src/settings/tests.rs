@@ -300,7 +300,7 @@ fn a_fleet_without_tls_behind_tls_is_worth_a_warning() {
         Settings::resolve(find).unwrap().warnings()
     };
     assert_eq!((warnings(&tls), warnings(&fleet)), (Vec::new(), Vec::new()));
-    let expected = "PIXELL_TLS_CERT_FILE is set and PIXELL_PEER_CERT_FILE is not: requests to agents of other tasks leave this one in \
-                    cleartext";
+    let expected = "warning: PIXELL_TLS_CERT_FILE is set and PIXELL_PEER_CERT_FILE is not: requests to agents of other tasks leave this \
+                    one in cleartext";
     assert_eq!(warnings(&[tls, [fleet[0], fleet[0]]].concat()), [expected]);
 }
