@@ -149,8 +149,9 @@ async fn the_dashboard_shows_and_the_alerts_see_a_live_envoy() {
         }
     });
     prometheus.all_have_data(&dashboard()).await;
-    // Only Envoys with TLS, tokens or a rate have these; `tests/peers` looks for them there.
-    let elsewhere = ["envoy_sds_", "envoy_listener_server_ssl_", "envoy_http_jwt_authn_", "envoy_http_local_rate_limit_"];
+    // Only Envoys with TLS, tokens or a rate have these; `tests/envoy/counters.rs` looks for them there.
+    let elsewhere =
+        ["envoy_sds_", "envoy_listener_server_ssl_", "envoy_http_jwt_authn_", "envoy_http_local_rate_limit_", "envoy_tokens_"];
     let mut selectors = selectors(&read("prometheus-rules.yaml"));
     selectors.retain(|selector| !elsewhere.iter().any(|start| selector.starts_with(start)));
     assert!(selectors.len() >= 12, "{selectors:?}");

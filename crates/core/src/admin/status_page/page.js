@@ -7,7 +7,7 @@ const STATS = '/stats?format=json&filter=' + encodeURIComponent(
   '^cluster\\.agents_\\w+\\.upstream_cx_connect_fail$|' +
   // Without agents_websocket: every WebSocket that its agent closes ends with its connection.
   '^cluster\\.agents_http[12]\\.upstream_(cx_destroy_remote_with_active_rq|rq_rx_reset)$|' +
-  '^http\\.agents\\.jwt_authn\\.(denied|jwks_fetch_failed)$|^clients\\.http_local_rate_limit\\.rate_limited$|' +
+  '^tokens\\.unauthenticated_total\\.|^http\\.agents\\.jwt_authn\\.jwks_fetch_failed$|^clients\\.http_local_rate_limit\\.rate_limited$|' +
   '^sds\\.pixell_tls(_client_ca)?\\.key_rotation_failed$|^server\\.days_until_first_cert_expiring$|' +
   '^launcher\\.dropped_log_lines_total');
 
@@ -17,15 +17,17 @@ const api = { token: null, open: true, etag: null, epoch: null };
 let serverInfo = null;
 
 const noteAll = (stats, now) => {
+  const total = (values) => values.reduce((all, value) => all + value, 0);
   const sum = (...ends) => [...stats].reduce((all, [name, value]) =>
     all + (name.startsWith('cluster.agents_') && ends.some((end) => name.endsWith(end)) ? value : 0), 0);
   const below = (prefix) => new Map([...stats].filter(([name]) => name.startsWith(prefix)).map(([name, value]) => [name.slice(prefix.length), value]));
   seen.requests.note(new Map([['requests', stats.get('http.agents.downstream_rq_total') || 0]]), now);
-  const envoys = ENVOY_REJECTIONS.filter(([, counter]) => stats.has(counter)).map(([reason, counter]) => [reason, stats.get(counter)]);
+  const envoys = ENVOY_REJECTIONS.map(([reason, prefix]) => [reason, [...below(prefix).values()]]).filter(([, counts]) => counts.length)
+    .map(([reason, counts]) => [reason, total(counts)]);
   seen.rejections.note(new Map([...below(REJECTIONS), ...envoys]), now);
   seen.authentication.note(new Map(Object.entries(AUTHENTICATION).map(([key, { counter }]) => [key, stats.get(counter) || 0])), now);
   seen.writes.note(below(REFUSED_WRITES), now);
-  seen.dropped.note(new Map([['log lines', [...below(DROPPED_LINES).values()].reduce((all, value) => all + value, 0)]]), now);
+  seen.dropped.note(new Map([['log lines', total([...below(DROPPED_LINES).values()])]]), now);
   seen.displaced.note(new Map([['displaced routes', stats.get(DISPLACED) || 0]]), now);
   seen.failures.note(new Map([
     [NOT_CONNECTED, sum('.upstream_cx_connect_fail')],

@@ -21,8 +21,8 @@ const REJECTION_ADVICE = {
   not_allowed: 'Clients call deployments that their tokens do not allow. The access log names them (subject, caller) and the id. Is the claim right where the tokens are made?',
   internal: 'The filter could not hand the address to Envoy. This is a fault of its configuration or its code: Envoy’s log says which.',
 };
-// What Envoy's own filters reject clients for.
-const ENVOY_REJECTIONS = [['unauthenticated', 'http.agents.jwt_authn.denied'], ['rate_limited', 'clients.http_local_rate_limit.rate_limited']];
+// What Envoy's own filters reject clients for, and how the names of its counters begin.
+const ENVOY_REJECTIONS = [['unauthenticated', 'tokens.unauthenticated_total.reason.'], ['rate_limited', 'clients.http_local_rate_limit.rate_limited']];
 const ENVOY_REJECTION_ADVICE = {
   unauthenticated: 'Clients have no valid token. The access log names them (caller, user_agent) and the reason (code_details).',
   rate_limited: 'Clients call a deployment more often than PIXELL_RATE_LIMIT allows. The access log names them (subject, caller) and the id.',
