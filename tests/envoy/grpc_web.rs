@@ -207,6 +207,29 @@ async fn the_agent_gets_grpc() {
     assert_eq!((&line["grpc_status"], &line["status"]), (&"FAILED_PRECONDITION".into(), &200.into()), "{line}");
 }
 
+/// As docs/data-path.md warns: who shares a host with such an agent shares its cookies.
+#[tokio::test]
+async fn a_cookie_of_a_grpc_agent_passes_unchanged() {
+    const COOKIE: &str = "a=1; Path=/; Domain=example.com; HttpOnly";
+    let envoy = Envoy::builder().start().await.unwrap();
+    let agent = agent::start("a", 0, agent::Version::Http2, |_| async {
+        let mut response = Response::new(agent::whole(""));
+        for (name, value) in [("content-type", "application/grpc"), ("grpc-status", "0"), ("set-cookie", COOKIE)] {
+            response.headers_mut().insert(name, value.parse().unwrap());
+        }
+        response
+    });
+    let agent = agent.unwrap();
+    envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+    for client in [http1(), http2()] {
+        for (path, id) in [("/agents/a/a2a/x.Y/Z", ""), ("/agents/a/x.Y/Z", ""), ("/x.Y/Z", "a")] {
+            let request = client.post(envoy.data_url() + path).header("content-type", "application/grpc-web").body(EMPTY);
+            let response = request.header(DEPLOYMENT_ID, id).send().await.unwrap();
+            assert_eq!(response.headers()["set-cookie"], COOKIE, "{path}");
+        }
+    }
+}
+
 /// An agent that reads the request and closes the connection without a response.
 fn mute() -> Agent {
     let mute = agents::raw::start("mute", |mut stream| async move {
