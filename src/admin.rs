@@ -7,9 +7,8 @@ use pixell_core::admin::reply::{Outcome, Reply};
 use pixell_core::admin::tally::{self, Map};
 use pixell_core::admin::token::{self, Token};
 use pixell_core::config::AdminConfig;
-use pixell_core::fleet;
-use pixell_core::routes::{LAYOUT, bootstrap};
-use pixell_core::store::{Backend, prepare};
+use pixell_core::routes::bootstrap;
+use pixell_core::store::{Backend, FLEET_MAP, ROUTE_MAP, prepare};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, ContextType};
@@ -60,9 +59,9 @@ impl Plugin {
             Err(std::env::VarError::NotPresent) => None,
             Err(std::env::VarError::NotUnicode(_)) => return Err(token::InvalidToken.to_string()),
         };
-        prepare(&HostData, &LAYOUT);
+        prepare(&HostData, &ROUTE_MAP);
         if config.fleet.is_some() {
-            prepare(&HostData, &fleet::LAYOUT);
+            prepare(&HostData, &FLEET_MAP);
         }
         let plugin = Self { admin: Admin::new(config, token), signal: Signal::open(), metrics: AdminMetrics::define() };
         if let Some(routes) = &plugin.admin.api.config.bootstrap_routes

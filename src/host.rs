@@ -2,14 +2,11 @@
 
 use pixell_core::data_path::Header;
 use pixell_core::metrics::CHANGES;
-use pixell_core::store::{CasMismatch, ChangeSignal, SharedData};
+use pixell_core::store::{CasMismatch, ChangeSignal, SharedData, layout};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant, UNIX_EPOCH};
-
-/// Shared-data key that stands in if the gauge is switched off.
-const SIGNAL_KEY: &str = "pixell.changes.1";
 
 /// Envoy's shared data of our `vm_id`.
 pub(crate) struct HostData;
@@ -79,7 +76,7 @@ impl ChangeSignal for Signal {
     fn read(&self) -> u64 {
         match self {
             Self::Gauge(id) => hostcalls::get_metric(*id).unwrap_or_default(),
-            Self::Key => number(&HostData.get(SIGNAL_KEY).0),
+            Self::Key => number(&HostData.get(layout::CHANGES).0),
         }
     }
 
@@ -89,7 +86,7 @@ impl ChangeSignal for Signal {
                 let _ = hostcalls::increment_metric(*id, 1);
             }
             Self::Key => {
-                let _ = next_number(SIGNAL_KEY);
+                let _ = next_number(layout::CHANGES);
             }
         }
     }

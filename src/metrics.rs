@@ -10,13 +10,11 @@ use pixell_core::metrics::{
     ROUTES, labelled, worker_label,
 };
 use pixell_core::responses::Unchanged;
+use pixell_core::store::layout::WORKERS;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 use std::cell::Cell;
 use std::time::UNIX_EPOCH;
-
-/// Shared-data key of the number of workers that have taken a request.
-const WORKERS_KEY: &str = "pixell.workers.1";
 
 /// One of Envoy's metrics; all VMs share those of one name.
 #[derive(Clone, Copy)]
@@ -101,7 +99,7 @@ pub(crate) struct RouterMetrics {
 
 impl RouterMetrics {
     pub(crate) fn define() -> Self {
-        host::prepare_number(WORKERS_KEY);
+        host::prepare_number(WORKERS);
         let first = First::of(REJECTION_REASONS);
         Self {
             rejections: Labelled::define(REJECTIONS, "reason", REJECTION_REASONS),
@@ -191,7 +189,7 @@ impl Refreshes {
     /// Counts one. The counter is named when the worker first takes a request: Envoy does not tell a VM whose it is, and one of
     /// them, the main thread's, never takes any.
     pub(crate) fn count(&mut self) {
-        let named = || Metric::counter(&labelled(REFRESHES, "worker", &worker_label(host::next_number(WORKERS_KEY))));
+        let named = || Metric::counter(&labelled(REFRESHES, "worker", &worker_label(host::next_number(WORKERS))));
         self.0.get_or_insert_with(named).increment();
     }
 }

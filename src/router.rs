@@ -7,12 +7,10 @@ use pixell_core::config::RouterConfig;
 use pixell_core::data_path::{
     Changes, DataPath, Header, Hop, ID_HEADER, Judges, Maps, PREFIX_HEADER, Rejected, RequestHost, Response, Verdict,
 };
-use pixell_core::fleet;
 use pixell_core::hop::ADDRESSED_HEADER;
 use pixell_core::rejection::{Client, GrpcStatus, Rejection};
 use pixell_core::responses::CARD_REQUEST;
-use pixell_core::routes::LAYOUT;
-use pixell_core::store::prepare;
+use pixell_core::store::{FLEET_MAP, ROUTE_MAP, prepare};
 use pixell_core::upstream::{self, Arguments};
 use pixell_core::waiting::Waiting;
 use proxy_wasm::hostcalls;
@@ -64,7 +62,7 @@ impl RootContext for RouterRoot {
     fn on_configure(&mut self, _: usize) -> bool {
         match RouterConfig::parse(&host::plugin_configuration()) {
             Ok(config) => {
-                prepare(&HostData, &LAYOUT);
+                prepare(&HostData, &ROUTE_MAP);
                 let judges = match host::property("plugin_root_id") {
                     None => Some(Judges::Requests),
                     Some(name) => Judges::named(&name),
@@ -75,7 +73,7 @@ impl RootContext for RouterRoot {
                     return false;
                 };
                 if config.fleet.is_some() {
-                    prepare(&HostData, &fleet::LAYOUT);
+                    prepare(&HostData, &FLEET_MAP);
                 }
                 // Envoy configures a root context once; another configuration gets another one.
                 self.router.get_or_init(|| Router::new(&config, judges));

@@ -6,6 +6,7 @@
 //! notices the new era adds what it holds.
 
 use crate::store::SharedData;
+use crate::store::layout::{CLIENT_BUCKETS, CLIENT_ERA};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,7 +18,6 @@ const ATTEMPTS: usize = 1_000;
 const KEY_LEN: usize = 24;
 const ENTRY_LEN: usize = KEY_LEN + size_of::<u32>();
 const ERA_LEN: usize = size_of::<u64>();
-const ERA_KEY: &str = "pixell.clients.1.era";
 
 /// Who holds something of what: a client address, and requests to an agent or connections to Envoy.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -50,7 +50,7 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 fn bucket(number: usize) -> String {
-    format!("pixell.clients.1.{number}")
+    format!("{CLIENT_BUCKETS}{number}")
 }
 
 /// What one worker knows of what clients hold.
@@ -72,8 +72,8 @@ impl Clients {
             }
         }
         for _ in 0..ATTEMPTS {
-            let (value, cas) = data.get(ERA_KEY);
-            if data.set(ERA_KEY, &number(&value).wrapping_add(1).to_le_bytes(), cas).is_ok() {
+            let (value, cas) = data.get(CLIENT_ERA);
+            if data.set(CLIENT_ERA, &number(&value).wrapping_add(1).to_le_bytes(), cas).is_ok() {
                 break;
             }
         }
@@ -103,7 +103,7 @@ impl Clients {
     /// Adds what is held here to a new era.
     pub fn notice(&mut self, data: &impl SharedData) {
         loop {
-            let now = number(&data.get(ERA_KEY).0);
+            let now = number(&data.get(CLIENT_ERA).0);
             if now == self.era {
                 return;
             }
@@ -243,7 +243,7 @@ mod tests {
 
     /// What the shared data say of all holders.
     fn total(data: &MemoryData) -> u32 {
-        let era = number(&data.get(ERA_KEY).0);
+        let era = number(&data.get(CLIENT_ERA).0);
         let buckets = (0..BUCKETS).map(|number| Bucket::read(&data.get(&bucket(number)).0));
         buckets.filter(|bucket| bucket.era == era).flat_map(|bucket| bucket.counts).map(|(_, count)| count).sum()
     }
@@ -314,7 +314,7 @@ mod tests {
         impl SharedData for Late<'_> {
             fn get(&self, key: &str) -> (Vec<u8>, u32) {
                 // The era is changed between this worker's look at it and its look at the bucket.
-                if key == ERA_KEY && self.1.replace(self.1.get() + 1) == 0 {
+                if key == CLIENT_ERA && self.1.replace(self.1.get() + 1) == 0 {
                     let before = self.0.get(key);
                     Clients::begin(self.0);
                     assert!(Clients::default().take(self.0, holder("10.0.0.1:1"), 9));

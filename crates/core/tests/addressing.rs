@@ -8,9 +8,9 @@ use pixell_core::deployment_id::DeploymentId;
 use pixell_core::endpoint::EndpointName;
 use pixell_core::route::Route;
 use pixell_core::routes::change::{Change, Edit};
-use pixell_core::routes::{LAYOUT, RouteCache, RouteMap, edition};
+use pixell_core::routes::{RouteCache, RouteMap, edition};
 use pixell_core::store::memory::{MemoryData, MemorySignal};
-use pixell_core::store::{Backend, Stop, Update, prepare, publish};
+use pixell_core::store::{Backend, ROUTE_MAP, Stop, Update, prepare, publish};
 use proptest::prelude::*;
 
 /// Paths near those that name an agent: ids that exist, ids that do not, and what might be taken for one.
@@ -31,7 +31,7 @@ fn addressing() -> Addressing {
 /// A map in which `a` has the ports 1000 to 1002 and `b` 2000 to 2002.
 fn map() -> RouteCache {
     let (data, signal) = (MemoryData::default(), MemorySignal::default());
-    prepare(&data, &LAYOUT);
+    prepare(&data, &ROUTE_MAP);
     let backend = Backend { data: &data, signal: &signal, new_epoch: || 5 };
     let route = |port: u16| Route {
         endpoints: [(EndpointName::REST, port + 1), (EndpointName::UI, port + 2)].into(),
@@ -39,7 +39,7 @@ fn map() -> RouteCache {
     };
     let id = |text: &'static str| DeploymentId::parse(text.as_bytes()).unwrap();
     let change = Change { replace: true, edits: vec![(id("a"), Edit::Set(route(1000))), (id("b"), Edit::Set(route(2000)))] };
-    let published = publish(&backend, &LAYOUT, |stored| {
+    let published = publish(&backend, &ROUTE_MAP, |stored| {
         let map = RouteMap::new(stored);
         let applied = change.apply(&map, 20)?;
         Ok::<_, Stop<_>>(Update::Store(edition(&map, &applied).unwrap(), applied))

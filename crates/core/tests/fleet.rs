@@ -3,9 +3,9 @@
 
 use pixell_core::deployment_id::DeploymentId;
 use pixell_core::fleet::change::{Change, Most, PeerEdit, PeerNames, RouteEdit};
-use pixell_core::fleet::{FleetCache, FleetMap, LAYOUT, Peer, PeerState, edition};
+use pixell_core::fleet::{FleetCache, FleetMap, Peer, PeerState, edition};
 use pixell_core::store::memory::{MemoryData, MemorySignal};
-use pixell_core::store::{Backend, PublishError, Stop, Stored, Update, prepare, publish};
+use pixell_core::store::{Backend, FLEET_MAP, PublishError, Stop, Stored, Update, prepare, publish};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -81,7 +81,7 @@ fn change_of<'a>((replace, peers, routes): &'a Edits) -> Change<'a> {
 }
 
 fn stored(data: &MemoryData) -> Model {
-    let stored = Stored::now(data, &LAYOUT);
+    let stored = Stored::now(data, &FLEET_MAP);
     let map = FleetMap::new(&stored);
     let (peers, routes) = (map.peers().unwrap(), map.routes().unwrap());
     assert_eq!((map.len(), map.peer_count().unwrap()), (routes.len(), peers.len()));
@@ -98,13 +98,13 @@ proptest! {
     #[test]
     fn a_stored_fleet_is_two_plain_maps(changes in vec(edits(), 1..12)) {
         let (data, signal) = (MemoryData::default(), MemorySignal::default());
-        prepare(&data, &LAYOUT);
+        prepare(&data, &FLEET_MAP);
         let backend = Backend { data: &data, signal: &signal, new_epoch: || 5 };
         let mut model = Model::default();
         let mut cache = FleetCache::default();
         for edits in &changes {
             let change = change_of(edits);
-            let published = publish(&backend, &LAYOUT, |stored| {
+            let published = publish(&backend, &FLEET_MAP, |stored| {
                 let map = FleetMap::new(stored);
                 let applied = change.apply(&map, MOST)?;
                 if applied.is_empty() {

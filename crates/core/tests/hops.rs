@@ -5,11 +5,11 @@ use pixell_core::addressing::Named;
 use pixell_core::decision::{Decision, Routes, decide};
 use pixell_core::deployment_id::DeploymentId;
 use pixell_core::fleet::change::{Change, Most, PeerEdit, PeerNames, RouteEdit};
-use pixell_core::fleet::{FleetCache, FleetMap, LAYOUT, Peer, PeerState, edition};
+use pixell_core::fleet::{FleetCache, FleetMap, Peer, PeerState, edition};
 use pixell_core::hop::{Attempt, Choice, Failed, Failure, Peers, Trail};
 use pixell_core::routes::RouteCache;
 use pixell_core::store::memory::{MemoryData, MemorySignal};
-use pixell_core::store::{Backend, Stop, Update, prepare, publish};
+use pixell_core::store::{Backend, FLEET_MAP, Stop, Update, prepare, publish};
 use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ fn host(number: u8) -> IpAddr {
 /// A fleet map in which `a` has these peers, by number and whether they are active, and `b` the next hundred.
 fn fleet(peers: &[(u8, bool)]) -> FleetCache {
     let (data, signal) = (MemoryData::default(), MemorySignal::default());
-    prepare(&data, &LAYOUT);
+    prepare(&data, &FLEET_MAP);
     let names: Vec<_> = peers.iter().map(|(number, _)| format!("p{number}")).collect();
     let id = |text: &'static str| DeploymentId::parse(text.as_bytes()).unwrap();
     let names: Vec<_> = names.iter().map(|name| DeploymentId::parse(name.as_bytes()).unwrap()).collect();
@@ -40,7 +40,7 @@ fn fleet(peers: &[(u8, bool)]) -> FleetCache {
         routes.push((id(ID), RouteEdit::Set(PeerNames::new(names).unwrap())));
     }
     let change = Change { replace: true, peers: edits, routes };
-    let published = publish(&Backend { data: &data, signal: &signal, new_epoch: || 5 }, &LAYOUT, |stored| {
+    let published = publish(&Backend { data: &data, signal: &signal, new_epoch: || 5 }, &FLEET_MAP, |stored| {
         let map = FleetMap::new(stored);
         let applied = change.apply(&map, Most { peers: 1000, routes: 1000 })?;
         Ok::<_, Stop<_>>(Update::Store(edition(&map, &applied).unwrap(), ()))

@@ -9,9 +9,9 @@ use pixell_core::json::Json;
 use pixell_core::route::{Route, RouteState};
 use pixell_core::routes::change::{Change, Edit, Merge, MergeEndpoints};
 use pixell_core::routes::limits::Limits;
-use pixell_core::routes::{LAYOUT, RouteCache, RouteMap, edition};
+use pixell_core::routes::{RouteCache, RouteMap, edition};
 use pixell_core::store::memory::{MemoryData, MemorySignal};
-use pixell_core::store::{Backend, PublishError, Stop, Stored, Update, prepare, publish};
+use pixell_core::store::{Backend, PublishError, ROUTE_MAP, Stop, Stored, Update, prepare, publish};
 use pixell_core::table::{Table, edit};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -147,13 +147,13 @@ proptest! {
     #[test]
     fn a_stored_map_is_a_map_with_one_owner_a_port(changes in vec((any::<bool>(), edits()), 1..12)) {
         let (data, signal) = (MemoryData::default(), MemorySignal::default());
-        prepare(&data, &LAYOUT);
+        prepare(&data, &ROUTE_MAP);
         let backend = Backend { data: &data, signal: &signal, new_epoch: || 5 };
         let mut model: BTreeMap<String, Route> = BTreeMap::new();
         let mut cache = RouteCache::default();
         for (replace, edits) in &changes {
             let change = Change { replace: *replace, edits: edits.iter().map(|(text, edit)| (id(text), edit.clone())).collect() };
-            let published = publish(&backend, &LAYOUT, |stored| {
+            let published = publish(&backend, &ROUTE_MAP, |stored| {
                 let map = RouteMap::new(stored);
                 let applied = change.apply(&map, 20)?;
                 Ok::<_, Stop<_>>(Update::Store(edition(&map, &applied).unwrap(), applied))
@@ -171,7 +171,7 @@ proptest! {
                 (Err(PublishError::Rejected(_)), None) => {}
                 (published, model) => prop_assert!(false, "{published:?} but {model:?}"),
             }
-            let stored = Stored::now(&data, &LAYOUT);
+            let stored = Stored::now(&data, &ROUTE_MAP);
             let map = RouteMap::new(&stored);
             let found: BTreeMap<_, _> = map.routes().unwrap().into_iter().map(|(id, route)| (id.as_str().to_owned(), route)).collect();
             prop_assert_eq!(&found, &model);

@@ -4,9 +4,8 @@ use pixell_core::admin::call::Head;
 use pixell_core::admin::reply::Reply;
 use pixell_core::admin::{Begun, RouteApi};
 use pixell_core::config::AdminConfig;
-use pixell_core::routes::LAYOUT;
 use pixell_core::store::memory::{MemoryData, MemorySignal};
-use pixell_core::store::{Backend, ChangeSignal, prepare};
+use pixell_core::store::{Backend, ChangeSignal, ROUTE_MAP, prepare};
 use serde_json::Value;
 
 /// The route API with small limits, and its route map.
@@ -21,7 +20,7 @@ impl Server {
         let config = AdminConfig::parse(br#"{"role":"admin","max_routes":8,"max_body_bytes":4096}"#).unwrap();
         let server =
             Self { api: RouteApi { config, token: None }, data: MemoryData::default(), signal: MemorySignal::default() };
-        prepare(&server.data, &LAYOUT);
+        prepare(&server.data, &ROUTE_MAP);
         server
     }
 

@@ -11,10 +11,9 @@ use pixell_core::admin::tally::{self, Map};
 use pixell_core::admin::token::{self, Token};
 use pixell_core::config::AdminConfig;
 use pixell_core::data_path::Rejected;
-use pixell_core::fleet;
 use pixell_core::rejection::{Client, Rejection};
-use pixell_core::routes::{LAYOUT, bootstrap};
-use pixell_core::store::prepare;
+use pixell_core::routes::bootstrap;
+use pixell_core::store::{FLEET_MAP, ROUTE_MAP, prepare};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -41,9 +40,9 @@ impl AdminFilter {
             Err(std::env::VarError::NotPresent) => None,
             Err(std::env::VarError::NotUnicode(_)) => return Err(token::InvalidToken.to_string()),
         };
-        prepare(&*DATA, &LAYOUT);
+        prepare(&*DATA, &ROUTE_MAP);
         if config.fleet.is_some() {
-            prepare(&*DATA, &fleet::LAYOUT);
+            prepare(&*DATA, &FLEET_MAP);
         }
         let stored = match &config.bootstrap_routes {
             Some(routes) => bootstrap::store(routes, &backend(&*SIGNAL))?,

@@ -10,12 +10,10 @@ use crate::waits::{self, Call, Place};
 use crate::{fault, host};
 use pixell_core::config::RouterConfig;
 use pixell_core::data_path::{Changes, DataPath, Hop, ID_HEADER, Judges, Maps, PREFIX_HEADER, Rejected, RequestHost, Verdict};
-use pixell_core::fleet;
 use pixell_core::hop::ADDRESSED_HEADER;
 use pixell_core::rejection::Rejection;
 use pixell_core::responses::CARD_REQUEST;
-use pixell_core::routes::LAYOUT;
-use pixell_core::store::prepare;
+use pixell_core::store::{FLEET_MAP, ROUTE_MAP, prepare};
 use pixell_core::upstream::{self, Address};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -75,9 +73,9 @@ pub(crate) struct Kept {
 impl Router {
     pub(crate) fn new(envoy: &ConfigHost, config: &[u8], judges: Judges) -> Result<Self, String> {
         let config = RouterConfig::parse(config).map_err(|error| format!("configuration of the router filter: {error}"))?;
-        prepare(&*DATA, &LAYOUT);
+        prepare(&*DATA, &ROUTE_MAP);
         if config.fleet.is_some() {
-            prepare(&*DATA, &fleet::LAYOUT);
+            prepare(&*DATA, &FLEET_MAP);
         }
         let has_listener = matches!(judges, Judges::Requests | Judges::Incoming);
         if has_listener && !crate::abi::only_validates() {

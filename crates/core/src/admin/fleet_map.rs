@@ -5,10 +5,10 @@ use super::code::Code;
 use super::reply::{self, FleetStatus, Reply};
 use super::{RouteApi, no_edition, publish_on, with_errors};
 use crate::config::AdminConfig;
-use crate::fleet::{FleetMap, LAYOUT, edition, form};
+use crate::fleet::{FleetMap, edition, form};
 use crate::json::Json;
 use crate::problem::Problem;
-use crate::store::{Backend, ChangeSignal, Moved, SharedData, Stop, Stored};
+use crate::store::{Backend, ChangeSignal, FLEET_MAP, Moved, SharedData, Stop, Stored};
 
 impl RouteApi {
     /// Changes the fleet map, or replaces it.
@@ -25,7 +25,7 @@ impl RouteApi {
         let change = if replace { form::replacement(json, limits) } else { form::patch(json, limits) };
         let invalid = |errors| with_errors(Code::InvalidFleet, errors);
         let change = change.map_err(invalid)?;
-        let committed = publish_on(terms, backend, &LAYOUT, |stored| {
+        let committed = publish_on(terms, backend, &FLEET_MAP, |stored| {
             let map = FleetMap::new(stored);
             let applied = change.apply(&map, limits.most()).map_err(|stop| match stop {
                 Stop::Moved => Stop::Moved,
@@ -53,7 +53,7 @@ pub(super) fn status(config: &AdminConfig, data: &impl SharedData) -> Result<Fle
     if config.fleet.is_none() {
         return Ok(FleetStatus::default());
     }
-    let stored = Stored::now(data, &LAYOUT);
+    let stored = Stored::now(data, &FLEET_MAP);
     let map = FleetMap::new(&stored);
     Ok(FleetStatus { enabled: true, version: map.version(), peers: map.peer_count()?, routes: map.len() })
 }

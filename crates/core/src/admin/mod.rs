@@ -22,13 +22,13 @@ use self::local::{is_local_host, is_local_origin};
 use self::reply::{Outcome, Reply};
 use self::token::Token;
 use crate::config::AdminConfig;
-use crate::fleet;
 use crate::json::Json;
 use crate::problem::{FieldErrors, Problem};
 use crate::routes::change::{Applied, Change, Edit, Invalid};
-use crate::routes::{LAYOUT, RouteMap, edition};
+use crate::routes::{RouteMap, edition};
 use crate::store::{
-    Backend, ChangeSignal, Edition, Layout, Moved, NoEdition, PublishError, SharedData, Stop, Stored, Update, Version, publish,
+    Backend, ChangeSignal, Edition, FLEET_MAP, Layout, Moved, NoEdition, PublishError, ROUTE_MAP, SharedData, Stop, Stored,
+    Update, Version, publish,
 };
 
 /// Whether a path belongs to the route API (whatever version): the rest of the listener is Envoy's own admin interface.
@@ -136,7 +136,7 @@ impl RouteApi {
         terms: &Terms,
         backend: &Backend<'_, impl SharedData, impl ChangeSignal>,
     ) -> Result<Committed, Problem> {
-        let committed = publish_on(terms, backend, &LAYOUT, |stored| {
+        let committed = publish_on(terms, backend, &ROUTE_MAP, |stored| {
             let map = RouteMap::new(stored);
             let applied = change.apply(&map, self.config.limits.max_routes).map_err(|stop| match stop {
                 Stop::Moved => Stop::Moved,
@@ -223,7 +223,7 @@ fn read(call: &Read, config: &AdminConfig, data: &impl SharedData) -> Reply {
 }
 
 fn try_read(call: &Read, config: &AdminConfig, data: &impl SharedData) -> Result<Reply, Moved> {
-    let layout = if call.resource == Resource::Fleet { &fleet::LAYOUT } else { &LAYOUT };
+    let layout = if call.resource == Resource::Fleet { &FLEET_MAP } else { &ROUTE_MAP };
     let stored = Stored::now(data, layout);
     let now = stored.version();
     if !call.preconditions.if_match_holds(now) {

@@ -4,8 +4,7 @@
 use super::code::Code;
 use super::reply::{Outcome, Reply};
 use crate::config::AdminConfig;
-use crate::store::{Layout, SharedData, Stored};
-use crate::{fleet, routes};
+use crate::store::{FLEET_MAP, Layout, ROUTE_MAP, SharedData, Stored};
 
 /// Whether a request is for this.
 #[must_use]
@@ -20,7 +19,7 @@ pub(super) fn reply(method: &[u8], config: &AdminConfig, data: &impl SharedData)
         return Reply::problem(&problem.with_header("allow", "GET, HEAD"));
     }
     let waits = |layout: &'static Layout| !Stored::now(data, layout).is_loaded();
-    let missing = [("no route map", waits(&routes::LAYOUT)), ("no fleet map", config.fleet.is_some() && waits(&fleet::LAYOUT))];
+    let missing = [("no route map", waits(&ROUTE_MAP)), ("no fleet map", config.fleet.is_some() && waits(&FLEET_MAP))];
     let missing: Vec<_> = missing.iter().filter(|(_, missing)| *missing).map(|(words, _)| *words).collect();
     let (status, body) = match missing.as_slice() {
         [] => (200, "READY\n".to_owned()),
@@ -35,6 +34,7 @@ mod tests {
     use super::*;
     use crate::store::memory::{MemoryData, MemorySignal};
     use crate::store::prepare;
+    use crate::{fleet, routes};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -49,8 +49,8 @@ mod tests {
         };
         let not = |words: &str| (503, format!("NOT READY: {words} has been pushed\n"));
         let ready = || (200, "READY\n".to_owned());
-        prepare(&data, &routes::LAYOUT);
-        prepare(&data, &fleet::LAYOUT);
+        prepare(&data, &ROUTE_MAP);
+        prepare(&data, &FLEET_MAP);
         assert_eq!((of(&off), of(&on)), (not("no route map"), not("no route map and no fleet map")));
         routes::tests::publish_change(&data, &routes::change::Change { replace: true, edits: vec![] });
         assert_eq!((of(&off), of(&on)), (ready(), not("no fleet map")));

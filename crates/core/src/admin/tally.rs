@@ -1,9 +1,8 @@
 //! What the route API counts, whatever host keeps the metrics.
 
 use super::reply::Outcome;
-use crate::fleet::{self, FleetMap};
-use crate::routes;
-use crate::store::{ChangeSignal, SharedData, Stored};
+use crate::fleet::FleetMap;
+use crate::store::{ChangeSignal, FLEET_MAP, ROUTE_MAP, SharedData, Stored};
 
 /// How often the gauges are set once more because the map moved on meanwhile; then the writer that moved it sets them.
 const MAX_SETTLING: usize = 16;
@@ -90,12 +89,12 @@ pub fn settle(map: Map, metrics: &impl Metrics, data: &impl SharedData, signal: 
         let seen = signal.read();
         match map {
             Map::Routes => {
-                let map = Stored::now(data, &routes::LAYOUT);
+                let map = Stored::now(data, &ROUTE_MAP);
                 metrics.set(Gauge::Routes, map.len() as u64);
                 metrics.set(Gauge::Generation, map.version().generation);
             }
             Map::Fleet => {
-                let map = Stored::now(data, &fleet::LAYOUT);
+                let map = Stored::now(data, &FLEET_MAP);
                 metrics.set(Gauge::FleetRoutes, map.len() as u64);
                 // If it moved on meanwhile, so has the signal.
                 metrics.set(Gauge::FleetPeers, FleetMap::new(&map).peer_count().unwrap_or_default() as u64);
@@ -111,6 +110,7 @@ pub fn settle(map: Map, metrics: &impl Metrics, data: &impl SharedData, signal: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet;
     use crate::route::Route;
     use crate::routes::tests::map_of;
     use crate::store::memory::MemorySignal;

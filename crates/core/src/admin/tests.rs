@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::store::memory::{MemoryData, MemorySignal};
-use crate::store::prepare;
 use crate::store::tests::Hooked;
+use crate::store::{FLEET_MAP, ROUTE_MAP, prepare};
 use serde_json::{Value, json};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -32,8 +32,8 @@ impl Fixture {
         let config = AdminConfig::parse(config.as_bytes()).expect("valid");
         let token = token.map(|token| Token::parse(token).expect("valid"));
         let fixture = Self { api: RouteApi { config, token }, data: MemoryData::default(), signal: MemorySignal::default() };
-        prepare(&fixture.data, &LAYOUT);
-        prepare(&fixture.data, &crate::fleet::LAYOUT);
+        prepare(&fixture.data, &ROUTE_MAP);
+        prepare(&fixture.data, &FLEET_MAP);
         fixture
     }
 
@@ -123,7 +123,7 @@ fn an_empty_map_is_loaded_and_no_map_is_not() {
         json!({"epoch": "0", "generation": 0, "added": 0, "changed": 0, "removed": 0, "displaced": []}),
     );
     api.check("DELETE", "/v1/routes/a", "", 204, Value::Null);
-    assert!(!Stored::now(&api.data, &LAYOUT).is_loaded());
+    assert!(!Stored::now(&api.data, &ROUTE_MAP).is_loaded());
     api.check("PUT", "/v1/routes", r#"{"routes":{}}"#, 200, wrote(1, 0, 0, 0, &[]));
     api.check("PUT", "/v1/routes", r#"{"routes":{}}"#, 200, wrote(1, 0, 0, 0, &[]));
 }

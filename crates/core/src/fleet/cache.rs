@@ -1,8 +1,9 @@
 //! A worker's copy of the fleet map.
 
 use super::peer::{PeerState, StoredPeer};
-use super::{LAYOUT, PEERS, preference};
-use crate::store::{Cache, ChangeSignal, SharedData};
+use super::preference;
+use crate::store::layout::PEER_SHARD;
+use crate::store::{Cache, ChangeSignal, FLEET_MAP, SharedData};
 use crate::table::{Table, hash};
 use std::net::IpAddr;
 
@@ -12,7 +13,7 @@ pub struct FleetCache(Cache);
 
 impl Default for FleetCache {
     fn default() -> Self {
-        Self(Cache::new(&LAYOUT))
+        Self(Cache::new(&FLEET_MAP))
     }
 }
 
@@ -31,7 +32,7 @@ impl FleetCache {
     /// The route of the id that is made of these bytes; none if they are not an id.
     #[must_use]
     pub fn find(&self, id: &[u8]) -> Option<FleetRoute<'_>> {
-        Some(FleetRoute { numbers: self.0.find(id)?, peers: self.0.table(PEERS) })
+        Some(FleetRoute { numbers: self.0.find(id)?, peers: self.0.table(PEER_SHARD) })
     }
 }
 

@@ -1,7 +1,8 @@
 //! The shards of the next fleet map, made from the present one and what changes.
 
+use super::FleetMap;
 use super::change::Applied;
-use super::{FleetMap, PEERS};
+use crate::store::layout::PEER_SHARD;
 use crate::store::{Edition, NoEdition, SharedData, TAG_LEN};
 use crate::table::{TooLarge, edit};
 
@@ -17,7 +18,7 @@ pub fn edition<D: SharedData>(map: &FleetMap<'_, D>, applied: &Applied<'_>) -> R
         edition.shards.push((number, edit(map.tables.get(number)?, &[0; TAG_LEN], values)?));
     }
     if let Some(peers) = &applied.peers {
-        edition.shards.push((PEERS, peers.to_table()?));
+        edition.shards.push((PEER_SHARD, peers.to_table()?));
     }
     Ok(edition)
 }

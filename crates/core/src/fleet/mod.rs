@@ -1,15 +1,14 @@
 //! The fleet map: which other tasks serve which deployment ids.
 //!
-//! ```text
-//! tables 0-255    routes by id, each a list of numbers of peers      [Preference]
-//! table 256       peers by number                                    [StoredPeer]
-//! ```
+//! Its shards are tables of routes by id, each a list of numbers of peers ([`Preference`]), and behind them the table of peers by number
+//! ([`FLEET_MAP`](crate::store::FLEET_MAP)).
 //!
 //! A route has numbers in place of names, because 16 names do not fit into a value of a table, and a worker's copy is small with them.
 //! A peer keeps its number while it exists, and a write gives a new peer no number that was in use before it.
 
 use crate::deployment_id::DeploymentId;
-use crate::store::{ID_SHARDS, Layout, Moved, SharedData, Stored, Tables, Version, id_shard};
+use crate::store::layout::PEER_SHARD;
+use crate::store::{ID_SHARDS, Moved, SharedData, Stored, Tables, Version, id_shard};
 use crate::table::{Table, hash};
 
 mod cache;
@@ -30,19 +29,13 @@ pub use preference::Preference;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// How the fleet map is kept in the store.
-pub static LAYOUT: Layout = Layout { prefix: *b"pixell.fleet.1..", tables: PEERS + 1, others: 0 };
-
-/// The table of peers.
-const PEERS: usize = ID_SHARDS;
-
 /// The fleet map of one moment, fetched table by table as it is asked for.
 pub struct FleetMap<'a, D> {
     tables: Tables<'a, D>,
 }
 
 impl<'a, D: SharedData> FleetMap<'a, D> {
-    /// A view of what is stored under [`LAYOUT`].
+    /// A view of what is stored under [`FLEET_MAP`](crate::store::FLEET_MAP).
     #[must_use]
     pub fn new(stored: &'a Stored<'a, D>) -> Self {
         Self { tables: Tables::of(stored) }
@@ -77,7 +70,7 @@ impl<'a, D: SharedData> FleetMap<'a, D> {
     /// # Errors
     /// [`Moved`]
     pub fn peer_count(&self) -> Result<usize, Moved> {
-        Ok(self.tables.get(PEERS)?.map_or(0, Table::len))
+        Ok(self.tables.get(PEER_SHARD)?.map_or(0, Table::len))
     }
 
     /// All peers.
@@ -85,7 +78,7 @@ impl<'a, D: SharedData> FleetMap<'a, D> {
     /// # Errors
     /// [`Moved`]
     pub fn peers(&self) -> Result<Peers<'_>, Moved> {
-        Ok(self.tables.get(PEERS)?.map(Peers::read).unwrap_or_default())
+        Ok(self.tables.get(PEER_SHARD)?.map(Peers::read).unwrap_or_default())
     }
 
     /// The route of an id.

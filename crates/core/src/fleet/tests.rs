@@ -5,7 +5,7 @@ use super::*;
 use crate::problem::FieldErrors;
 use crate::store::memory::{MemoryData, MemorySignal};
 use crate::store::tests::Hooked;
-use crate::store::{Backend, NoEdition, PublishError, Published, Stop, Update, prepare, publish};
+use crate::store::{Backend, FLEET_MAP, NoEdition, PublishError, Published, ROUTE_MAP, Stop, Update, prepare, publish};
 use std::collections::BTreeMap;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -35,7 +35,7 @@ pub(crate) fn setting<'a>(replace: bool, peers: &[(&'a str, Peer)], routes: &[(&
 
 pub(crate) fn prepared() -> MemoryData {
     let data = MemoryData::default();
-    prepare(&data, &LAYOUT);
+    prepare(&data, &FLEET_MAP);
     data
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn publish_with(
     change: &Change<'_>,
     most: Most,
 ) -> Result<Published<Counts>, PublishError<FieldErrors>> {
-    publish(&Backend { data, signal, new_epoch: || 7 }, &LAYOUT, |stored| {
+    publish(&Backend { data, signal, new_epoch: || 7 }, &FLEET_MAP, |stored| {
         let map = FleetMap::new(stored);
         let applied = change.apply(&map, most)?;
         match edition(&map, &applied) {
@@ -69,7 +69,7 @@ pub(crate) type Plain = (BTreeMap<String, Peer>, BTreeMap<String, Vec<String>>);
 
 /// The whole map.
 pub(crate) fn plain(data: &impl SharedData) -> Plain {
-    let stored = Stored::now(data, &LAYOUT);
+    let stored = Stored::now(data, &FLEET_MAP);
     let map = FleetMap::new(&stored);
     read(&map).expect("nobody else writes")
 }
@@ -124,10 +124,10 @@ fn a_reader_finds_peers_in_order_of_preference_as_they_are_now() {
 #[test]
 fn it_shares_nothing_with_the_route_map() {
     let data = prepared();
-    prepare(&data, &crate::routes::LAYOUT);
+    prepare(&data, &ROUTE_MAP);
     let signal = MemorySignal::default();
     publish_change(&data, &signal, &setting(true, &[("b", at(2))], &[("x", &["b"])]));
-    assert_eq!(Stored::now(&data, &crate::routes::LAYOUT).version(), Version::default());
+    assert_eq!(Stored::now(&data, &ROUTE_MAP).version(), Version::default());
     crate::routes::tests::publish_change(&data, &crate::routes::change::Change { replace: true, edits: vec![] });
     assert_eq!(plain(&data).1.len(), 1);
 }
@@ -137,10 +137,10 @@ fn a_new_peer_never_gets_the_number_of_one_that_goes_with_the_same_write() {
     let (data, signal) = (prepared(), MemorySignal::default());
     for round in 0..100_u8 {
         let name = format!("task-{round}");
-        let before = FleetMap::new(&Stored::now(&data, &LAYOUT)).peers().map(|peers| peers.iter().count());
+        let before = FleetMap::new(&Stored::now(&data, &FLEET_MAP)).peers().map(|peers| peers.iter().count());
         assert_eq!(before, Ok(usize::from(round > 0)));
         let numbers = |data: &MemoryData| {
-            let stored = Stored::now(data, &LAYOUT);
+            let stored = Stored::now(data, &FLEET_MAP);
             let map = FleetMap::new(&stored);
             map.find(id("x")).expect("nobody else writes").map(|route| route.numbers().collect::<Vec<_>>())
         };
@@ -222,7 +222,7 @@ fn a_change_in_the_largest_map_stores_what_it_concerns() {
     cache.refresh(&data, &signal);
     assert_eq!(hosts(&cache, "deployment-54321").map(|found| found[0].0.clone()), Some("task-321".to_owned()));
     let shards = |change: &Change<'_>| {
-        let stored = Stored::now(&data, &LAYOUT);
+        let stored = Stored::now(&data, &FLEET_MAP);
         let map = FleetMap::new(&stored);
         let applied = change.apply(&map, PLENTY).expect("valid");
         let edition = edition(&map, &applied).expect("it fits");
@@ -230,7 +230,7 @@ fn a_change_in_the_largest_map_stores_what_it_concerns() {
     };
     let [(table, bytes)] = shards(&setting(false, &[], &[("deployment-5", &["task-1", "task-2"])]))[..] else { panic!() };
     assert!(table < ID_SHARDS && bytes < 20_000, "{bytes}");
-    let [(PEERS, bytes)] = shards(&setting(false, &[("task-7", draining(7))], &[]))[..] else { panic!() };
+    let [(PEER_SHARD, bytes)] = shards(&setting(false, &[("task-7", draining(7))], &[]))[..] else { panic!() };
     assert!(bytes < 40_000, "{bytes}");
     assert!(shards(&Change { replace: true, ..change.clone() }).is_empty(), "the same map again");
     // Nobody finds half of it.

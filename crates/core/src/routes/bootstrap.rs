@@ -1,11 +1,11 @@
 //! The routes of the configuration, which a new Envoy starts with.
 
 use super::change::{Applied, Change, Edit, Invalid};
-use super::{LAYOUT, RouteMap, edition};
+use super::{RouteMap, edition};
 use crate::deployment_id::OwnedDeploymentId;
 use crate::problem::FieldErrors;
 use crate::route::Route;
-use crate::store::{Backend, ChangeSignal, NoEdition, PublishError, SharedData, Stop, Update, publish};
+use crate::store::{Backend, ChangeSignal, NoEdition, PublishError, ROUTE_MAP, SharedData, Stop, Update, publish};
 
 /// Stores the routes if no map has been stored yet, and says whether it did: every worker gets here, also after a crash of its VM.
 ///
@@ -17,7 +17,7 @@ pub fn store(
 ) -> Result<bool, String> {
     let edits = routes.iter().map(|(id, route)| (id.as_id(), Edit::Set(route.clone()))).collect();
     let change = Change { replace: true, edits };
-    let published = publish(backend, &LAYOUT, |stored| {
+    let published = publish(backend, &ROUTE_MAP, |stored| {
         let map = RouteMap::new(stored);
         if map.is_loaded() {
             return Ok(Update::Keep(Applied::default()));
@@ -53,7 +53,7 @@ mod tests {
         let signal = MemorySignal::default();
         let store = |data: &MemoryData| store(&routes, &Backend { data, signal: &signal, new_epoch: || 7 });
         let data = MemoryData::default();
-        prepare(&data, &LAYOUT);
+        prepare(&data, &ROUTE_MAP);
         assert_eq!((store(&data), store(&data)), (Ok(true), Ok(false)));
         assert_eq!(routes_of(&data), [("a".to_owned(), Route::active(1))].into());
         let pushed = map_of(&[]);

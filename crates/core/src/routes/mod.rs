@@ -1,13 +1,11 @@
 //! The route map: routes by deployment id, and for each port the id that owns it.
 //!
-//! ```text
-//! tables 0-255    routes by id, each as [`StoredRoute`] reads it
-//! others 0-63     for 1,024 ports each: in which table the port's owner is     [PortTable]
-//! ```
+//! Its shards are tables of routes by id, each as [`StoredRoute`] reads it, and behind them a [`PortTable`] for each 1,024 ports
+//! ([`ROUTE_MAP`]).
 
 use crate::deployment_id::DeploymentId;
 use crate::route::{Route, StoredRoute};
-use crate::store::{self, Cache, ID_SHARDS, Layout, Moved, SharedData, Stored, Tables, Version, id_shard};
+use crate::store::{self, Cache, ID_SHARDS, Moved, ROUTE_MAP, SharedData, Stored, Tables, Version, id_shard};
 use crate::table::{Table, hash};
 use ports::PortTable;
 
@@ -23,16 +21,13 @@ pub use edition::edition;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// How the route map is kept in the store.
-pub static LAYOUT: Layout = Layout { prefix: *b"pixell.routes.3.", tables: ID_SHARDS, others: ports::TABLES };
-
 /// The route map of one moment, fetched shard by shard as it is asked for.
 pub struct RouteMap<'a, D> {
     tables: Tables<'a, D>,
 }
 
 impl<'a, D: SharedData> RouteMap<'a, D> {
-    /// A view of what is stored under [`LAYOUT`].
+    /// A view of what is stored under [`ROUTE_MAP`].
     #[must_use]
     pub fn new(stored: &'a Stored<'a, D>) -> Self {
         Self { tables: Tables::of(stored) }
@@ -107,7 +102,7 @@ pub struct RouteCache(Cache);
 
 impl Default for RouteCache {
     fn default() -> Self {
-        Self(Cache::new(&LAYOUT))
+        Self(Cache::new(&ROUTE_MAP))
     }
 }
 

@@ -5,18 +5,13 @@
 //! ```
 
 use crate::store::TAG_LEN;
-
-/// How many ports a table has.
-const PORTS: usize = 1024;
-
-/// How many tables there are.
-pub(super) const TABLES: usize = 65_536 / PORTS;
+use crate::store::layout::PORTS_PER_SHARD;
 
 const OWNER_LEN: usize = 2;
 
 /// The number of the table with this port.
 pub(super) const fn table_of(port: u16) -> usize {
-    port as usize / PORTS
+    port as usize / PORTS_PER_SHARD
 }
 
 /// The owners of 1,024 ports, by table of routes.
@@ -26,14 +21,14 @@ pub(super) struct PortTable(Vec<u8>);
 impl Default for PortTable {
     /// A table in which nobody owns anything.
     fn default() -> Self {
-        Self(vec![0; TAG_LEN + PORTS * OWNER_LEN])
+        Self(vec![0; TAG_LEN + PORTS_PER_SHARD * OWNER_LEN])
     }
 }
 
 impl PortTable {
     /// Reads a stored table; `None` if the length is wrong.
     pub(super) fn parse(bytes: Vec<u8>) -> Option<Self> {
-        (bytes.len() == TAG_LEN + PORTS * OWNER_LEN).then_some(Self(bytes))
+        (bytes.len() == TAG_LEN + PORTS_PER_SHARD * OWNER_LEN).then_some(Self(bytes))
     }
 
     /// The stored form.
@@ -56,7 +51,7 @@ impl PortTable {
     }
 
     const fn at(port: u16) -> usize {
-        TAG_LEN + (port as usize % PORTS) * OWNER_LEN
+        TAG_LEN + (port as usize % PORTS_PER_SHARD) * OWNER_LEN
     }
 }
 
@@ -89,6 +84,6 @@ mod tests {
 
     #[test]
     fn every_port_has_a_table() {
-        assert_eq!((table_of(0), table_of(1023), table_of(1024), table_of(u16::MAX)), (0, 0, 1, TABLES - 1));
+        assert_eq!((table_of(0), table_of(1023), table_of(1024), table_of(u16::MAX)), (0, 0, 1, 63));
     }
 }

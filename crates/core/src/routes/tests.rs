@@ -15,7 +15,7 @@ pub(crate) fn id(text: &str) -> DeploymentId<'_> {
 /// A prepared store with a map of these routes.
 pub(crate) fn map_of(routes: &[(&str, Route)]) -> MemoryData {
     let data = MemoryData::default();
-    prepare(&data, &LAYOUT);
+    prepare(&data, &ROUTE_MAP);
     let edits = routes.iter().map(|(text, route)| (id(text), Edit::Set(route.clone()))).collect();
     publish_change(&data, &Change { replace: true, edits });
     data
@@ -27,7 +27,7 @@ pub(crate) fn publish_with<D: SharedData>(
     signal: &MemorySignal,
     change: &Change<'_>,
 ) -> Result<Published<change::Applied>, PublishError<Invalid>> {
-    publish(&Backend { data, signal, new_epoch: || 7 }, &LAYOUT, |stored| {
+    publish(&Backend { data, signal, new_epoch: || 7 }, &ROUTE_MAP, |stored| {
         let map = RouteMap::new(stored);
         let applied = change.apply(&map, usize::MAX)?;
         match edition(&map, &applied) {
@@ -45,7 +45,7 @@ pub(crate) fn publish_change(data: &MemoryData, change: &Change<'_>) {
 
 /// The whole map.
 pub(crate) fn routes_of(data: &impl SharedData) -> BTreeMap<String, Route> {
-    let stored = Stored::now(data, &LAYOUT);
+    let stored = Stored::now(data, &ROUTE_MAP);
     let map = RouteMap::new(&stored);
     let routes = map.routes().expect("nobody else writes");
     assert_eq!(routes.len(), map.len());
@@ -60,7 +60,7 @@ fn put(data: &MemoryData, signal: &MemorySignal, name: &str, port: u16) -> u64 {
 
 fn prepared() -> (MemoryData, MemorySignal) {
     let data = MemoryData::default();
-    prepare(&data, &LAYOUT);
+    prepare(&data, &ROUTE_MAP);
     (data, MemorySignal::default())
 }
 
@@ -70,7 +70,7 @@ fn nothing_is_loaded_before_the_first_publish() {
     let mut cache = RouteCache::default();
     assert!(cache.refresh(&data, &signal));
     assert!(!cache.is_loaded() && cache.find(b"a").is_none());
-    let stored = Stored::now(&data, &LAYOUT);
+    let stored = Stored::now(&data, &ROUTE_MAP);
     assert!(!RouteMap::new(&stored).is_loaded());
     assert_eq!(RouteMap::new(&stored).version(), Version::default());
     put(&data, &signal, "a", 1);
@@ -82,8 +82,8 @@ fn nothing_is_loaded_before_the_first_publish() {
 fn preparing_again_keeps_the_map() {
     let (data, signal) = prepared();
     assert_eq!(put(&data, &signal, "a", 1), 1);
-    prepare(&data, &LAYOUT);
-    assert_eq!(Stored::now(&data, &LAYOUT).version(), Version { epoch: 7, generation: 1 });
+    prepare(&data, &ROUTE_MAP);
+    assert_eq!(Stored::now(&data, &ROUTE_MAP).version(), Version { epoch: 7, generation: 1 });
     assert_eq!(routes_of(&data), [("a".to_owned(), Route::active(1))].into());
 }
 

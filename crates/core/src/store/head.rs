@@ -4,31 +4,7 @@
 //! magic "PXH3" | epoch u64 | generation u64 | turn u64 | entries u32 | shard references, u64 each      (little-endian)
 //! ```
 
-/// The keys of a map in shared data, and its shards. A new format, of the head or of what it names, gets new keys.
-#[derive(Debug)]
-pub struct Layout {
-    /// What the keys begin with.
-    pub prefix: [u8; 16],
-    /// How many shards are tables, which every worker keeps a copy of. They come first.
-    pub tables: usize,
-    /// How many other shards there are, which only writers read.
-    pub others: usize,
-}
-
-/// How many shards of a map hold entries by id: 256 entries a shard in a map of 65,536.
-pub const ID_SHARDS: usize = 256;
-
-/// The shard that holds the ids with this hash.
-#[must_use]
-pub const fn id_shard(hash: u32) -> usize {
-    (hash >> 24) as usize
-}
-
-/// The length of the tag that a stored shard begins with, in bytes: the turn that wrote it.
-pub const TAG_LEN: usize = 8;
-
-/// How many slots a shard has: one that the head names, and seven for writers at work on the same turn.
-pub(super) const SLOTS: u8 = 8;
+use super::Layout;
 
 const MAGIC: [u8; 4] = *b"PXH3";
 const EPOCH_AT: usize = MAGIC.len();
@@ -37,55 +13,6 @@ const TURN_AT: usize = GENERATION_AT + 8;
 const LEN_AT: usize = TURN_AT + 8;
 const REFERENCES_AT: usize = LEN_AT + 4;
 const REFERENCE_LEN: usize = 8;
-
-impl Layout {
-    /// The number of shards.
-    #[must_use]
-    pub const fn shards(&self) -> usize {
-        self.tables + self.others
-    }
-
-    /// The keys of all slots.
-    pub(super) fn slot_keys(&self) -> impl Iterator<Item = Key> {
-        let slots = (0..self.shards()).flat_map(|shard| (0..SLOTS).map(move |slot| (shard, slot)));
-        slots.map(|(shard, slot)| self.slot_key(shard, slot))
-    }
-
-    pub(super) fn head_key(&self) -> Key {
-        Key::new(self.prefix, *b"head")
-    }
-
-    /// The key of a slot of a shard. It has no decimal digits, because letters take neither a table nor a division.
-    pub(super) fn slot_key(&self, shard: usize, slot: u8) -> Key {
-        let letter = |shift: u32| b'a' + (shard >> shift & 15).to_le_bytes()[0];
-        Key::new(self.prefix, [letter(8), letter(4), letter(0), b'0' + slot % 10])
-    }
-
-    const fn head_len(&self) -> usize {
-        REFERENCES_AT + self.shards() * REFERENCE_LEN
-    }
-}
-
-/// A key of shared data, made without the heap: every access to a shard needs one.
-pub(super) struct Key([u8; 20]);
-
-impl Key {
-    fn new(prefix: [u8; 16], end: [u8; 4]) -> Self {
-        let mut key = [0; 20];
-        if let Some(start) = key.first_chunk_mut() {
-            *start = prefix;
-        }
-        if let Some(place) = key.last_chunk_mut() {
-            *place = end;
-        }
-        Self(key)
-    }
-
-    /// The key as text.
-    pub(super) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
 
 /// The version of a map; 0 and 0 before the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,10 +62,15 @@ impl Reference {
 /// A reference as the head has it.
 pub(super) type StoredReference = [u8; REFERENCE_LEN];
 
+/// The length of a head in bytes.
+const fn len(layout: &Layout) -> usize {
+    REFERENCES_AT + layout.shards() * REFERENCE_LEN
+}
+
 impl Head {
     /// The head of a map that has not been stored yet.
     pub(super) fn new(layout: &Layout, epoch: u64) -> Self {
-        let mut head = Self(vec![0; layout.head_len()]);
+        let mut head = Self(vec![0; len(layout)]);
         head.write(0, MAGIC);
         head.write(EPOCH_AT, epoch.to_le_bytes());
         head
@@ -146,7 +78,7 @@ impl Head {
 
     /// Takes the stored form; `None` if there is none.
     pub(super) fn parse(layout: &Layout, bytes: Vec<u8>) -> Option<Self> {
-        (bytes.len() == layout.head_len() && bytes.starts_with(&MAGIC)).then_some(Self(bytes))
+        (bytes.len() == len(layout) && bytes.starts_with(&MAGIC)).then_some(Self(bytes))
     }
 
     /// The stored form.
@@ -239,18 +171,5 @@ mod tests {
         assert!((0..bytes.len()).all(|cut| Head::parse(&LAYOUT, bytes[..cut].to_vec()).is_none()));
         assert!(Head::parse(&LAYOUT, [&bytes[..], &[0; 8]].concat()).is_none());
         assert!(Head::parse(&LAYOUT, [b"PXH2", &bytes[4..]].concat()).is_none());
-    }
-
-    #[test]
-    fn every_hash_has_a_shard() {
-        assert_eq!((id_shard(0), id_shard(u32::MAX)), (0, ID_SHARDS - 1));
-    }
-
-    #[test]
-    fn every_key_is_another_one() {
-        let keys = LAYOUT.slot_keys().chain([LAYOUT.head_key()]).map(|key| key.as_str().to_owned());
-        let keys: std::collections::BTreeSet<_> = keys.collect();
-        assert_eq!(keys.len(), 1 + 320 * usize::from(SLOTS));
-        assert!(keys.iter().all(|key| key.starts_with("pixell.example.1") && key.len() == 20));
     }
 }

@@ -8,6 +8,8 @@
 //! shards   byte strings: tables of entries by id, and whatever else a map keeps                   [Table]
 //! ```
 //!
+//! [`layout`] has the keys of both, and what the shards of each map are.
+//!
 //! **Publishing.** A writer puts the shards it changes into slots that the head does not name, then swaps the head by compare-and-swap.
 //! That is the one step in which a write happens, however many shards it changes. Then it raises the change signal, then it responds.
 //! A reader reads the signal at each request; if it differs from what it last saw, it fetches the head and the shards that are new to it.
@@ -27,6 +29,7 @@
 
 mod cache;
 mod head;
+pub mod layout;
 pub mod memory;
 mod publish;
 mod stored;
@@ -36,7 +39,8 @@ mod tables;
 pub(crate) mod tests;
 
 pub use cache::Cache;
-pub use head::{ID_SHARDS, Layout, TAG_LEN, Version, id_shard};
+pub use head::Version;
+pub use layout::{FLEET_MAP, ID_SHARDS, Layout, ROUTE_MAP, TAG_LEN, id_shard};
 pub use publish::{Backend, Edition, NoEdition, PublishError, Published, Stop, Update, publish};
 pub use stored::{Moved, Stored};
 pub use tables::Tables;

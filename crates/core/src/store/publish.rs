@@ -1,6 +1,7 @@
 //! Publishing: a change becomes the map that everybody sees.
 
-use super::head::{Head, Reference, SLOTS};
+use super::head::{Head, Reference};
+use super::layout::SLOTS;
 use super::stored::{Moved, Stored, tag};
 use super::{ChangeSignal, Layout, SharedData, TAG_LEN, Version};
 use crate::table::TooLarge;
@@ -9,7 +10,7 @@ use crate::table::TooLarge;
 /// is quick, and the other workers may be as quick.
 const MAX_WHOLE_MAPS: usize = 16;
 
-/// At least this part of a whole map is what an attempt counts as.
+/// An attempt costs at least an eighth of a whole map, however few shards it writes.
 const SMALL: usize = 8;
 
 /// What a writer needs of its host.

@@ -1,6 +1,6 @@
 //! The store under writers and readers that get in each other's way at every step.
 
-use super::head::SLOTS;
+use super::layout::SLOTS;
 use super::memory::{MemoryData, MemorySignal};
 use super::*;
 use crate::deployment_id::DeploymentId;

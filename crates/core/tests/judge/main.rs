@@ -13,9 +13,9 @@ use pixell_core::endpoint::EndpointName;
 use pixell_core::responses::way::Note;
 use pixell_core::route::{Route, RouteState};
 use pixell_core::routes::change::{Change, Edit};
-use pixell_core::routes::{LAYOUT, RouteMap, edition};
+use pixell_core::routes::{RouteMap, edition};
 use pixell_core::store::memory::{MemoryData, MemorySignal};
-use pixell_core::store::{Backend, Stop, Update, prepare, publish};
+use pixell_core::store::{Backend, ROUTE_MAP, Stop, Update, prepare, publish};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -27,14 +27,14 @@ use std::collections::BTreeSet;
 /// A worker's copy of the routes.
 fn maps() -> Maps {
     let (data, signal) = (MemoryData::default(), MemorySignal::default());
-    prepare(&data, &LAYOUT);
+    prepare(&data, &ROUTE_MAP);
     let edits = ROUTES.iter().map(|(id, port, is_draining, endpoints)| {
         let state = if *is_draining { RouteState::Draining } else { RouteState::Active };
         let endpoints = endpoints.iter().map(|(name, port)| (EndpointName::parse(name.as_bytes()).unwrap(), *port)).collect();
         (DeploymentId::parse(id.as_bytes()).unwrap(), Edit::Set(Route { port: *port, state, endpoints }))
     });
     let change = Change { replace: true, edits: edits.collect() };
-    let published = publish(&Backend { data: &data, signal: &signal, new_epoch: || 5 }, &LAYOUT, |stored| {
+    let published = publish(&Backend { data: &data, signal: &signal, new_epoch: || 5 }, &ROUTE_MAP, |stored| {
         let map = RouteMap::new(stored);
         let applied = change.apply(&map, 20)?;
         Ok::<_, Stop<_>>(Update::Store(edition(&map, &applied).unwrap(), applied))

@@ -3,9 +3,8 @@
 use super::*;
 use crate::admin::token::Token;
 use crate::config::AdminConfig;
-use crate::routes::LAYOUT;
 use crate::store::memory::{MemoryData, MemorySignal};
-use crate::store::prepare;
+use crate::store::{ROUTE_MAP, prepare};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -19,7 +18,7 @@ impl Fixture {
     fn new() -> Self {
         let config = AdminConfig::parse(br#"{"role":"admin","max_body_bytes":30}"#).expect("valid");
         let fixture = Self { admin: Admin::new(config, None), data: MemoryData::default(), signal: MemorySignal::default() };
-        prepare(&fixture.data, &LAYOUT);
+        prepare(&fixture.data, &ROUTE_MAP);
         fixture
     }
 

@@ -97,7 +97,7 @@ fn a_dry_run_changes_nothing() {
     let api = api();
     let dry = json!({"epoch": "0", "generation": 0, "added": 2, "changed": 0, "removed": 0});
     api.check("PUT", "/v1/fleet?dry_run=true", TWO, 200, dry);
-    assert!(!Stored::now(&api.data, &crate::fleet::LAYOUT).is_loaded());
+    assert!(!Stored::now(&api.data, &FLEET_MAP).is_loaded());
     assert_eq!(api.call("PATCH", "/v1/fleet?dry_run=true", r#"{"routes":{"a":["b"]}}"#).status, 422);
     assert_eq!(api.call("GET", "/v1/fleet?dry_run=true", "").status, 400);
 }
@@ -107,7 +107,7 @@ fn an_empty_map_is_loaded_and_no_map_is_not() {
     let api = api();
     patch(&api, "{}", json!({"epoch": "0", "generation": 0, "added": 0, "changed": 0, "removed": 0}));
     api.check("PUT", "/v1/fleet", r#"{"peers":{},"routes":{}}"#, 200, counts(1, 0, 0, 0));
-    assert!(Stored::now(&api.data, &crate::fleet::LAYOUT).is_loaded());
+    assert!(Stored::now(&api.data, &FLEET_MAP).is_loaded());
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::fleet::tests::{PLENTY, Plain, at, draining, id, plain, prepared, publish_change, publish_with, setting};
-use crate::store::PublishError;
 use crate::store::memory::{MemoryData, MemorySignal};
+use crate::store::{FLEET_MAP, PublishError};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -104,7 +104,7 @@ fn replaces() {
 #[test]
 fn what_is_the_same_as_before_is_no_change() {
     let data = before();
-    let stored = crate::store::Stored::now(&data, &crate::fleet::LAYOUT);
+    let stored = crate::store::Stored::now(&data, &FLEET_MAP);
     let map = FleetMap::new(&stored);
     let same = setting(true, &[("c", draining(3)), ("b", at(2))], &[Z, Y, X]);
     assert!(same.apply(&map, PLENTY).expect("valid").is_empty());

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::routes::tests::{id, map_of, publish_change, routes_of};
-use crate::store::Stored;
 use crate::store::memory::MemoryData;
+use crate::store::{ROUTE_MAP, Stored};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -28,7 +28,7 @@ fn apply(
 ) -> Result<(Applied, BTreeMap<String, Route>), Invalid> {
     let data = map_of(before);
     let change = Change { replace, edits: edits.iter().map(|(name, edit)| (id(name), edit.clone())).collect() };
-    match change.apply(&RouteMap::new(&Stored::now(&data, &super::super::LAYOUT)), 3) {
+    match change.apply(&RouteMap::new(&Stored::now(&data, &ROUTE_MAP)), 3) {
         Ok(applied) => {
             publish_change(&data, &change);
             owners_agree(&data);
@@ -41,7 +41,7 @@ fn apply(
 
 /// Every port of every route belongs to that route, and no other port to anyone.
 fn owners_agree(data: &MemoryData) {
-    let stored = Stored::now(data, &super::super::LAYOUT);
+    let stored = Stored::now(data, &ROUTE_MAP);
     let map = RouteMap::new(&stored);
     let mut expected = BTreeMap::new();
     for (id, route) in map.routes().expect("nobody else writes") {
