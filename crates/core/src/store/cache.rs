@@ -58,7 +58,7 @@ impl Cache {
         self.version
     }
 
-    /// The value of the id that is made of these bytes; none if they are not an id. Ids are in the first 256 shards.
+    /// The value of the id that is made of these bytes; none if they are not an id. Ids are in the first [`ID_SHARDS`](super::ID_SHARDS) tables.
     #[must_use]
     pub fn find(&self, id: &[u8]) -> Option<&[u8]> {
         let hash = hash(id);
@@ -78,23 +78,14 @@ impl Cache {
             return true;
         };
         self.shards.resize_with(self.layout.tables, Shard::default);
-        let mut next = 0;
-        while let Some(number) = self.first_outdated(&head, next) {
+        let outdated = |(_, (shard, reference)): &(usize, (&mut Shard, &_))| **reference != shard.reference.stored();
+        for (number, (shard, _)) in self.shards.iter_mut().zip(head.references()).enumerate().filter(outdated) {
             let reference = head.reference(number);
             let Ok(bytes) = fetch(data, self.layout, number, reference) else { return false };
-            if let Some(shard) = self.shards.get_mut(number) {
-                // A table that does not parse would be a defect of the writer; its ids are unknown then.
-                *shard = Shard { reference, table: bytes.and_then(|bytes| Table::parse(bytes, TAG_LEN).ok()) };
-            }
-            next = number + 1;
+            // A table that does not parse would be a defect of the writer; its ids are unknown then.
+            *shard = Shard { reference, table: bytes.and_then(|bytes| Table::parse(bytes, TAG_LEN).ok()) };
         }
         self.version = head.version();
         true
-    }
-
-    /// The first table at or after `next` whose reference has changed.
-    fn first_outdated(&self, head: &Head, next: usize) -> Option<usize> {
-        let (shards, references) = (self.shards.get(next..)?, head.references().get(next..)?);
-        shards.iter().zip(references).position(|(shard, reference)| *reference != shard.reference.stored()).map(|at| next + at)
     }
 }
