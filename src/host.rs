@@ -1,6 +1,7 @@
 //! The host: what the core asks for, by Envoy's host calls.
 
 use pixell_core::data_path::Header;
+use pixell_core::filter_state::{self, in_wasm};
 use pixell_core::metrics::CHANGES;
 use pixell_core::store::{CasMismatch, ChangeSignal, SharedData, layout};
 use proxy_wasm::hostcalls;
@@ -168,7 +169,7 @@ pub(crate) fn set_request_header(name: &str, value: Option<&[u8]>) {
 /// Leaves the reason of a rejection to Envoy's access log and tracing, as the filter state `wasm.pixell.rejection`: unlike a
 /// response header, no agent can set it.
 pub(crate) fn note_rejection(code: &str) {
-    if let Err(status) = hostcalls::set_property(vec!["pixell.rejection"], Some(code.as_bytes())) {
+    if let Err(status) = hostcalls::set_property(vec![in_wasm(filter_state::REJECTION)], Some(code.as_bytes())) {
         log::error!("the reason of a rejection could not be noted: {status:?}");
     }
 }
@@ -188,8 +189,8 @@ pub(crate) fn note() -> Option<Vec<u8>> {
     property(NOTE)
 }
 
-/// Where [`note_hop`] leaves its note.
-const HOP: &str = "pixell.hop";
+/// [`filter_state::HOP`]
+const HOP: &str = in_wasm(filter_state::HOP);
 
 /// Leaves to Envoy's access log whether the request goes to a peer (`out`) or was sent by one (`in`), as the filter state `wasm.pixell.hop`.
 /// Envoy's route for hops asks for it, too.
@@ -202,8 +203,8 @@ pub(crate) fn hop() -> Option<Vec<u8>> {
     property(HOP)
 }
 
-/// Where the trail of a hop is ([`pixell_core::hop::Trail`]).
-const TRAIL: &str = "pixell.trail";
+/// [`filter_state::TRAIL`]
+const TRAIL: &str = in_wasm(filter_state::TRAIL);
 
 /// Leaves the trail of a hop to the filter before the peers' cluster.
 pub(crate) fn leave_trail(trail: &[u8]) -> Result<(), Status> {
@@ -225,7 +226,7 @@ pub(crate) fn now() -> Duration {
 
 /// Leaves to Envoy's access log that this is one of the first rejections of its kind, which it logs whatever the rate.
 pub(crate) fn note_first() {
-    let _ = hostcalls::set_property(vec!["pixell.first"], Some(b"1"));
+    let _ = hostcalls::set_property(vec![in_wasm(filter_state::FIRST)], Some(b"1"));
 }
 
 /// The plugin's configuration text.

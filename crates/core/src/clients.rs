@@ -5,6 +5,7 @@
 //! cannot give back what it held. Its next VM begins a new *era*: buckets of an earlier one count as empty, and each worker that
 //! notices the new era adds what it holds.
 
+use crate::fnv::hash;
 use crate::store::SharedData;
 use crate::store::layout::{CLIENT_BUCKETS, CLIENT_ERA};
 use std::collections::HashMap;
@@ -42,11 +43,6 @@ impl Holder {
     fn bucket(&self) -> String {
         bucket(usize::try_from(hash(&self.0) >> 32).unwrap_or_default() % BUCKETS)
     }
-}
-
-/// FNV-1a.
-fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 fn bucket(number: usize) -> String {
@@ -89,7 +85,7 @@ impl Clients {
         taken
     }
 
-    /// Takes back one of what `holder` was let hold here.
+    /// Gives back one that `holder` took on this worker.
     pub fn give_back(&mut self, data: &impl SharedData, holder: Holder) {
         let Some(held) = self.held.get(&holder).copied() else { return };
         self.change(data, holder, |count| Some(count.saturating_sub(1)));
@@ -117,7 +113,7 @@ impl Clients {
         }
     }
 
-    /// Gives `holder` the count that `change` makes of the one it has; false if it makes none.
+    /// Replaces the count of `holder` by what `change` makes of it. If that is `None`, the count stays, and the result is false.
     fn change(&mut self, data: &impl SharedData, holder: Holder, change: impl Fn(u32) -> Option<u32>) -> bool {
         loop {
             self.notice(data);

@@ -1,10 +1,12 @@
 //! The core of the pixell-envoy filter: decides where a request goes, and what a call of the route API does to the route map.
 //!
-//! It builds on any target and knows no host; what it needs of one are the small traits of [`store`].
+//! It builds on any target and knows no host. What it needs of one are small traits: shared data and a change signal ([`store`]), a request
+//! ([`data_path::RequestHost`]), a response ([`responses::ResponseHost`]), metrics ([`admin::tally::Metrics`]).
 //!
 //! | module | what it is |
 //! | --- | --- |
 //! | [`deployment_id`] | the key a client sends |
+//! | [`addressing`] | how a request names its agent: by a header, the path or the host |
 //! | [`route`], [`endpoint`] | where an id leads: ports and a state |
 //! | [`table`] | byte strings by id, searched in place |
 //! | [`store`] | publishing and reading maps through shared data |
@@ -20,6 +22,7 @@
 //! | [`data_path`] | the data path for any host: verdicts, and what a rejection looks like |
 //! | [`responses`] | what is changed in responses, so that they lead the client back: Location, cookies, agent cards |
 //! | [`rejection`] | every response that the filter makes instead of forwarding |
+//! | [`filter_state`] | names of the notes that filters leave with a request |
 //! | [`metrics`] | names and labels of what is counted |
 //! | [`problem`] | the error document of both roles |
 //! | [`json`], [`fields`] | JSON text to values, duplicate keys kept apart; the members of an object, read strictly |
@@ -38,7 +41,9 @@ pub mod decision;
 pub mod deployment_id;
 pub mod endpoint;
 pub mod fields;
+pub mod filter_state;
 pub mod fleet;
+mod fnv;
 pub mod hop;
 pub mod json;
 pub mod metrics;

@@ -1,6 +1,6 @@
 //! A table: byte strings by deployment id, in one string of bytes that is searched in place.
 //!
-//! A map is stored as 256 tables, one per shard ([`crate::store`]). A worker looks ids up in the stored bytes; there is nothing to decode
+//! A map is stored as a table for each shard ([`crate::store::layout`]). A worker looks ids up in the stored bytes; there is nothing to decode
 //! but the header. All numbers are little-endian:
 //!
 //! ```text
@@ -10,13 +10,16 @@
 //! ```
 
 use crate::deployment_id::DeploymentId;
+use crate::fnv::{BASIS, PRIME};
 use std::fmt;
 
 mod write;
 
 pub use write::edit;
 
-const HEADER_LEN: usize = 8;
+const LEN_AT: usize = 0;
+const SLOT_BITS_AT: usize = LEN_AT + 4;
+const HEADER_LEN: usize = SLOT_BITS_AT + 4;
 const SLOT_LEN: usize = 4;
 const ENTRY_HEAD_LEN: usize = 2;
 
@@ -39,7 +42,7 @@ impl<B: AsRef<[u8]>> Table<B> {
     /// [`InvalidTable`] if the slots do not fit into the bytes.
     pub fn parse(bytes: B, starts_at: usize) -> Result<Self, InvalidTable> {
         let table = bytes.as_ref().get(starts_at..).ok_or(InvalidTable)?;
-        let (len, slot_bits) = (u32_at(table, 0).ok_or(InvalidTable)?, u32_at(table, 4).ok_or(InvalidTable)?);
+        let (len, slot_bits) = (u32_at(table, LEN_AT).ok_or(InvalidTable)?, u32_at(table, SLOT_BITS_AT).ok_or(InvalidTable)?);
         let slots = 1_u32.checked_shl(slot_bits).ok_or(InvalidTable)?;
         let entries_at = usize::try_from(slots)
             .ok()
@@ -146,8 +149,7 @@ impl<'a> Entry<'a> {
 /// Clients choose the ids they ask for, but not the ids in the table, so they cannot build collisions.
 #[must_use]
 pub fn hash(bytes: &[u8]) -> u32 {
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let mut state = 0xcbf2_9ce4_8422_2325_u64;
+    let mut state = BASIS;
     let mut chunks = bytes.chunks_exact(8);
     for chunk in &mut chunks {
         let word = chunk.try_into().map_or(0, u64::from_le_bytes);

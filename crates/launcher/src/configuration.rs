@@ -14,6 +14,7 @@ use crate::rate_limit::RateLimit;
 use crate::settings::{AccessLog, Settings, Tracing};
 use crate::tls::Tls;
 use pixell_core::cidr::Cidr;
+use pixell_core::filter_state::REJECTION;
 use std::fmt;
 
 /// The runtime layer of the image's settings, which is empty as shipped.
@@ -239,7 +240,7 @@ fn connection_manager(tracing: &Tracing) -> String {
     format!(
         "tracing: {{ random_sampling: {{ value: {percent} }}, custom_tags: [\
          {{ tag: pixell.deployment_id, value: \"%REQ(x-deployment-id):256%\" }}, \
-         {{ tag: pixell.rejection, value: \"%FILTER_STATE(wasm.pixell.rejection:PLAIN)%\" }}], \
+         {{ tag: pixell.rejection, value: \"%FILTER_STATE({REJECTION}:PLAIN)%\" }}], \
          provider: {{ name: envoy.tracers.opentelemetry, typed_config: {{ \
          \"@type\": type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig, service_name: pixell-envoy, \
          grpc_service: {{ envoy_grpc: {{ cluster_name: trace_collector }}, timeout: 1s }} }} }} }}"

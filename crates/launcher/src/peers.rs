@@ -3,6 +3,7 @@
 use crate::configuration::{Edit, ROUTER_PLACE};
 use crate::fleet::Fleet;
 use crate::peer_tls::PeerTls;
+use pixell_core::filter_state::HOP;
 
 /// Where the listener for peers goes.
 pub const LISTENER_PLACE: &str = "# (listener for peers)";
@@ -70,7 +71,7 @@ impl Fleet {
             Edit { place: ROUTES_PLACE, text: indented(&routes, 24) },
             Edit { place: CLUSTER_PLACE, text: indented(&CLUSTER.replace("# (peer TLS)", &client), 4) },
             Edit { place: REJECTIONS_PLACE, text: indented(REJECTIONS, 20) },
-            Edit { place: HOP_PLACE, text: "hop: \"%FILTER_STATE(wasm.pixell.hop:PLAIN)%\"".to_owned() },
+            Edit { place: HOP_PLACE, text: format!("hop: \"%FILTER_STATE({HOP}:PLAIN)%\"") },
         ]
     }
 

@@ -3,6 +3,7 @@
 use crate::abi::{Host, Map, write_log};
 use crate::abi_types::{Attribute, LogLevel};
 use pixell_core::data_path::{Header, Rejected, RequestHost, Response};
+use pixell_core::filter_state::{FIRST, HOP, REJECTION, TRAIL};
 use pixell_core::hop::MISDIRECTED_HEADER;
 use pixell_core::metrics::{FIRST_LOGGED, REJECTION_REASONS};
 use pixell_core::rejection::Client;
@@ -15,12 +16,6 @@ use std::time::{Duration, Instant};
 
 /// The response code details of every response that the filter makes. Envoy would write `dynamic_module_send_response` without.
 const DETAILS: &str = "pixell";
-
-/// The filter state that Envoy's access log and tracing read the reason of a rejection from, under whichever filter.
-const REJECTION: &str = "wasm.pixell.rejection";
-
-/// The filter state that tells the access log that this is one of the first rejections of its kind, which it logs whatever the rate.
-const FIRST: &str = "wasm.pixell.first";
 
 /// How many of each kind are still to be logged whatever the rate. (With Wasm each worker has numbers of its own.)
 struct First<const N: usize> {
@@ -52,12 +47,6 @@ pub(crate) fn is_first_card(reason: &str) -> bool {
 /// Envoy has for it is none of the attributes that it gives a native filter.)
 const ARRIVED: &str = "pixell.arrived";
 
-/// The filter state that the access log and Envoy's route for hops read whether a request goes to a peer, under whichever filter.
-const HOP: &str = "wasm.pixell.hop";
-
-/// The filter state in which the trail of a hop is ([`pixell_core::hop::Trail`]).
-const TRAIL: &str = "pixell.trail";
-
 /// The filter state that counts the responses of peers that have no route for the request.
 const RETURNS: &str = "pixell.returns";
 
@@ -71,12 +60,12 @@ pub(crate) fn note_return(host: &mut Host<'_>) {
     }
 }
 
-/// Notes that the request goes to a peer (`out`) or was sent by one (`in`); `false` if Envoy refuses.
+/// Notes that the request goes to a peer (`out`) or was sent by one (`in`); `false` if Envoy does not.
 pub(crate) fn note_hop(host: &mut Host<'_>, hop: &str) -> bool {
     host.set_state(HOP, hop.as_bytes())
 }
 
-/// Leaves the trail of a hop to the filter before the peers' cluster; `false` if Envoy refuses.
+/// Leaves the trail of a hop to the filter before the peers' cluster; `false` if Envoy does not.
 pub(crate) fn leave_trail(host: &mut Host<'_>, trail: &[u8]) -> bool {
     host.set_state(TRAIL, trail)
 }

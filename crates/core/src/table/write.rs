@@ -1,6 +1,6 @@
 //! Writing a table: from the one before, with changes made.
 
-use super::{ENTRY_HEAD_LEN, Entry, HEADER_LEN, SLOT_LEN, Table, TooLarge, hash};
+use super::{ENTRY_HEAD_LEN, Entry, HEADER_LEN, LEN_AT, SLOT_BITS_AT, SLOT_LEN, Table, TooLarge, hash};
 use crate::deployment_id::DeploymentId;
 
 /// What an id and its value take on average, in bytes: a UUID and a port.
@@ -60,7 +60,8 @@ impl Writer {
         let entries_at = slot_bytes.checked_add(header_at + HEADER_LEN).ok_or(TooLarge)?;
         let mut bytes = Vec::with_capacity(entries_at.saturating_add(entry_bytes));
         bytes.extend_from_slice(tag);
-        bytes.extend_from_slice(&[0; 4]);
+        // The number of entries is known when it is finished.
+        bytes.extend_from_slice(&[0; SLOT_BITS_AT - LEN_AT]);
         bytes.extend_from_slice(&slots.trailing_zeros().to_le_bytes());
         bytes.resize(entries_at, 0);
         Ok(Self { bytes, header_at, entries_at, len: 0, slot_mask: slots - 1 })
@@ -89,7 +90,7 @@ impl Writer {
     }
 
     fn finish(mut self) -> Result<Vec<u8>, TooLarge> {
-        let place = self.bytes.get_mut(self.header_at..).and_then(<[u8]>::first_chunk_mut).ok_or(TooLarge)?;
+        let place = self.bytes.get_mut(self.header_at + LEN_AT..).and_then(<[u8]>::first_chunk_mut).ok_or(TooLarge)?;
         *place = self.len.to_le_bytes();
         Ok(self.bytes)
     }
