@@ -31,7 +31,10 @@ impl RootContext for ResponsesRoot {
         match RouterConfig::parse(&host::plugin_configuration()) {
             Ok(config) => {
                 // Envoy configures a root context once; another configuration gets another one.
-                self.plugin.get_or_init(|| Plugin { responses: Responses::new(&config), metrics: CardMetrics::define() });
+                self.plugin.get_or_init(|| Plugin {
+                    responses: Responses::new(config.addressing, config.external_origins),
+                    metrics: CardMetrics::define(),
+                });
                 true
             }
             Err(error) => {

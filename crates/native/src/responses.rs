@@ -27,7 +27,10 @@ pub(crate) enum Awaited {
 
 impl ResponseConfig {
     pub(crate) fn new(envoy: &ConfigHost, config: &RouterConfig) -> Self {
-        Self { responses: Responses::new(config), metrics: CardMetrics::define(envoy) }
+        Self {
+            responses: Responses::new(config.addressing.clone(), config.external_origins.clone()),
+            metrics: CardMetrics::define(envoy),
+        }
     }
 
     /// The head of the response to the request that `note` is about. Gives what is still to come, if that matters.

@@ -12,7 +12,6 @@ pub mod url;
 pub mod way;
 
 use crate::addressing::Addressing;
-use crate::config::RouterConfig;
 use crate::unfinished::{Body, Unfinished};
 use origins::ExternalOrigins;
 use std::borrow::Cow;
@@ -151,10 +150,9 @@ pub const CARD_REQUEST: [(&str, Option<&[u8]>); 8] = [
 ];
 
 impl Responses {
-    /// What is done with these settings.
+    /// What is done if requests name agents by this addressing, and only these origins may be written into URLs.
     #[must_use]
-    pub fn new(config: &RouterConfig) -> Self {
-        let (addressing, origins) = (config.addressing.clone(), config.external_origins.clone());
+    pub fn new(addressing: Addressing, origins: ExternalOrigins) -> Self {
         Self { addressing, origins, unfinished: Unfinished::new(card::LARGEST, MOST_CARDS) }
     }
 

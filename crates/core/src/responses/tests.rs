@@ -1,6 +1,7 @@
 //! Heads of responses, and cards that arrive in parts.
 
 use super::*;
+use crate::config::RouterConfig;
 use crate::endpoint::EndpointName;
 use crate::route::{Route, StoredRoute};
 #[cfg(target_arch = "wasm32")]
@@ -41,7 +42,8 @@ impl ResponseHost for Shown {
 
 fn responses(origins: &str) -> Responses {
     let config = format!(r#"{{"role":"router","external_origins":[{origins}],"host_suffix":".h.test"}}"#);
-    Responses::new(&RouterConfig::parse(config.as_bytes()).unwrap())
+    let config = RouterConfig::parse(config.as_bytes()).unwrap();
+    Responses::new(config.addressing, config.external_origins)
 }
 
 #[track_caller]
