@@ -1,4 +1,4 @@
-//! Documents name files of this repository in backticks and in links. Those files must exist.
+//! Documents name files of this repository in backticks and in links, and those files must exist. The maps of the core name all its modules.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::{files, text};
 
-/// Checks every Markdown file.
+/// Checks that every file that a Markdown file names exists.
 pub(super) fn check() -> Result<Vec<String>> {
     let root = workspace::root();
     let mut errors = Vec::new();
@@ -15,6 +15,28 @@ pub(super) fn check() -> Result<Vec<String>> {
         let directory = root.join(&document).parent().map(Path::to_path_buf).unwrap_or_default();
         let exists = |path: &str| root.join(path).exists() || directory.join(path).exists();
         errors.extend(missing(&document, &text(&document)?, exists)?);
+    }
+    Ok(errors)
+}
+
+/// Checks that the map in the core's `lib.rs` names every public module, and the one in ARCHITECTURE.md every module.
+pub(super) fn modules() -> Result<Vec<String>> {
+    unmapped(&text("crates/core/src/lib.rs")?, &text("ARCHITECTURE.md")?)
+}
+
+fn unmapped(library: &str, architecture: &str) -> Result<Vec<String>> {
+    let module = Regex::new(r"(?m)^(pub )?mod (\w+);$")?;
+    let mut errors = Vec::new();
+    for declared in module.captures_iter(library) {
+        let name = &declared[2];
+        if declared.get(1).is_some() && !library.contains(&format!("[`{name}`]")) {
+            errors.push(format!("crates/core/src/lib.rs: the table does not name [`{name}`]"));
+        }
+        // In a row for several files only the first has its directory.
+        let named = [format!("`{name}.rs`"), format!("/{name}.rs`"), format!("crates/core/src/{name}/`")];
+        if !named.iter().any(|named| architecture.contains(named)) {
+            errors.push(format!("ARCHITECTURE.md: the code map does not name crates/core/src/{name}"));
+        }
     }
     Ok(errors)
 }
@@ -36,6 +58,20 @@ fn missing(document: &str, text: &str, exists: impl Fn(&str) -> bool) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_that_no_map_names_is_an_error() {
+        let library = "//! | [`a`], [`b`] | what |\npub mod a;\npub mod b;\nmod c;\npub mod d;\n#[cfg(test)]\nmod e {}\n";
+        let architecture = "| `crates/core/src/a.rs`, `b.rs` | what |\n| `crates/core/src/c/` | what |\n";
+        let errors = unmapped(library, architecture).unwrap();
+        assert_eq!(
+            errors,
+            [
+                "crates/core/src/lib.rs: the table does not name [`d`]",
+                "ARCHITECTURE.md: the code map does not name crates/core/src/d"
+            ]
+        );
+    }
 
     #[test]
     fn a_path_that_does_not_exist_is_an_error() {

@@ -3,6 +3,7 @@
 mod cargo;
 mod code_map;
 mod first_line;
+mod length;
 mod versions;
 
 use anyhow::{Result, bail};
@@ -17,15 +18,17 @@ pub(crate) struct Arguments {}
 /// A check: its name, and a function that returns the errors it finds. If the function itself fails, that is one more error.
 type Check = (&'static str, fn() -> Result<Vec<String>>);
 
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 10] = [
     ("formatting", cargo::formatting),
     ("lints on this machine", cargo::lints_host),
     ("lints of the modules", cargo::lints_module),
     ("documentation", cargo::documentation),
     ("a //! first in every Rust file", first_line::check),
+    ("at most 450 lines in a file", length::check),
     ("pinned versions agree", versions::check),
     ("lock files match their sources", crate::lock::stale),
     ("files that documents name exist", code_map::check),
+    ("maps of the core name every module", code_map::modules),
 ];
 
 /// Runs every check.
