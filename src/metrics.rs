@@ -6,8 +6,8 @@ use pixell_core::hop::Outcome;
 use pixell_core::metrics::{
     BUILD_INFO, CARDS_UNCHANGED, DISPLACED, FIRST_LOGGED, FLEET_GENERATION, FLEET_LAST_PUSH, FLEET_MISDIRECTED, FLEET_PEERS,
     FLEET_PUBLISHES, FLEET_REFUSED_WRITES, FLEET_REQUESTS, FLEET_ROUTES, GENERATION, HOPS, LAST_PUSH, OTHER, PANICS,
-    PEER_FAILURES, PUBLISHES, REFRESHES, REFUSAL_REASONS, REFUSED_CONNECTIONS, REFUSED_WRITES, REJECTION_REASONS, REJECTIONS,
-    ROUTES, labelled, worker_label,
+    PEER_FAILURES, PUBLISHES, REFRESHES, REFUSED_CONNECTIONS, REFUSED_WRITES, REJECTION_REASONS, REJECTIONS, ROUTES,
+    WRITE_ERRORS, labelled, worker_label,
 };
 use pixell_core::responses::Unchanged;
 use pixell_core::store::layout::WORKERS;
@@ -201,7 +201,7 @@ pub(crate) struct AdminMetrics {
     publishes: Metric,
     displaced: Metric,
     last_push: Metric,
-    refused: Labelled<{ REFUSAL_REASONS.len() }>,
+    rejected_writes: Labelled<{ WRITE_ERRORS.len() }>,
     fleet: FleetMetrics,
 }
 
@@ -212,7 +212,7 @@ struct FleetMetrics {
     generation: Metric,
     publishes: Metric,
     last_push: Metric,
-    refused: Labelled<{ REFUSAL_REASONS.len() }>,
+    rejected_writes: Labelled<{ WRITE_ERRORS.len() }>,
 }
 
 impl AdminMetrics {
@@ -226,14 +226,14 @@ impl AdminMetrics {
             publishes: Metric::counter(PUBLISHES),
             displaced: Metric::counter(DISPLACED),
             last_push: Metric::gauge(LAST_PUSH),
-            refused: Labelled::define(REFUSED_WRITES, "reason", REFUSAL_REASONS),
+            rejected_writes: Labelled::define(REFUSED_WRITES, "reason", WRITE_ERRORS),
             fleet: FleetMetrics {
                 routes: Metric::gauge(FLEET_ROUTES),
                 peers: Metric::gauge(FLEET_PEERS),
                 generation: Metric::gauge(FLEET_GENERATION),
                 publishes: Metric::counter(FLEET_PUBLISHES),
                 last_push: Metric::gauge(FLEET_LAST_PUSH),
-                refused: Labelled::define(FLEET_REFUSED_WRITES, "reason", REFUSAL_REASONS),
+                rejected_writes: Labelled::define(FLEET_REFUSED_WRITES, "reason", WRITE_ERRORS),
             },
         }
     }
@@ -256,8 +256,8 @@ impl Metrics for AdminMetrics {
 
     fn count_rejected_write(&self, map: Map, code: &str) {
         match map {
-            Map::Routes => &self.refused,
-            Map::Fleet => &self.fleet.refused,
+            Map::Routes => &self.rejected_writes,
+            Map::Fleet => &self.fleet.rejected_writes,
         }
         .increment(code);
     }

@@ -11,9 +11,9 @@ use crate::ends::{TIMES, close_websockets, websocket_agent};
 
 /// The sum over all clusters of agents of what Envoy counts as `name` for `port`; `None` if it does not know the port.
 async fn count(envoy: &Envoy, port: u16, name: &str) -> anyhow::Result<Option<u64>> {
-    let answer = envoy.routes().get("/clusters?format=json&filter=%5Eagents_").await?.json()?;
-    let clusters = answer["cluster_statuses"].as_array().unwrap();
-    assert!(clusters.iter().all(|cluster| cluster["name"].as_str().unwrap().starts_with("agents_")), "{answer}");
+    let response = envoy.routes().get("/clusters?format=json&filter=%5Eagents_").await?.json()?;
+    let clusters = response["cluster_statuses"].as_array().unwrap();
+    assert!(clusters.iter().all(|cluster| cluster["name"].as_str().unwrap().starts_with("agents_")), "{response}");
     let hosts = clusters.iter().flat_map(|cluster| cluster["host_statuses"].as_array().into_iter().flatten());
     let values = hosts.filter(|host| host["address"]["socket_address"]["port_value"] == port).map(|host| {
         let stat = host["stats"].as_array().unwrap().iter().find(|stat| stat["name"] == name);

@@ -76,7 +76,7 @@ async fn names_and_types_are_there_from_the_start() {
     for reason in pixell_core::metrics::REJECTION_REASONS {
         scrape.check(&format!("pixell_rejections_total{{reason=\"{reason}\"}}"), 0.0);
     }
-    for reason in pixell_core::metrics::REFUSAL_REASONS {
+    for reason in pixell_core::metrics::WRITE_ERRORS {
         scrape.check(&format!("pixell_route_map_refused_writes_total{{reason=\"{reason}\"}}"), 0.0);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use harness::envoy::is_native;
 use harness::proto::DEPLOYMENT_ID;
 use harness::{Envoy, agents, wait};
-use pixell_core::metrics::{REFUSAL_REASONS, REJECTION_REASONS};
+use pixell_core::metrics::{REJECTION_REASONS, WRITE_ERRORS};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -182,7 +182,7 @@ fn every_reason_has_its_runbook_and_its_advice() {
     };
     assert_eq!(keys("REJECTION_ADVICE"), reasons);
     let writes = keys("WRITE_ADVICE");
-    assert!(!writes.is_empty() && writes.iter().all(|code| REFUSAL_REASONS.contains(&code.as_str())), "{writes:?}");
+    assert!(!writes.is_empty() && writes.iter().all(|code| WRITE_ERRORS.contains(&code.as_str())), "{writes:?}");
 }
 
 /// Every fact, chart, heading, column and label of the page is in the table, and every bold name of the table is on the page.

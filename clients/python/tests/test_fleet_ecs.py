@@ -76,7 +76,7 @@ async def test_waits_until_the_endpoint_knows_the_address(endpoint: Endpoint) ->
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         ((404, b"{}"), "404"),
         ((200, b"<html>"), "not JSON"),
@@ -87,9 +87,9 @@ async def test_waits_until_the_endpoint_knows_the_address(endpoint: Endpoint) ->
     ],
 )
 async def test_an_endpoint_that_does_not_tell_them_is_an_error(
-    endpoint: Endpoint, answer: tuple[int, bytes], reason: str
+    endpoint: Endpoint, response: tuple[int, bytes], reason: str
 ) -> None:
-    endpoint.bodies = [answer]
+    endpoint.bodies = [response]
     with pytest.raises(MetadataError, match=reason):
         await ecs.find_task()
     assert len(endpoint.paths) == 5

@@ -108,7 +108,7 @@ impl ChangeSignal for Seen {
 }
 
 /// How old a request may be when an attempt to reach its agent starts, the first one aside. With the wait before an attempt (up to 0.2 s)
-/// the client of an agent that is down has its response after at most 1.1 s, and so has that of an agent that does not answer: its
+/// the client of an agent that is down has its response after at most 1.1 s, and so has that of an agent that does not respond: its
 /// first attempt takes the whole second in which a connection must be accepted. (Both times are set in envoy.yaml.)
 pub const LAST_ATTEMPT: Duration = Duration::from_millis(900);
 
@@ -262,14 +262,14 @@ impl DataPath {
         }
     }
 
-    /// Judges a request that the path or the host names the agent of, or nothing. `decided` is the id that a peer has decided on, if one has.
+    /// Judges a request whose agent is named by the path or the host, or not at all. `decided` is the id that a peer has decided on, if one has.
     fn judge_addressed(&self, request: &impl RequestHost, decided: Option<&[u8]>, routes: &Routes<'_>) -> Verdict {
         let (path, authority) = (request.path(), request.authority());
         let named = self.addressing.find(&Parts { header: None, path: &path, authority: &authority });
         if decided.is_some_and(|decided| named.id() != Some(decided)) {
             return self.send_back(request, None);
         }
-        match self.decide(request, named, routes) {
+        match self.decide_if_allowed(request, named, routes) {
             Decision::Reject(Rejection::MissingDeploymentId)
                 if path.starts_with(b"/v1/") && self.protocol(request) == Client::Http =>
             {
@@ -298,7 +298,7 @@ impl DataPath {
         }
     }
 
-    /// Judges a request that a header names the agent of: [`ID_HEADER`] or another one.
+    /// Judges a request whose agent is named by a header: [`ID_HEADER`] or another one.
     fn judge_named(
         &self,
         request: &impl RequestHost,
@@ -306,7 +306,7 @@ impl DataPath {
         is_id_header: bool,
         routes: &Routes<'_>,
     ) -> Verdict {
-        match self.decide(request, Named::ByHeader { value: &value }, routes) {
+        match self.decide_if_allowed(request, Named::ByHeader { value: &value }, routes) {
             Decision::Reject(rejection) if is_id_header => Verdict::Reject(self.rejected(request, rejection)),
             Decision::Reject(rejection) => self.reject(request, rejection, deployment_id(Some(&value)).ok()),
             Decision::Hop { id, host } => self.hop(host, Some(id).filter(|id| !is_id_header || **id != *value), false),
@@ -326,7 +326,7 @@ impl DataPath {
     }
 
     /// The decision on a request. What its token does not allow is rejected before the map is asked, so that it learns nothing of the map.
-    fn decide<'a>(&self, request: &impl RequestHost, named: Named<'a>, routes: &Routes<'_>) -> Decision<'a> {
+    fn decide_if_allowed<'a>(&self, request: &impl RequestHost, named: Named<'a>, routes: &Routes<'_>) -> Decision<'a> {
         match self.allowed.as_ref().map_or(Ok(()), |allowed| allowed.check(request, named)) {
             Ok(()) => decide(named, routes),
             Err(rejection) => Decision::Reject(rejection),

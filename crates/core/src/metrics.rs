@@ -86,7 +86,7 @@ pub const REJECTION_REASONS: [&str; Rejection::CODES.len()] = Rejection::CODES;
 pub const OTHER: &str = "other";
 
 /// Every reason of [`REFUSED_WRITES`] and [`FLEET_REFUSED_WRITES`]: the codes of the route API's error documents.
-pub const REFUSAL_REASONS: [&str; Code::ALL.len() + 1] = {
+pub const WRITE_ERRORS: [&str; Code::ALL.len() + 1] = {
     let mut reasons = [OTHER; Code::ALL.len() + 1];
     let mut n = 0;
     while n < Code::ALL.len() {
@@ -128,6 +128,6 @@ mod tests {
             assert_eq!(worker_label(ordinal), label);
         }
         let codes: Vec<_> = Code::ALL.iter().map(|code| code.name()).chain([OTHER]).collect();
-        assert_eq!(REFUSAL_REASONS.as_slice(), codes);
+        assert_eq!(WRITE_ERRORS.as_slice(), codes);
     }
 }

@@ -213,7 +213,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn answers_as_the_contract_says() {
+    fn responds_as_the_contract_says() {
         #[track_caller]
         fn check(rejection: Rejection<'_>, code: &str, http: u16, grpc: GrpcStatus, message: &str) {
             let found = (rejection.code(), rejection.http_status(), rejection.grpc_status(), rejection.message());

@@ -117,13 +117,13 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_an_id_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_an_id_or_rejected(bytes in vec(any::<u8>(), 0..200)) {
         let valid = (1..=128).contains(&bytes.len()) && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte));
         prop_assert_eq!(DeploymentId::parse(&bytes).map(|id| id.as_str().as_bytes() == bytes).ok(), valid.then_some(true));
     }
 
     #[test]
-    fn any_header_is_one_id_or_refused(values in vec(vec(any::<u8>(), 0..8), 1..4), good in "[a-z]{1,3}", copies in 1_usize..4) {
+    fn any_header_is_one_id_or_rejected(values in vec(vec(any::<u8>(), 0..8), 1..4), good in "[a-z]{1,3}", copies in 1_usize..4) {
         let _ = deployment_id(Some(&values.join(&b','))).map(DeploymentId::as_str);
         let equal = vec![good.as_bytes(); copies].join(&b", "[..]);
         prop_assert_eq!(deployment_id(Some(&equal)).map(DeploymentId::as_str), Ok(good.as_str()));
@@ -189,7 +189,7 @@ proptest! {
     }
 
     #[test]
-    fn any_body_is_a_change_or_refused(text in ".{0,80}", noise in vec(any::<u8>(), 0..80)) {
+    fn any_body_is_a_change_or_rejected(text in ".{0,80}", noise in vec(any::<u8>(), 0..80)) {
         for bytes in [text.as_bytes(), &noise] {
             if let Ok(json) = Json::parse(bytes) {
                 for outcome in [body::replacement(&json, &Limits::default()), body::patch(&json, &Limits::default())] {

@@ -2,10 +2,10 @@
 
 use crate::configuration::Edit;
 
-/// Where they go, in the list of mappers.
+/// The place in `envoy.yaml` where their mappers go.
 pub const PLACE: &str = "# (client rejections)";
 
-/// Where they are counted that have reasons, among the access logs.
+/// The place in `envoy.yaml`, among the access logs, where those that have a reason are counted.
 pub const COUNT_PLACE: &str = "# (unauthenticated)";
 
 /// A kind of rejection by a filter of Envoy's.

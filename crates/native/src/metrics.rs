@@ -11,7 +11,7 @@ use pixell_core::hop::Outcome;
 use pixell_core::metrics::{
     BUILD_INFO, CARDS_UNCHANGED, CHANGES, DISPLACED, FLEET_GENERATION, FLEET_LAST_PUSH, FLEET_MISDIRECTED, FLEET_PEERS,
     FLEET_PUBLISHES, FLEET_REFUSED_WRITES, FLEET_REQUESTS, FLEET_ROUTES, GENERATION, HOPS, LAST_PUSH, OTHER, PANICS,
-    PEER_FAILURES, PUBLISHES, REFRESHES, REFUSAL_REASONS, REFUSED_WRITES, REJECTION_REASONS, REJECTIONS, ROUTES, labelled,
+    PEER_FAILURES, PUBLISHES, REFRESHES, REFUSED_WRITES, REJECTION_REASONS, REJECTIONS, ROUTES, WRITE_ERRORS, labelled,
     worker_label,
 };
 use pixell_core::responses::Unchanged;
@@ -129,7 +129,7 @@ pub(crate) struct AdminMetrics {
     last_push: Option<Metric>,
     changes: Option<Metric>,
     panics: Option<Metric>,
-    refused: Labelled<{ REFUSAL_REASONS.len() }>,
+    rejected_writes: Labelled<{ WRITE_ERRORS.len() }>,
     fleet: FleetMetrics,
 }
 
@@ -141,7 +141,7 @@ struct FleetMetrics {
     generation: Option<Metric>,
     publishes: Option<Metric>,
     last_push: Option<Metric>,
-    refused: Labelled<{ REFUSAL_REASONS.len() }>,
+    rejected_writes: Labelled<{ WRITE_ERRORS.len() }>,
 }
 
 impl AdminMetrics {
@@ -155,14 +155,14 @@ impl AdminMetrics {
             last_push: host.gauge(LAST_PUSH),
             changes: host.gauge(CHANGES),
             panics: host.counter(PANICS, None),
-            refused: Labelled::define(host, REFUSED_WRITES, "reason", REFUSAL_REASONS),
+            rejected_writes: Labelled::define(host, REFUSED_WRITES, "reason", WRITE_ERRORS),
             fleet: FleetMetrics {
                 routes: host.gauge(FLEET_ROUTES),
                 peers: host.gauge(FLEET_PEERS),
                 generation: host.gauge(FLEET_GENERATION),
                 publishes: host.counter(FLEET_PUBLISHES, None),
                 last_push: host.gauge(FLEET_LAST_PUSH),
-                refused: Labelled::define(host, FLEET_REFUSED_WRITES, "reason", REFUSAL_REASONS),
+                rejected_writes: Labelled::define(host, FLEET_REFUSED_WRITES, "reason", WRITE_ERRORS),
             },
         }
     }
@@ -207,8 +207,8 @@ impl Metrics for AdminRecord<'_> {
 
     fn count_rejected_write(&self, map: Map, code: &str) {
         let counters = match map {
-            Map::Routes => &self.metrics.refused,
-            Map::Fleet => &self.metrics.fleet.refused,
+            Map::Routes => &self.metrics.rejected_writes,
+            Map::Fleet => &self.metrics.fleet.rejected_writes,
         };
         counters.increment(self.host, code);
     }

@@ -285,7 +285,7 @@ pub(crate) fn owes() -> bool {
     OWES.get()
 }
 
-/// Prepares a request for its way to a peer, and has Envoy choose its route again; `false` if Envoy refuses.
+/// Prepares a request for its way to a peer, and has Envoy choose its route again; `false` if Envoy does not.
 fn set_out(envoy: &mut Host<'_>, Hop { address, id, is_addressed, trail }: &Hop) -> bool {
     if let Some(id) = id {
         set_header(envoy, ID_HEADER, id);

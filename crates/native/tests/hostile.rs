@@ -300,7 +300,7 @@ fn a_stream_is_called_after_five_to_six_seconds_if_it_is_still_there() {
 }
 
 #[test]
-fn a_wrong_configuration_is_refused() {
+fn a_wrong_configuration_is_rejected() {
     for (name, configuration) in
         [("router", "{}"), ("admin", r#"{"role":"router"}"#), ("", r#"{"role":"router"}"#), ("retry", "")]
     {

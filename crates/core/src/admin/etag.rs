@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_a_list_of_tags() {
+    fn rejects_what_is_not_a_list_of_tags() {
         for header in ["", "abc-7", "\"a", "\"a\",", "\"a\" \"b\"", "w/\"a\"", "\"\u{e9}\" x"] {
             let problem = Preconditions::parse(Some(header.as_bytes()), None).expect_err(header);
             assert_eq!((problem.status, problem.code), (400, "invalid_precondition"));

@@ -220,7 +220,7 @@ impl Exchange {
     }
 }
 
-/// Whether what Envoy's own admin interface answers to this path names agents: `/clusters` has the ports of agents with traffic, so it
+/// Whether the response of Envoy's own admin interface to this path names agents: `/clusters` has the ports of agents with traffic, so it
 /// is read under the same conditions as the route map.
 fn names_agents(target: &[u8]) -> bool {
     target.starts_with(b"/clusters")

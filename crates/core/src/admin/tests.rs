@@ -143,7 +143,7 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
-fn every_answer_about_the_map_carries_its_version() {
+fn every_response_about_the_map_carries_its_version() {
     let api = Fixture::new();
     assert_eq!(header(&api.call("GET", "/v1/routes", ""), "etag"), Some("\"0-0\""));
     for (n, (method, target, body)) in [
@@ -189,7 +189,7 @@ fn preconditions_guard_reads_and_writes() {
 }
 
 #[test]
-fn a_refused_write_leaves_the_map_as_it_was() {
+fn a_rejected_write_leaves_the_map_as_it_was() {
     let api = Fixture::new();
     api.check("PUT", "/v1/routes", r#"{"routes":{"a":2000}}"#, 200, wrote(1, 1, 0, 0, &[]));
     let before = api.call("GET", "/v1/routes", "");
@@ -255,16 +255,16 @@ fn errors_of_body_and_map_are_named_together() {
 #[test]
 fn a_token_is_asked_for_where_one_is_set() {
     let api = Fixture::with(r#"{"role":"admin"}"#, Some("s3cret"));
-    let refused = api.call("GET", "/v1/nowhere", "");
-    assert_eq!((refused.status, code(&refused).as_str()), (401, "unauthorized"));
-    assert!(header(&refused, "www-authenticate").is_some_and(|value| value.starts_with("Bearer")));
-    assert!(!refused.body.contains("s3cret"));
+    let rejected = api.call("GET", "/v1/nowhere", "");
+    assert_eq!((rejected.status, code(&rejected).as_str()), (401, "unauthorized"));
+    assert!(header(&rejected, "www-authenticate").is_some_and(|value| value.starts_with("Bearer")));
+    assert!(!rejected.body.contains("s3cret"));
     let head = Head { method: b"GET", target: b"/v1/status", authorization: Some(b"Bearer s3cret"), ..Head::default() };
     assert_eq!(api.send(head, "").status, 200);
 }
 
 #[test]
-fn only_this_machine_s_names_are_answered() {
+fn only_this_machine_s_names_are_accepted() {
     let api = Fixture::with(r#"{"role":"admin"}"#, Some("s3cret"));
     let send = |host: &'static [u8], origin: Option<&'static [u8]>| {
         api.send(Head { method: b"PUT", target: b"/v1/routes/a", host: Some(host), origin, ..NO_HEAD }, "2000")

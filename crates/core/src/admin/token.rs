@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_no_client_could_send() {
+    fn rejects_what_no_client_could_send() {
         for value in ["", "=", "a b", "a\n", "ä", "a=b"] {
             assert_eq!(Token::parse(value).err(), Some(InvalidToken), "{value:?}");
         }

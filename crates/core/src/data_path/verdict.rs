@@ -23,9 +23,9 @@ pub enum Verdict {
     Hop(Box<Hop>),
     /// Leave the request as it is: it may go where it was sent before.
     Continue,
-    /// The same, and have the attempt after this one go to another peer.
+    /// Leave the attempt as it is, and set where the one after it goes.
     Next {
-        /// Where the attempt after this one goes; `None` if that is where this one goes.
+        /// Where the attempt after this one goes; `None` if it goes where this one does.
         address: Option<SocketAddr>,
         /// The trail so far ([`crate::hop::Trail`]).
         trail: Vec<u8>,

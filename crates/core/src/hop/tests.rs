@@ -140,7 +140,7 @@ fn a_request_goes_from_peer_to_peer_until_one_takes_it() {
 }
 
 #[test]
-fn peers_that_do_not_answer_take_less_than_two_seconds() {
+fn peers_that_do_not_respond_take_less_than_two_seconds() {
     let all: Vec<u8> = (1..=16).collect();
     let (asked, end) = follow(1, &all, Duration::from_millis(300), |_, _| End::Refused);
     assert_eq!(end, Err("peer_unreachable"));

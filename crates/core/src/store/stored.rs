@@ -3,8 +3,8 @@
 use super::head::{Head, Reference};
 use super::{Layout, SharedData, TAG_LEN, Version};
 
-/// The map of one moment. If a shard that it needs has been replaced meanwhile, the look-up says so, and its caller starts over with
-/// a new head.
+/// The map of one moment. If a shard that it needs has been replaced meanwhile, the look-up says so, and the reader starts over
+/// with a new head.
 #[derive(Debug)]
 pub struct Stored<'a, D> {
     data: &'a D,

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 agent whose responses differ by path: `/held` is answered once the gate is open, `/fails` with status 500, all else at once.
+//! An HTTP/1.1 agent whose responses differ by path: `/held` responds once the gate is open, `/fails` with status 500, all else at once.
 
 use ::http::{Response, StatusCode};
 use anyhow::Result;

@@ -28,11 +28,11 @@ pub fn start(name: &str, port: u16) -> Result<Agent> {
     let name = name.to_owned();
     http::start(&name.clone(), port, http::Version::Http1, move |request| {
         let name = name.clone();
-        async move { answer(&name, request) }
+        async move { respond(&name, request) }
     })
 }
 
-fn answer(name: &str, request: Request<Incoming>) -> Response<http::Body> {
+fn respond(name: &str, request: Request<Incoming>) -> Response<http::Body> {
     match request.uri().path() {
         "/" => with_type("text/html; charset=utf-8", http::whole(PAGE)),
         "/events" => events(),
@@ -76,7 +76,7 @@ fn echo(request: Request<Incoming>) -> Response<http::Body> {
         }
     }
     tokio::spawn(async {
-        // A client that goes away is no fault of the agent.
+        // A client that goes away is no error of the agent.
         let Ok(upgraded) = upgrade::on(request).await else { return };
         let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
         while let Some(Ok(message)) = socket.next().await {

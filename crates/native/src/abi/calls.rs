@@ -78,12 +78,12 @@ impl ConfigHost {
         Self(config)
     }
 
-    /// Defines a counter, with a label or without; `None` if Envoy refuses.
+    /// Defines a counter, with a label or without; `None` if Envoy does not.
     pub(crate) fn counter(&self, name: &str, label: Option<&str>) -> Option<Metric> {
         self.define(http_filter_config_define_counter, name, label)
     }
 
-    /// Defines a gauge without labels; `None` if Envoy refuses.
+    /// Defines a gauge without labels; `None` if Envoy does not.
     pub(crate) fn gauge(&self, name: &str) -> Option<Metric> {
         self.define(http_filter_config_define_gauge, name, None)
     }
@@ -162,39 +162,39 @@ impl Host<'_> {
         }
     }
 
-    /// Sets a request header, in place of all fields of that name; `false` if Envoy refuses.
+    /// Sets a request header, in place of all fields of that name; `false` if Envoy does not.
     pub(crate) fn set_header(&mut self, name: &str, value: &[u8]) -> bool {
         self.set_in(Map::Request, name, value)
     }
 
-    /// Sets a header, in place of all fields of that name; `false` if Envoy refuses.
+    /// Sets a header, in place of all fields of that name; `false` if Envoy does not.
     pub(crate) fn set_in(&mut self, map: Map, name: &str, value: &[u8]) -> bool {
         let (key, value) = (Buffer::of(name.as_bytes()), Buffer::of(value));
         // SAFETY: Envoy copies both.
         unsafe { http_set_header(self.stream, map.number(), key, value) }
     }
 
-    /// Adds a header beside all fields of that name; `false` if Envoy refuses.
+    /// Adds a header beside all fields of that name; `false` if Envoy does not.
     pub(crate) fn add_to(&mut self, map: Map, name: &str, value: &[u8]) -> bool {
         let (key, value) = (Buffer::of(name.as_bytes()), Buffer::of(value));
         // SAFETY: Envoy copies both.
         unsafe { http_add_header(self.stream, map.number(), key, value) }
     }
 
-    /// Removes all fields of a header; `false` if Envoy refuses.
+    /// Removes all fields of a header; `false` if Envoy does not.
     pub(crate) fn remove_from(&mut self, map: Map, name: &[u8]) -> bool {
         // SAFETY: Envoy removes what is set to a null pointer.
         unsafe { http_set_header(self.stream, map.number(), Buffer::of(name), Buffer::EMPTY) }
     }
 
-    /// Sets a filter state object of the type that Envoy has for `key`; `false` if Envoy refuses.
+    /// Sets a filter state object of the type that Envoy has for `key`; `false` if Envoy does not.
     pub(crate) fn set_typed_state(&mut self, key: &str, value: &[u8]) -> bool {
         let (key, value) = (Buffer::of(key.as_bytes()), Buffer::of(value));
         // SAFETY: Envoy copies both.
         unsafe { http_set_filter_state_typed(self.stream, key, value) }
     }
 
-    /// Sets a filter state object of bytes; `false` if Envoy refuses.
+    /// Sets a filter state object of bytes; `false` if Envoy does not.
     pub(crate) fn set_state(&mut self, key: &str, value: &[u8]) -> bool {
         let (key, value) = (Buffer::of(key.as_bytes()), Buffer::of(value));
         // SAFETY: Envoy copies both.

@@ -64,7 +64,7 @@ struct Config {
 }
 
 impl Filter {
-    /// Configures a filter; `None` if the module refuses.
+    /// Configures a filter; `None` if the module rejects it.
     pub(crate) fn configure(name: &str, configuration: &str) -> Option<Self> {
         begin();
         let envoy = Box::into_raw(Box::<Config>::default());

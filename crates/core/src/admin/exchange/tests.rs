@@ -142,7 +142,7 @@ fn writes_to_the_fleet_map_have_limits_of_their_own() {
 }
 
 #[test]
-fn what_needs_no_body_is_answered_at_once() {
+fn what_needs_no_body_gets_its_response_at_once() {
     let fixture = Fixture::new();
     assert_eq!(status(&fixture.begin("GET", "/", false).1), (200, Outcome::Read));
     assert_eq!(status(&fixture.begin("GET", "/v1/status", false).1), (200, Outcome::Read));

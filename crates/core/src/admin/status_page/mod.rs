@@ -110,9 +110,9 @@ mod tests {
 
     #[test]
     fn only_reads_are_served() {
-        let refused = StatusPage::new("").reply(b"POST");
-        assert_eq!(refused.status, 405);
-        assert!(refused.headers.contains(&("allow", "GET, HEAD".to_owned())));
+        let rejected = StatusPage::new("").reply(b"POST");
+        assert_eq!(rejected.status, 405);
+        assert!(rejected.headers.contains(&("allow", "GET, HEAD".to_owned())));
     }
 
     #[test]
