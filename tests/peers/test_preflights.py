@@ -6,12 +6,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from conftest import push
 from recorder import Recorder, ask
 from served import Served, until
-from tokens import AUDIENCE, ISSUER, Issuer
+from tokens import AUDIENCE, ISSUER, Issuer, check_rejection
 
 PATIENCE = 20.0
 # What Chromium sends.
@@ -131,6 +132,16 @@ def test_nothing_else_passes_for_one(place: Place, tmp_path: Path) -> None:
     for arguments in (("--data", "x"), ("--data", "x", "--header", "content-type:"), unknown):
         seen = place.curl(*arguments)
         assert seen in ((401, "unauthenticated"), (0, "")) and place.agent.taken() == [], (arguments, seen)
+
+
+def test_its_rejection_is_that_of_any_request_without_a_token(place: Place) -> None:
+    """Whether Envoy sees by a header that it has a body, or the proxy waits for the body."""
+    for body in (b"x", iter([b"x"])):
+        url = f"{place.envoy.url}/agents/a/x"
+        response = httpx.request("OPTIONS", url, headers=PREFLIGHT, content=body, timeout=PATIENCE)
+        assert check_rejection(response, 401, "unauthenticated")["title"] == "Unauthorized"
+        assert response.headers["www-authenticate"].startswith("Bearer")
+    assert place.agent.taken() == []
 
 
 def test_with_a_token_they_are_requests_like_others(place: Place) -> None:

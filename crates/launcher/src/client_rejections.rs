@@ -1,5 +1,7 @@
 //! What Envoy's own filters reject a client for, in the form of the filter's rejections.
 
+use std::borrow::Cow;
+
 use crate::configuration::Edit;
 
 /// The place in `envoy.yaml` where their mappers go.
@@ -24,7 +26,7 @@ pub(crate) struct Kind {
     /// Whether others get Envoy's own message, which says more.
     pub(crate) envoys_message: bool,
     /// One more header of the response.
-    pub(crate) header: Option<(&'static str, String)>,
+    pub(crate) header: Option<(&'static str, Cow<'static, str>)>,
 }
 
 /// The change that adds the mappers for these kinds.
@@ -85,6 +87,8 @@ pub(crate) const PREFLIGHT_BODY: Kind = Kind {
     expression: "response.code_details in ['lua_response', 'request_payload_too_large']",
     message: "A CORS preflight has no body, and all other requests need a token",
     envoys_message: false,
+    // Envoy's filter of tokens, which adds it elsewhere, has let the request pass.
+    header: Some(("www-authenticate", Cow::Borrowed("Bearer"))),
     ..UNAUTHENTICATED
 };
 

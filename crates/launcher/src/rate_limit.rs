@@ -79,7 +79,7 @@ impl RateLimit {
             grpc_status: 8,
             message: "Too many requests to this deployment, try again later",
             envoys_message: false,
-            header: Some(("retry-after", self.seconds.div_ceil(self.requests).to_string())),
+            header: Some(("retry-after", self.seconds.div_ceil(self.requests).to_string().into())),
         }
     }
 }
@@ -124,7 +124,7 @@ mod tests {
                 written.contains(&format!("max_tokens: {burst}, tokens_per_fill: {requests}, fill_interval: {seconds}s")),
                 "{written}"
             );
-            assert_eq!(limit.rejection().header, Some(("retry-after", wait.to_owned())));
+            assert_eq!(limit.rejection().header, Some(("retry-after", wait.into())));
         }
         for text in ["", "100", "0/s", "-1/s", "+1/s", "1.5/s", "1/h", "1/ s", "1000001/s", "/s", "100/s/s", "s/100"] {
             assert_eq!(RateLimit::parse(text), None, "{text}");
