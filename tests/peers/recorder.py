@@ -49,21 +49,27 @@ class Recorder:
             connection.sendall(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
 
 
-def ask(
-    port: int, method: str, target: str, headers: dict[str, str] | list[tuple[str, str]], body: str = ""
-) -> tuple[int, str]:
+Headers = dict[str, str] | list[tuple[str, str]]
+
+
+def ask(port: int, method: str, target: str, headers: Headers, body: str = "") -> tuple[int, str]:
     """The status and `x-pixell-error` of the response to a request of HTTP/1.1."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        return ask_on(connection, method, target, headers, body)
+
+
+def ask_on(connection: socket.socket, method: str, target: str, headers: Headers, body: str = "") -> tuple[int, str]:
+    """The same on a connection that is there."""
     fields = list(headers.items()) if isinstance(headers, dict) else headers
     if all(name != "host" for name, _ in fields):
-        fields.append(("host", "h"))
+        fields = [*fields, ("host", "h")]
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", body]
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall("\r\n".join(lines).encode())
-        said = b""
-        while b"\r\n\r\n" not in said:
-            more = connection.recv(1 << 16)
-            assert more, said
-            said += more
+    connection.sendall("\r\n".join(lines).encode())
+    said = b""
+    while b"\r\n\r\n" not in said:
+        more = connection.recv(1 << 16)
+        assert more, said
+        said += more
     status, *rest = said.split(b"\r\n\r\n")[0].decode().split("\r\n")
     errors = [line.partition(": ")[2] for line in rest if line.startswith("x-pixell-error: ")]
     return int(status.split()[1]), "".join(errors)

@@ -3,69 +3,33 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import http.server
+import datetime
+import itertools
 import json
 import subprocess
-import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from conftest import push
+from key_server import KeyServer
 from peer import Peer
+from pki import Authority
+from recorder import ask
 from served import Served, command, environment, until
-from tokens import PATIENCE, Issuer, check_rejection, settings
+from tokens import PATIENCE, Issuer, check_rejection, forged, settings
+
+FAILURES, SUCCESSES = "http.agents.jwt_authn.jwks_fetch_failed", "http.agents.jwt_authn.jwks_fetch_success"
 
 
-class KeyServer(http.server.ThreadingHTTPServer):
-    """A server of keys that can be slow or fail."""
-
-    daemon_threads = True
-
-    def __init__(self, port: int = 0) -> None:
-        self.body = b""
-        self.status = 200
-        self.requests = 0
-        self.wait = threading.Event()
-        self.wait.set()
-        super().__init__(("127.0.0.1", port), KeyHandler)
-        self.thread = threading.Thread(target=self.serve_forever)
-        self.thread.start()
-
-    def end(self) -> None:
-        self.wait.set()
-        self.shutdown()
-        self.thread.join()
-        self.server_close()
-
-
-class KeyHandler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        server = self.server
-        assert isinstance(server, KeyServer)
-        server.requests += 1
-        server.wait.wait(PATIENCE)
-        self.send_response(server.status)
-        self.send_header("content-length", str(len(server.body)))
-        # Envoy may have given up.
-        with contextlib.suppress(ConnectionError):
-            self.end_headers()
-            self.wfile.write(server.body)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
-@pytest.mark.parametrize("form", ["native"])
+@pytest.mark.parametrize("form", ["wasm", "native"])
 def test_keys_of_a_server_that_is_down_slow_and_rotated(form: str) -> None:
     one, two = Issuer("one"), Issuer("two")
     server = KeyServer()
-    port = server.server_address[1]
+    port = server.port
     server.end()
     web = Peer("web", "h")
     url = f"http://127.0.0.1:{port}/keys"
@@ -79,6 +43,7 @@ def test_keys_of_a_server_that_is_down_slow_and_rotated(form: str) -> None:
 
         # Down from the start: nobody is let in.
         check_rejection(get(one.token()), 401, "unauthenticated")
+        assert is_ready(envoy)
         server = KeyServer(port)
         server.body = json.dumps(one.key_set()).encode()
         until(lambda: get(one.token()).status_code == 200, "keys")
@@ -87,9 +52,8 @@ def test_keys_of_a_server_that_is_down_slow_and_rotated(form: str) -> None:
         assert get(token).json()["headers"]["authorization"] == f"Bearer {token}"
         check_rejection(get(two.token()), 401, "unauthenticated")
         # Slow: requests do not wait for it, once Envoy has fetched keys by itself.
-        successes = "http.agents.jwt_authn.jwks_fetch_success"
-        before = envoy.stat(successes)
-        until(partial(is_above, envoy, successes, before + 1), "fetches")
+        before = envoy.stat(SUCCESSES)
+        until(partial(is_above, envoy, SUCCESSES, before + 1), "fetches")
         server.wait.clear()
         time.sleep(1.5)
         began = time.monotonic()
@@ -103,14 +67,13 @@ def test_keys_of_a_server_that_is_down_slow_and_rotated(form: str) -> None:
         server.body = json.dumps(two.key_set()).encode()
         until(lambda: get(one.token()).status_code == 401, "the end of the first key")
         # Failing, then gone: the last keys stay in use.
-        failures = "http.agents.jwt_authn.jwks_fetch_failed"
         for status in (500, None):
-            before = envoy.stat(failures)
+            before = envoy.stat(FAILURES)
             if status:
                 server.status = status
             else:
                 server.end()
-            until(partial(is_above, envoy, failures, before), "failure")
+            until(partial(is_above, envoy, FAILURES, before), "failure")
             assert get(two.token()).status_code == 200
             check_rejection(get(one.token()), 401, "unauthenticated")
     finally:
@@ -123,7 +86,7 @@ def test_a_server_that_hangs_holds_few_requests(form: str) -> None:
     """Forged tokens before there are any keys: each makes Envoy ask for them, until as many ask as may at a time."""
     server, forger, count = KeyServer(), Issuer(), 60
     server.wait.clear()
-    envoy = Served(form, settings(PIXELL_JWKS_URL=f"http://127.0.0.1:{server.server_address[1]}/keys"))
+    envoy = Served(form, settings(PIXELL_JWKS_URL=f"http://127.0.0.1:{server.port}/keys"))
     try:
         token = forger.token()
 
@@ -134,7 +97,9 @@ def test_a_server_that_hangs_holds_few_requests(form: str) -> None:
             return time.monotonic() - began
 
         with concurrent.futures.ThreadPoolExecutor(count) as clients:
-            took = sorted(clients.map(send, range(count)))
+            responses = clients.map(send, range(count))
+            assert is_ready(envoy)
+            took = sorted(responses)
         # Those that ask are held for the 5 s of a fetch. The main thread's own fetch is among the eight.
         assert took[count - 9] < 4 and took[-1] < 9, took
         assert server.requests <= 10
@@ -147,6 +112,54 @@ def test_a_server_that_hangs_holds_few_requests(form: str) -> None:
     finally:
         envoy.stop()
         server.end()
+
+
+@pytest.mark.parametrize(("form", "host"), [("wasm", "localhost"), ("native", "127.0.0.1")])
+def test_a_server_has_to_prove_its_name(form: str, host: str, tmp_path: Path) -> None:
+    """Each certificate but the last is wrong in one respect."""
+    own, issuer = Authority("own"), Issuer()
+    other_name = {"localhost": "127.0.0.1", "127.0.0.1": "localhost"}[host]
+    certificates = {
+        "another CA": Authority("own").issue(tmp_path / "ca", "keys"),
+        "another name": own.issue(tmp_path / "name", host, names=(other_name, f"not.{host}")),
+        "expired": own.issue(tmp_path / "expired", "keys", life=datetime.timedelta(minutes=-30)),
+        "right": own.issue(tmp_path / "right", "keys", names=("a.test", host)),
+    }
+    server = KeyServer()
+    server.body = json.dumps(issuer.key_set()).encode()
+    server.certify(*certificates["another CA"])
+    url = f"https://{host}:{server.port}/keys"
+    envoy = Served(form, settings(PIXELL_JWKS_URL=url, PIXELL_JWKS_CA_FILE=str(own.write(tmp_path / "own.pem"))))
+    try:
+        # There is no route map: a valid token leads to 503. Each connection goes to one worker or the other.
+        def status(token: str) -> int:
+            return ask(envoy.port, "GET", "/", {"x-deployment-id": "h", "authorization": f"Bearer {token}"})[0]
+
+        for what, pair in certificates.items():
+            server.certify(*pair)
+            if what == "right":
+                break
+            until(lambda: server.refused > 0, f"handshake with {what}")
+            assert (status(issuer.token()), server.requests, is_ready(envoy)) == (401, 0, True), what
+        until(partial(is_above, envoy, SUCCESSES, 0), "keys")
+        assert envoy.stat(FAILURES) >= 3
+        assert status(issuer.token()) == 503
+        # RFC 6066: an address is no name.
+        assert server.called == {"localhost" if host == "localhost" else None}
+        # Now that there are keys, strangers cause no request for others.
+        requests = server.requests
+        strangers = [*forged(issuer).values(), Issuer("new").token()]
+        assert {status(token) for token in itertools.islice(itertools.cycle(strangers), 50)} == {401}
+        assert server.requests == requests
+        server.end()
+        assert (status(issuer.token()), status(strangers[0]), is_ready(envoy)) == (503, 401, True)
+    finally:
+        envoy.stop()
+        server.end()
+
+
+def is_ready(envoy: Served) -> bool:
+    return httpx.get(f"{envoy.api}/ready", timeout=PATIENCE).text.strip() == "LIVE"
 
 
 def is_above(envoy: Served, name: str, before: int) -> bool:

@@ -7,13 +7,14 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 ISSUER, AUDIENCE = "https://issuer.test", "agents"
 # Seconds that a client waits.
@@ -32,28 +33,42 @@ def check_rejection(response: httpx.Response, status: int, code: str) -> dict[st
     return problem
 
 
+# How a key for an algorithm is made. RS256 is what most issuers use unless they are told otherwise.
+MAKERS: dict[str, Callable[[], Any]] = {
+    "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "ES384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "RS256": lambda: rsa.generate_private_key(65537, 2048),
+    "PS256": lambda: rsa.generate_private_key(65537, 2048),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate,
+}
+
+
 class Issuer:
     """Signs tokens with a key, whose public part is a key set."""
 
-    def __init__(self, kid: str = "one") -> None:
+    def __init__(self, kid: str = "one", algorithm: str = "ES256") -> None:
         self.kid = kid
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.algorithm = algorithm
+        self._key = MAKERS[algorithm]()
 
     def key_set(self) -> dict[str, Any]:
-        key = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self._key.public_key()))
-        return {"keys": [key | {"kid": self.kid, "alg": "ES256", "use": "sig"}]}
+        key = jwt.get_algorithm_by_name(self.algorithm).to_jwk(self._key.public_key(), as_dict=True)
+        return {"keys": [{**key, "kid": self.kid, "alg": self.algorithm, "use": "sig"}]}
 
-    def write(self, path: Path) -> Path:
-        path.write_text(json.dumps(self.key_set()))
+    def write(self, path: Path, *others: Issuer) -> Path:
+        """Writes the key set, with the keys of `others` too."""
+        keys = [key for issuer in (self, *others) for key in issuer.key_set()["keys"]]
+        path.write_text(json.dumps({"keys": keys}))
         return path
 
     def public_pem(self) -> bytes:
         form = serialization.PublicFormat.SubjectPublicKeyInfo
-        return self._key.public_key().public_bytes(serialization.Encoding.PEM, form)
+        pem: bytes = self._key.public_key().public_bytes(serialization.Encoding.PEM, form)
+        return pem
 
     def token(self, **claims: Any) -> str:
         """A token that is valid, except for these claims. One that is None is left out."""
-        return jwt.encode(payload(claims), self._key, "ES256", headers={"kid": self.kid})
+        return jwt.encode(payload(claims), self._key, self.algorithm, headers={"kid": self.kid})
 
 
 class QuickIssuer(Issuer):
@@ -81,12 +96,12 @@ def part(value: Any) -> str:
 
 def forged(issuer: Issuer) -> dict[str, str]:
     """Tokens of a maker without the key, by what is wrong with each."""
-    other = Issuer(issuer.kid)
+    other = Issuer(issuer.kid, issuer.algorithm)
     honest = issuer.token()
     head, body, signature = honest.split(".")
     claims = part(payload({"sub": "mallory"}))
     hs256 = f"{part({'alg': 'HS256', 'kid': issuer.kid, 'typ': 'JWT'})}.{claims}"
-    own = part({"alg": "ES256", "jwk": other.key_set()["keys"][0]})
+    own = part({"alg": issuer.algorithm, "jwk": other.key_set()["keys"][0]})
     mac = hmac.new(issuer.public_pem(), hs256.encode(), hashlib.sha256).digest()
     return {
         "alg none": jwt.encode(payload({}), "", "none"),
@@ -95,7 +110,7 @@ def forged(issuer: Issuer) -> dict[str, str]:
         "no alg": f"{part({'kid': issuer.kid})}.{claims}.{signature}",
         "the public key as a secret": f"{hs256}.{part(mac)}",
         "another key": other.token(),
-        "another key and key id": Issuer("two").token(),
+        "another key and key id": Issuer("two", issuer.algorithm).token(),
         "other claims with the signature": f"{head}.{claims}.{signature}",
         "no signature": f"{head}.{body}.",
         "a cut signature": f"{head}.{body}.{signature[:-4]}",
@@ -117,4 +132,7 @@ def rejected(issuer: Issuer) -> dict[str, str]:
         "no audience": issuer.token(aud=None),
         "another issuer": issuer.token(iss="https://other.test"),
         "no issuer": issuer.token(iss=None),
+        "a number as the subject": issuer.token(sub=5),
+        "an object as the subject": issuer.token(sub={}),
+        "an expiry that is no time": issuer.token(exp="never"),
     }

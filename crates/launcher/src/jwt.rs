@@ -215,9 +215,15 @@ impl Jwt {
     fn cluster(&self) -> String {
         let (kind, address, socket) = match &self.keys {
             Keys::File(_) => ("STATIC", format!("pipe: {{ path: {SOCKET} }}"), String::new()),
+            // Many hosts have addresses of IPv4 and of IPv6, and a task may reach only one of the two. Envoy tries them one after the other,
+            // for each connection (RFC 8305), but only those of one logical host.
             Keys::Url { url: Url { is_https, host, port, .. }, ca_file, .. } => {
                 let address = format!("socket_address: {{ address: \"{host}\", port_value: {port} }}");
-                ("STRICT_DNS", address, if *is_https { client_tls(host, ca_file) } else { String::new() })
+                (
+                    "LOGICAL_DNS, dns_lookup_family: ALL",
+                    address,
+                    if *is_https { client_tls(host, ca_file) } else { String::new() },
+                )
             }
         };
         format!(
@@ -310,10 +316,14 @@ fn preflight(id_headers: &[String]) -> String {
 
 /// TLS towards the server of the keys, which must have a certificate for its host.
 fn client_tls(host: &str, ca_file: &str) -> String {
-    let kind = if host.parse::<Ipv4Addr>().is_ok() { "IP_ADDRESS" } else { "DNS" };
+    // RFC 6066, 3: an address must not stand in SNI.
+    let (kind, sni) = match host.parse::<Ipv4Addr>() {
+        Ok(_) => ("IP_ADDRESS", String::new()),
+        Err(_) => ("DNS", format!("sni: \"{host}\", ")),
+    };
     format!(
         "transport_socket: {{ name: envoy.transport_sockets.tls, typed_config: {{ \
-         \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: \"{host}\", \
+         \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, {sni}\
          common_tls_context: {{ tls_params: {{ tls_minimum_protocol_version: TLSv1_2 }}, validation_context: {{ \
          trusted_ca: {{ filename: {} }}, \
          match_typed_subject_alt_names: [{{ san_type: {kind}, matcher: {{ exact: \"{host}\" }} }}] }} }} }} }}, ",

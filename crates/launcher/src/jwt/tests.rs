@@ -113,7 +113,10 @@ fn a_server_of_keys_may_be_near_and_without_tls() {
         "{text}"
     );
     let text = text_of(&resolve(&with(&[(JWKS_URL, "https://10.0.0.1/k"), (JWKS_CA_FILE, "/ca")])).unwrap().unwrap());
-    assert!(text.contains("san_type: IP_ADDRESS") && text.contains("trusted_ca: { filename: \"/ca\" }"), "{text}");
+    assert!(
+        !text.contains("sni:") && text.contains("san_type: IP_ADDRESS") && text.contains("trusted_ca: { filename: \"/ca\" }"),
+        "{text}"
+    );
 }
 
 #[test]
