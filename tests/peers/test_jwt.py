@@ -6,30 +6,43 @@ import base64
 import contextlib
 import json
 import os
+import queue
 import random
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
+import jwt
 import pytest
 
-from agents.protos import agent, agent_services
+from agents.protos import agent, agent_services, streams, streams_services
 from conftest import push
 from named import named
 from peer import Peer
 from served import Served, until
-from tokens import PATIENCE, Issuer, check_rejection, forged, part, rejected, settings
+from tokens import MAKERS, PATIENCE, Issuer, check_rejection, forged, part, rejected, settings
 
 
 class Place:
-    """An Envoy that asks for tokens with the claim `deployments`, and three agents. One of them has no route."""
+    """An Envoy that asks for tokens with the claim `deployments`, and three agents.
+
+    The file of keys lies where a secret store puts it: behind a link that is swapped.
+    """
 
     def __init__(self, form: str, home: Path) -> None:
         self.issuer = Issuer()
-        self.keys = self.issuer.write(home / "jwks.json")
+        # With a key for each algorithm.
+        self.others = [Issuer(name, name) for name in MAKERS if name != self.issuer.algorithm]
+        (home / "v1").mkdir()
+        (home / "v2").mkdir()
+        self.issuer.write(home / "v1/jwks.json", *self.others)
+        (home / "current").symlink_to("v1")
+        self.keys = home / "jwks.json"
+        self.keys.symlink_to("current/jwks.json")
         self.envoy = Served(form, settings(PIXELL_JWKS_FILE=str(self.keys), PIXELL_JWT_DEPLOYMENTS_CLAIM="deployments"))
         self.agents = [Peer("web", "h"), Peer("grpc_agent", "g"), Peer("web", "other")]
         for peer in self.agents:
@@ -71,17 +84,31 @@ def test_a_valid_token_is_let_in_and_stays_with_the_proxy(place: Place) -> None:
     assert response.status_code == 401 or "authorization" not in response.json()["headers"]
     line = place.envoy.logged(lambda line: line.get("deployment_id") == "h" and line["status"] == 200)
     assert line["subject"] == "alice"
+    # Clocks differ.
+    assert place.get(place.token(exp=int(time.time()) - 30)).status_code == 200
+
+
+def test_each_algorithm_counts(place: Place) -> None:
+    algorithms = []
+    for issuer in place.others:
+        algorithms.append(jwt.get_unverified_header(issuer.token())["alg"])
+        assert place.get(issuer.token(deployments=["h"])).status_code == 200, issuer.algorithm
+        check_rejection(place.get(Issuer(issuer.kid, issuer.algorithm).token()), 401, "unauthenticated")
+    assert algorithms == ["ES384", "RS256", "PS256", "EdDSA"]
 
 
 def test_what_is_no_valid_token_is_unauthenticated(place: Place) -> None:
     token = place.token()
-    cases = rejected(place.issuer) | forged(place.issuer)
-    for what, bad in cases.items():
+    by_rsa = next(issuer for issuer in place.others if issuer.algorithm == "RS256")
+    cases = [case for issuer in (place.issuer, by_rsa) for case in (rejected(issuer) | forged(issuer)).items()]
+    for what, bad in cases:
         response = place.get(bad)
         assert "Bearer " in response.headers.get("www-authenticate", ""), what
         assert 'error="invalid_token"' in response.headers["www-authenticate"], what
         assert check_rejection(response, 401, "unauthenticated")["detail"], what
-    problem = check_rejection(place.get(None), 401, "unauthenticated")
+    response = place.get(None)
+    assert response.headers["www-authenticate"].startswith("Bearer ")
+    problem = check_rejection(response, 401, "unauthenticated")
     assert problem == {
         "type": "about:blank",
         "title": "Unauthorized",
@@ -247,15 +274,53 @@ def test_new_keys_in_the_file_count(place: Place) -> None:
     old, new = place.token(), Issuer("new")
     token = new.token(deployments="*")
     check_rejection(place.get(token), 401, "unauthenticated")
-    new.write(place.keys.with_name("next"))
-    os.replace(place.keys.with_name("next"), place.keys)
-    until(lambda: place.get(token).status_code == 200, "the new key")
-    check_rejection(place.get(old), 401, "unauthenticated")
-    # Keys that cannot be read leave those before in use.
+    with conversation(place, old) as say:
+        assert say("before") == "before"
+        # A link is swapped, as Kubernetes does it.
+        home = place.keys.parent
+        new.write(home / "v2/jwks.json")
+        (home / "next").symlink_to("v2")
+        os.replace(home / "next", home / "current")
+        until(lambda: place.get(token).status_code == 200, "the new key")
+        check_rejection(place.get(old), 401, "unauthenticated")
+        # A token is checked when a request begins.
+        assert say("after") == "after"
+    # A file is renamed. Keys that cannot be read leave those before in use.
     failures = "http.agents.jwt_authn.jwks_fetch_failed"
     before = place.envoy.stat(failures)
-    place.keys.write_text("{")
+    (home / "next").write_text("{")
+    os.replace(home / "next", place.keys)
     until(lambda: place.envoy.stat(failures) > before, "failure")
     assert place.get(token).status_code == 200
-    place.issuer.write(place.keys)
+    # It is written in place.
+    place.issuer.write(place.keys, *place.others)
     until(lambda: place.get(old).status_code == 200, "the old key")
+
+
+def test_a_stream_outlives_its_token(place: Place) -> None:
+    # Envoy lets a token pass for 60 s after its expiry.
+    token = place.token(exp=int(time.time()) - 57)
+    with conversation(place, token) as say:
+        assert say("before") == "before"
+        until(lambda: place.get(token).status_code == 401, "the end of the token")
+        assert say("after") == "after"
+
+
+@contextlib.contextmanager
+def conversation(place: Place, token: str) -> Iterator[Callable[[str], str]]:
+    """A stream that begins with this token. What is said in it is what comes back."""
+    said: queue.Queue[str | None] = queue.Queue()
+    with grpc.insecure_channel(place.envoy.authority) as channel:
+        chunks = (streams.Chunk(data=text.encode()) for text in iter(said.get, None))
+        metadata = [("authorization", f"Bearer {token}")]
+        stub = streams_services.StreamsStub(named(channel, "g"))
+        responses = stub.Chat(chunks, metadata=metadata, timeout=3 * PATIENCE)
+
+        def say(text: str) -> str:
+            said.put(text)
+            heard: str = next(responses).data.decode()
+            return heard
+
+        yield say
+        said.put(None)
+        assert list(responses) == []
