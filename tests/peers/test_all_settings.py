@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import socket
 import ssl
-import struct
 from pathlib import Path
 
 import pytest
@@ -13,10 +11,10 @@ import pytest
 from conftest import push
 from peer import Peer
 from pki import Authority
+from proxied import connect
 from served import Served, until
 from tokens import AUDIENCE, ISSUER, Issuer
 
-PATIENCE = 20.0
 ORIGIN = "https://app.test"
 
 
@@ -24,10 +22,7 @@ class Client:
     """A client behind a load balancer that tells its address, with a certificate of its own."""
 
     def __init__(self, envoy: Served, context: ssl.SSLContext, address: str) -> None:
-        plain = socket.create_connection(("127.0.0.1", envoy.port), timeout=PATIENCE)
-        addresses = socket.inet_aton(address) + socket.inet_aton("10.0.0.1") + struct.pack("!HH", 4711, 50051)
-        # haproxy.org, "The PROXY protocol", 2.2: version 2, TCP over IPv4.
-        plain.sendall(b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + struct.pack("!H", len(addresses)) + addresses)
+        plain = connect(envoy.port, address)
         self.http = http.client.HTTPConnection("localhost")
         try:
             self.http.sock = context.wrap_socket(plain, server_hostname="localhost")
