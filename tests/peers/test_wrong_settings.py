@@ -57,9 +57,25 @@ def test_no_message_shows_a_secret(name: str, settings: dict[str, str], secrets:
         assert f"{name} is " in said and SECRET not in said and "PRIVATE" not in said, said
 
 
+FLEET = {"PIXELL_FLEET_CIDRS": "10.0.0.0/8"}
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
+        # Other tasks' agents could get around what the first task asks.
+        *(
+            (
+                FLEET | judged,
+                'PIXELL_PEER_CERT_FILE is "": expected the absolute path of a file, '
+                f"because PIXELL_FLEET_CIDRS and {name} are set\n",
+            )
+            for name, judged in (
+                ("PIXELL_JWT_ISSUER", JWT),
+                ("PIXELL_RATE_LIMIT", {"PIXELL_RATE_LIMIT": "100/s"}),
+                ("PIXELL_TLS_CLIENT_CA_FILE", TLS | {"PIXELL_TLS_CLIENT_CA_FILE": "/nonexistent/ca"}),
+            )
+        ),
         (
             JWT | {"PIXELL_JWT_DEPLOYMENTS_CLAIM": ""},
             'PIXELL_JWT_DEPLOYMENTS_CLAIM is "": expected the name of a claim',
