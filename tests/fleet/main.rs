@@ -16,6 +16,7 @@ mod ipv6;
 mod peers_failed;
 mod protocols;
 mod resets;
+mod shared_connections;
 mod streams;
 mod tasks;
 mod traces;
