@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from envoy_process import EnvoyProcess
+from envoy_process import ROOT
 
 from agents.protos import agent, agent_services
 from conftest import push
@@ -60,6 +60,7 @@ class Place:
         self.ca = self.authority.write(home / "ca.pem")
         for version in ("v1", "v2", "v3"):
             self.authority.issue(home / version, version)
+        self.authority.issue(home / "rsa", "rsa", with_rsa=True)
         (home / "current").symlink_to("v1")
         for name in ("tls.crt", "tls.key"):
             (home / name).symlink_to(f"current/{name}")
@@ -148,29 +149,18 @@ def test_protocols_and_ciphers(place: Place) -> None:
             context.set_alpn_protocols(offered)
         with place.handshake(context) as connection:
             assert connection.selected_alpn_protocol() == chosen
-    # What a scanner tries: old protocols, and each cipher of TLS 1.2 by itself.
+    # What a scanner tries: old protocols.
     for old in ("-tls1", "-tls1_1"):
         assert "alert protocol version" in s_client(place, old, "-cipher", "ALL:@SECLEVEL=0")
     place.envoy.logged(lambda line: line["log"] == "tls" and "UNSUPPORTED_PROTOCOL" in line["tls_error"])
-    context = place.context()
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
-    taken = set()
-    for cipher in context.get_ciphers():
-        if cipher["protocol"] == "TLSv1.3":
-            continue
-        one = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        one.check_hostname, one.verify_mode = False, ssl.CERT_NONE
-        one.maximum_version = ssl.TLSVersion.TLSv1_2
-        one.set_ciphers(f"{cipher['name']}:@SECLEVEL=0")
-        try:
-            place.handshake(one).close()
-        except (ssl.SSLError, ConnectionError):
-            continue
-        taken.add(cipher["name"])
-    # Authenticated encryption with forward secrecy, and nothing else.
-    ciphers = ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"]
-    assert taken == set(ciphers)
+    # And each cipher of TLS 1.2 by itself. Authenticated encryption with forward secrecy is taken, and nothing else.
+    ciphers = ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    assert ciphers_taken(place) == {f"ECDHE-ECDSA-{name}" for name in ciphers}
+    place.swap("rsa")
+    until(lambda: place.served() == "rsa", "certificate with an RSA key")
+    assert ciphers_taken(place) == {f"ECDHE-RSA-{name}" for name in ciphers}
+    place.swap("v1")
+    until(lambda: place.served() == "v1", "certificate v1")
     place.envoy.logged(lambda line: line["log"] == "tls" and "NO_SHARED_CIPHER" in line["tls_error"])
     described = metrics_of("(authentication.md#tls) there are also:")
     assert len(described) == 5
@@ -236,22 +226,29 @@ def test_a_broken_pair_keeps_the_one_before(place: Place) -> None:
     place.swap("v1")
 
 
-def test_files_that_are_written_in_place_are_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("directories", [("own", "own"), ("own", "keys")])
+def test_files_that_are_no_links_are_used(directories: tuple[str, str], tmp_path: Path) -> None:
     authority = Authority()
-    home = tmp_path / "own"
     for version in ("v1", "v2", "own"):
         authority.issue(tmp_path / version, version)
     ca = authority.write(tmp_path / "ca.pem")
-    envoy = Served("native", {"PIXELL_TLS_CERT_FILE": f"{home}/tls.crt", "PIXELL_TLS_KEY_FILE": f"{home}/tls.key"})
+    homes = [tmp_path / name for name in directories]
+    homes[1].mkdir(exist_ok=True)
+    certificate, key = homes[0] / "tls.crt", homes[1] / "tls.key"
+    if homes[0] != homes[1]:
+        shutil.move(homes[0] / key.name, key)
+    envoy = Served("native", {"PIXELL_TLS_CERT_FILE": str(certificate), "PIXELL_TLS_KEY_FILE": str(key)})
     try:
         in_use = partial(name_served, envoy, ssl.create_default_context(cafile=ca))
         assert in_use() == "own"
-        for name in ("tls.crt", "tls.key"):
-            shutil.copy(tmp_path / "v1" / name, home / name)
-        until(lambda: in_use() == "v1", "certificate v1")
-        for name in ("tls.key", "tls.crt"):
-            shutil.copy(tmp_path / "v2" / name, home / "next")
-            os.replace(home / "next", home / name)
+        # Files in different directories have to be renamed.
+        if homes[0] == homes[1]:
+            for path in (certificate, key):
+                shutil.copy(tmp_path / "v1" / path.name, path)
+            until(lambda: in_use() == "v1", "certificate v1")
+        for path in (key, certificate):
+            shutil.copy(tmp_path / "v2" / path.name, path.with_name("next"))
+            os.replace(path.with_name("next"), path)
         until(lambda: in_use() == "v2", "certificate v2")
     finally:
         envoy.stop()
@@ -281,20 +278,35 @@ def test_a_handshake_that_is_never_finished_ends(place: Place) -> None:
             assert client.lasted is not None and client.lasted > 5
 
 
-def test_tls_to_a_cleartext_port_is_told_in_the_log(envoy: EnvoyProcess) -> None:
-    before = envoy.log.count('"response_flags":"DPE"')
-    with (
-        socket.create_connection(("127.0.0.1", envoy.agents_port), timeout=PATIENCE) as plain,
-        pytest.raises((ssl.SSLError, OSError)),
-    ):
-        ssl.create_default_context().wrap_socket(plain, server_hostname="localhost")
-    until(lambda: envoy.log.count('"response_flags":"DPE"') > before, "line in the log")
+@pytest.mark.parametrize("form", ["wasm", "native"])
+def test_tls_to_a_cleartext_port_is_told_in_the_log(form: str) -> None:
+    """As the table of docs/authentication.md says."""
+    envoy = Served(form, {})
+    try:
+        with socket.create_connection(("127.0.0.1", envoy.port), timeout=PATIENCE) as plain:
+            caller = f"127.0.0.1:{plain.getsockname()[1]}"
+            with pytest.raises((ssl.SSLError, OSError)):
+                ssl.create_default_context().wrap_socket(plain, server_hostname="localhost")
+        line = envoy.logged(lambda line: line["caller"] == caller)
+        assert (line["log"], line["response_flags"], line["status"]) == ("access", "DPE", 400)
+        assert line.get("path") is None
+    finally:
+        envoy.stop()
+    told = 'a line `"log":"access"` with `"response_flags":"DPE"`, status 400 and no `path`'
+    assert told in (ROOT / "docs/authentication.md").read_text()
 
 
 @pytest.mark.parametrize("form", ["wasm", "native"])
 def test_clients_need_a_certificate_if_a_ca_is_set(form: str, tmp_path: Path) -> None:
     clients, others = Authority("clients"), Authority("clients")
-    place = Place(form, tmp_path, clients.write(tmp_path / "clients.pem"))
+    link = tmp_path / "ca"
+    for name, authority in (("ca-1", clients), ("ca-2", others)):
+        (tmp_path / name).mkdir()
+        authority.write(tmp_path / name / "ca.pem")
+    # A link that is swapped with one of the two, a file that is written in place with the other one.
+    link.symlink_to("ca-1")
+    clients_ca = (link if form == "wasm" else tmp_path / "ca-1") / "ca.pem"
+    place = Place(form, tmp_path, clients_ca)
     try:
         for issuer, welcome in ((clients, True), (others, False)):
             context = place.context()
@@ -304,8 +316,11 @@ def test_clients_need_a_certificate_if_a_ca_is_set(form: str, tmp_path: Path) ->
             place.get()
         for reason in ("CERTIFICATE_VERIFY_FAILED", "PEER_DID_NOT_RETURN_A_CERTIFICATE"):
             place.envoy.logged(partial(failed_by, reason))
-        # These files are no links. They are written in place here, one after the other.
-        (tmp_path / "clients.pem").write_bytes(others.pem)
+        if form == "wasm":
+            (tmp_path / "next").symlink_to("ca-2")
+            os.replace(tmp_path / "next", link)
+        else:
+            others.write(clients_ca)
         context = place.context()
         context.load_cert_chain(*others.issue(tmp_path / "client-late", "client"))
         until(lambda: welcomes(place, context), "welcome for clients of the new CA")
@@ -341,6 +356,27 @@ def test_files_that_cannot_be_used_end_the_start(tmp_path: Path) -> None:
         )
         assert ended.returncode == 78, ended
         assert ended.stderr.splitlines()[-1] == f"error: {expected}"
+
+
+def ciphers_taken(place: Place) -> set[str]:
+    """The ciphers of TLS 1.2, of all that this client knows, with which a handshake succeeds."""
+    taken = set()
+    context = place.context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+    for cipher in context.get_ciphers():
+        if cipher["protocol"] == "TLSv1.3":
+            continue
+        one = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        one.check_hostname, one.verify_mode = False, ssl.CERT_NONE
+        one.maximum_version = ssl.TLSVersion.TLSv1_2
+        one.set_ciphers(f"{cipher['name']}:@SECLEVEL=0")
+        try:
+            place.handshake(one).close()
+        except (ssl.SSLError, ConnectionError):
+            continue
+        taken.add(cipher["name"])
+    return taken
 
 
 def welcomes(place: Place, context: ssl.SSLContext) -> bool:
