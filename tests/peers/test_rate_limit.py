@@ -19,6 +19,8 @@ from agents.protos import agent, agent_services
 from conftest import push
 from named import named
 from peer import Peer
+from proxied import connect
+from recorder import Recorder, ask_on
 from served import Served, metrics_of, until
 from tokens import AUDIENCE, ISSUER, Issuer, QuickIssuer
 
@@ -31,7 +33,7 @@ class Place:
 
     def __init__(self, form: str, rate: str, home: Path | None = None, issuer: Issuer | None = None) -> None:
         self.issuer = issuer or Issuer()
-        settings = {"PIXELL_RATE_LIMIT": rate}
+        settings = {"PIXELL_RATE_LIMIT": rate, "PIXELL_HOST_SUFFIX": ".agents.test"}
         if home is not None:
             keys = str(self.issuer.write(home / "jwks.json"))
             settings |= {"PIXELL_JWT_ISSUER": ISSUER, "PIXELL_JWT_AUDIENCES": AUDIENCE, "PIXELL_JWKS_FILE": keys}
@@ -51,14 +53,16 @@ class Place:
             headers["authorization"] = f"Bearer {token}"
         return httpx.get(self.envoy.url + path, headers=headers, timeout=PATIENCE)
 
-    def burst(self, count: int, address: str = "127.0.0.1", head: bytes = b"x-deployment-id: h\r\n") -> Counter[bytes]:
+    def burst(
+        self, count: int, address: str = "127.0.0.1", head: bytes = b"x-deployment-id: h\r\n", host: bytes = b"h"
+    ) -> Counter[bytes]:
         """How the responses to `count` requests from this address begin, one after the other on one connection."""
         seen: Counter[bytes] = Counter()
         with socket.create_connection(
             ("127.0.0.1", self.envoy.port), timeout=PATIENCE, source_address=(address, 0)
         ) as connection:
             for _ in range(count):
-                connection.sendall(b"HEAD /health HTTP/1.1\r\nhost: h\r\n" + head + b"\r\n")
+                connection.sendall(b"HEAD /health HTTP/1.1\r\nhost: %s\r\n%s\r\n" % (host, head))
                 said = b""
                 while not said.endswith(b"\r\n\r\n"):
                     more = connection.recv(1 << 16)
@@ -76,7 +80,7 @@ def slow(request: pytest.FixtureRequest) -> Iterator[Place]:
 
 
 def test_what_a_client_gets_beyond_its_rate(slow: Place) -> None:
-    # By path, by header and by host it is the same bucket: one request is free.
+    # However the deployment is named, it is the same bucket: one request is free.
     assert slow.get("", "/agents/h/health").status_code == 200
     response = slow.get("h")
     assert (response.status_code, response.headers["retry-after"]) == (429, "60")
@@ -92,6 +96,17 @@ def test_what_a_client_gets_beyond_its_rate(slow: Place) -> None:
         "code": "rate_limited",
     }
     assert slow.get("", "/agents/h/-/a2a/health").status_code == 429
+    for head in (
+        b"x-deployment-id: h\r\nx-deployment-id: h\r\n",
+        b"x-deployment-id: \r\ndeployment-id: h\r\n",
+        b"x-deployment-id: h\r\ndeployment-id: i\r\n",
+        b"deployment-id: h\r\n",
+        b"deployment_id: h\r\n",
+        b"deployment_id: h\r\ndeployment_id: h\r\n",
+    ):
+        assert slow.burst(1, head=head) == {b"429": 1}, head
+    assert slow.burst(1, head=b"", host=b"h.agents.test") == {b"429": 1}
+    assert slow.burst(1, head=b"", host=b"h.agents.test:50051") == {b"429": 1}
     # Another deployment and another client have buckets of their own.
     assert slow.get("i").status_code == 200
     assert slow.burst(1, "127.0.9.1") == {b"200": 1}
@@ -103,6 +118,14 @@ def test_what_a_client_gets_beyond_its_rate(slow: Place) -> None:
     failed: Any = raised.value
     assert failed.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert ("retry-after", "60") in [tuple(pair) for pair in failed.trailing_metadata()]
+    # Clients that Envoy does not count as gRPC get a written status.
+    for content_type, headers in (("application/grpc;x=y", {}), ("application/grpc-web+proto", {"x-grpc-web": "1"})):
+        all_headers = {"content-type": content_type, "x-deployment-id": "g"} | headers
+        url = f"{slow.envoy.url}/pixell.agent.AgentService/Health"
+        response = httpx.post(url, headers=all_headers, content=bytes(5), timeout=PATIENCE)
+        assert (response.status_code, response.headers["grpc-status"], response.text) == (200, "8", ""), content_type
+        assert response.headers["grpc-message"] == "Too many requests to this deployment, try again later"
+        assert (response.headers["x-pixell-error"], response.headers["retry-after"]) == ("rate_limited", "60")
     line = slow.envoy.logged(lambda line: line.get("error") == "rate_limited")
     assert (line["status"], line["code_details"], line["deployment_id"]) == (429, "local_rate_limited", "h")
     assert slow.envoy.stat("clients.http_local_rate_limit.rate_limited") >= 3
@@ -171,6 +194,35 @@ def test_the_rate_is_held_within_five_percent(fast: Place) -> None:
     shortest, longest = last.before - first.after, last.after - first.before
     assert 0.95 * RATE * shortest < last.number - first.number < 1.05 * RATE * longest, (vars(first), vars(last))
     assert sum(served) >= last.number
+
+
+def test_a_burst_is_what_one_second_allows(fast: Place) -> None:
+    began = time.monotonic()
+    seen = fast.burst(150, "127.0.9.9")
+    took = time.monotonic() - began
+    assert RATE <= seen[b"200"] <= RATE + 1.05 * RATE * took, (seen, took)
+
+
+def test_behind_a_load_balancer_each_client_has_its_rate() -> None:
+    """By the address that PROXY protocol tells: all connections are the load balancer's."""
+    proxy = {"PIXELL_PROXY_PROTOCOL": "v2", "PIXELL_PROXY_CIDRS": "127.0.0.0/8"}
+    envoy, agent = Served("native", {"PIXELL_RATE_LIMIT": "1/m"} | proxy), Recorder()
+    try:
+        push(envoy, "a", agent.port)
+
+        def one(client: str) -> tuple[int, str]:
+            with connect(envoy.port, client) as connection:
+                return ask_on(connection, "GET", "/agents/a/x", {})
+
+        first, second = "203.0.113.1", "203.0.113.2"
+        seen = [one(client) for client in (first, first, second, first, second)]
+        limited = (429, "rate_limited")
+        assert seen == [(204, ""), limited, (204, ""), limited, limited]
+        assert len(agent.taken()) == 2
+        assert envoy.logged(lambda line: line["status"] == 429)["caller"].startswith(f"{first}:")
+    finally:
+        envoy.stop()
+        agent.stop()
 
 
 @pytest.mark.parametrize("form", ["wasm", "native"])
