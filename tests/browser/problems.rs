@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use harness::proto::DEPLOYMENT_ID;
+use harness::tokens::{Algorithm, Issuer};
 use harness::{Envoy, agents, certificate};
 use launcher::settings::Settings;
 use reqwest::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::driver::Browser;
@@ -243,4 +246,54 @@ async fn tokens_rates_and_certificates_have_their_advice() {
         std::fs::rename(next, file).unwrap();
         tells(&browser, "bad", title, advice, title).await;
     }
+}
+
+/// Clients without a valid token, and clients whose token does not allow what they call. A preflight with a body is one of the first.
+#[tokio::test]
+async fn clients_without_a_right_are_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let issuer = Issuer::new(directory.path(), Algorithm::Hs256).unwrap();
+    let mut vars = issuer.settings(directory.path()).unwrap();
+    vars.push(("PIXELL_JWT_DEPLOYMENTS_CLAIM", "deployments".to_owned()));
+    let get = |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+    let envoy = Envoy::builder().settings(&Settings::resolve(get).unwrap()).start().await.unwrap();
+    let agent = agents::echo::start("a").unwrap();
+    envoy.routes().put_all([("a", agent.port()), ("b", 5000)]).await.unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let token = issuer.token("alice", &json!({"deployments": ["a"]})).unwrap();
+    let call = async |id: &str, token: &str| {
+        client.get(envoy.data_url()).header(DEPLOYMENT_ID, id).bearer_auth(token).send().await.unwrap().status().as_u16()
+    };
+    let has_keys = || async { Ok((call("a", &token).await == 200).then_some(())) };
+    harness::wait::until("Envoy to have the keys", Duration::from_secs(20), has_keys).await.unwrap();
+
+    // What came before the page was opened is not shown.
+    let browser = Browser::start(1200, 900, &[]).await.unwrap();
+    browser.open(&envoy.api_url()).await.unwrap();
+    browser
+        .until("document.getElementById('health').dataset.level !== 'unknown' && seen.rejections.last !== null")
+        .await
+        .unwrap();
+    assert!(!browser.eval(&shows("problems", "unauthenticated")).await.unwrap().as_bool().unwrap());
+    assert!(!browser.eval(&shows("problems", "not_allowed")).await.unwrap().as_bool().unwrap());
+
+    assert_eq!([ask(&envoy, Some("a")).await, call("a", "no token").await], [401, 401]);
+    let advice = "Clients have no valid token. The access log names them (caller, user_agent) and the reason (code_details).";
+    tells(&browser, "warn", "2 × unauthenticated in the last minute", advice, "unauthenticated").await;
+
+    // Without a length, so that it takes a look at the body to tell it from what a browser sends.
+    let preflight = "OPTIONS /agents/a/x HTTP/1.1\r\nhost: agents\r\norigin: https://page.test\r\naccess-control-request-method: GET\r\n\
+        connection: close\r\ntransfer-encoding: chunked\r\n\r\n6\r\na body\r\n0\r\n\r\n";
+    let mut stream = TcpStream::connect(envoy.data_addr()).await.unwrap();
+    stream.write_all(preflight.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 401 "), "{response}");
+    tells(&browser, "warn", "3 × unauthenticated in the last minute", advice, "unauthenticated").await;
+
+    assert_eq!(call("b", &token).await, 403);
+    let advice =
+        "Clients call deployments that their tokens do not allow. The access log names them (subject, caller) and the id.";
+    tells(&browser, "warn", "1 × not_allowed in the last minute", advice, "not_allowed").await;
+    browser.assert_clean().await.unwrap();
 }
