@@ -161,9 +161,9 @@ class Reading:
         self.after = time.monotonic()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["wasm", "native"])
 def fast(request: pytest.FixtureRequest) -> Iterator[Place]:
-    place = Place("native", f"{RATE}/s")
+    place = Place(request.param, f"{RATE}/s")
     yield place
     place.remove()
 
