@@ -15,6 +15,7 @@ mod hops;
 mod ipv6;
 mod peers_failed;
 mod protocols;
+mod queues;
 mod resets;
 mod shared_connections;
 mod streams;
