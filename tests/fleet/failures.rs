@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use harness::{Agent, agents};
+use harness::{Agent, agents, wait};
 use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -264,7 +264,14 @@ async fn a_large_upload_cannot_be_sent_again() {
     let upload = |id: &'static str, size: usize| {
         move |request: reqwest::RequestBuilder| request.header("x-deployment-id", id).body(vec![7; size])
     };
-    let answer = tasks.send(0, "/x", upload("a", LARGE)).await;
+    // The peer takes the connection, and responds only when more of the body has come than can be kept for another attempt.
+    tasks.envoys[1].freeze().unwrap();
+    let too_large = async {
+        let abandoned = || async { Ok((tasks.count(0, "cluster.peers.retry_or_shadow_abandoned").await == 1).then_some(())) };
+        wait::until("more of the body than can be kept", Duration::from_secs(30), abandoned).await.unwrap();
+        tasks.envoys[1].thaw().unwrap();
+    };
+    let (answer, ()) = tokio::join!(tasks.send(0, "/x", upload("a", LARGE)), too_large);
     assert_eq!((answer.status, answer.header("x-pixell-error")), (503, Some("deployment_moved")), "{answer:?}");
     assert_eq!(answer.header("x-pixell-misdirected"), None);
     assert_eq!(tasks.send(0, "/x", upload("a", 100_000)).await.seen()["body_bytes"], 100_000);
