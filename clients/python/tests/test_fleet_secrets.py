@@ -91,15 +91,19 @@ os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
 found = boto3.session.Session(region_name="us-east-2")
 keys = found.get_credentials()
 print(os.getuid(), "no keys" if keys is None else keys.access_key)
-try:
-    open(sys.argv[2])
-except OSError as error:
-    print(type(error).__name__)
-try:
-    found.client("dynamodb", endpoint_url=sys.argv[3]).scan(TableName=sys.argv[4])
-    print("scanned")
-except NoCredentialsError as error:
-    print(type(error).__name__)
+for secret in (sys.argv[2], sys.argv[5]):
+    try:
+        open(secret)
+    except OSError as error:
+        print(type(error).__name__)
+table = found.client("dynamodb", endpoint_url=sys.argv[3])
+record = {"key": {"S": "prod/task-b"}, "record": {"B": b"forged"}}
+for call in (lambda: table.scan(TableName=sys.argv[4]), lambda: table.put_item(TableName=sys.argv[4], Item=record)):
+    try:
+        call()
+        print("done")
+    except NoCredentialsError as error:
+        print(type(error).__name__)
 """
 
 
@@ -154,16 +158,18 @@ async def test_an_agent_has_no_keys_for_dynamodb(password_file: Path) -> None:
         directory = server.directory("prod", credentials_file=str(file))
         record = Record("task-a", "10.0.0.1", "e", 1, 1, {"x": "active"})
         await directory.publish(record)
-        arguments = (str(file), f"http://127.0.0.1:{server.port}", TABLE)
+        # The address of a role's credentials is in PAR's environment.
+        arguments = (str(file), f"http://127.0.0.1:{server.port}", TABLE, f"/proc/{os.getpid()}/environ")
         # To know the file's name does not help either.
         for environment in ({}, {"AWS_SHARED_CREDENTIALS_FILE": str(file)}):
             said = await in_thread(partial(boto3_as_agent, environment, *arguments))
-            assert said == [f"{AGENT} no keys", "PermissionError", "NoCredentialsError"]
+            assert said == [f"{AGENT} no keys", *["PermissionError"] * 2, *["NoCredentialsError"] * 2]
+        assert set(await directory.snapshot()) == {"task-a"}
         # What PAR must keep from agents: with its address the same program has the task's role.
         with role_of_the_task() as url:
             environment = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": url}
             said = await in_thread(partial(boto3_as_agent, environment, *arguments))
-        assert said == [f"{AGENT} of-the-task", "PermissionError", "scanned"]
+        assert said == [f"{AGENT} of-the-task", *["PermissionError"] * 2, "done", "done"]
         await directory.close()
     finally:
         await in_thread(server.stop)

@@ -80,19 +80,20 @@ async def arrives(task: Task, key: str, seconds: float) -> float:
 
 @every_server
 async def test_a_change_arrives_in_time(server: Server, bound: float) -> None:
-    async with tasks(server, 3) as (a, b, c):
+    # With Fleet's own ttl, from which it reads once a second.
+    async with tasks(server, 3, 10.0) as (a, b, c):
         b.manager.set(first="active")
-        await arrives(a, "first", 10)
-        await arrives(c, "first", 10)
+        await arrives(a, "first", 30)
+        await arrives(c, "first", 30)
         # A store in the same region responds within a few milliseconds.
         for task in (a, b, c):
             task.proxy.delay = 0.003
         took = []
-        for number in range(6):
+        for number in range(9):
             await asyncio.sleep(0.37)
             b.manager.set(**{f"x{number}": "active"})
             took.append(max(await asyncio.gather(arrives(a, f"x{number}", 10), arrives(c, f"x{number}", 10))))
-        print(f"propagation: median {sorted(took)[3]:.3f} s, longest {max(took):.3f} s")
+        print(f"propagation: median {sorted(took)[4]:.3f} s, longest {max(took):.3f} s")
         assert max(took) <= bound
 
 
