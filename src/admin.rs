@@ -77,7 +77,7 @@ impl Plugin {
     }
 
     const fn backend(&self) -> Backend<'_, HostData, Signal> {
-        Backend { data: &HostData, signal: &self.signal, new_epoch: host::random }
+        Backend { data: &HostData, signal: &self.signal, new_epoch: host::random, now: host::time_of_day }
     }
 
     fn record(&self, outcome: Outcome, map: Map) {

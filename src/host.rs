@@ -4,6 +4,7 @@ use pixell_core::data_path::Header;
 use pixell_core::filter_state::{self, in_wasm};
 use pixell_core::metrics::CHANGES;
 use pixell_core::store::{CasMismatch, ChangeSignal, SharedData, layout};
+use pixell_core::timestamp::Timestamp;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -214,6 +215,12 @@ pub(crate) fn leave_trail(trail: &[u8]) -> Result<(), Status> {
 /// What [`leave_trail`] left last; `None` if it did not.
 pub(crate) fn trail() -> Option<Vec<u8>> {
     property(TRAIL)
+}
+
+/// The time of day by Envoy's clock; the beginning of 1970 if it has none.
+pub(crate) fn time_of_day() -> Timestamp {
+    let now = hostcalls::get_current_time().ok().and_then(|now| now.duration_since(UNIX_EPOCH).ok());
+    Timestamp::from_unix(now.map_or(0, |now| now.as_secs()))
 }
 
 /// The time by Envoy's clock that never goes back.

@@ -14,7 +14,6 @@ use pixell_core::store::layout::WORKERS;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 use std::cell::Cell;
-use std::time::UNIX_EPOCH;
 
 /// One of Envoy's metrics; all VMs share those of one name.
 #[derive(Clone, Copy)]
@@ -276,7 +275,6 @@ impl Metrics for AdminMetrics {
     }
 
     fn now(&self) -> u64 {
-        let now = hostcalls::get_current_time().ok().and_then(|now| now.duration_since(UNIX_EPOCH).ok());
-        now.map_or(0, |now| now.as_secs())
+        host::time_of_day().as_unix()
     }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,6 +17,8 @@ from openapi_spec_validator import validate
 METHODS = ("get", "put", "patch", "delete")
 # The epoch in the examples.
 EPOCH = "9f3c1d2b4a5e6f70"
+# The time in the examples.
+SINCE = "2027-01-15T08:00:00Z"
 
 
 def test_it_is_valid(document: dict[str, Any]) -> None:
@@ -51,7 +54,7 @@ def test_each_success_has_the_response_of_its_example(document: dict[str, Any], 
             resource, empty, full = "/v1/routes", b'{"routes":{}}', start
             if method == "get" and name == "endpoints":
                 full = request_example(document, "/v1/routes", name)
-            if path == "/v1/fleet":
+            if path.startswith("/v1/fleet"):
                 resource, empty, full = "/v1/fleet", b'{"peers":{},"routes":{}}', fleet
             call(envoy.url, "PUT", resource, empty)
             before = call(envoy.url, "GET", resource).json
@@ -226,7 +229,7 @@ def values(tree: Any, key: str) -> Any:
 
 
 def at_first_version(body: Any, before: dict[str, Any]) -> Any:
-    """The response as if the map before it had been at generation 0 of the examples' epoch."""
+    """The response as if the map before it had been at generation 0 of the examples' epoch, and just now had been the examples' time."""
     body = dict(body)
     if "generation" in body:
         body["generation"] -= before["generation"]
@@ -235,4 +238,9 @@ def at_first_version(body: Any, before: dict[str, Any]) -> Any:
     if "fleet" in body:
         # Its generation depends on the tests before.
         body["fleet"] = {**body["fleet"], "epoch": EPOCH, "generation": 1}
+    for name, member in body.items():
+        if isinstance(member, dict) and "since" in member:
+            then = datetime.strptime(member["since"], "%Y-%m-%dT%H:%M:%S%z")
+            assert timedelta() <= datetime.now(timezone.utc) - then < timedelta(minutes=1), member
+            body[name] = {**member, "since": SINCE}
     return body

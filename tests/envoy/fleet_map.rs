@@ -1,7 +1,12 @@
 //! The fleet map through a real Envoy: `/v1/fleet`, what the status says, readiness, and what is counted.
 
-use harness::{Envoy, EnvoyBuilder};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use harness::{Envoy, EnvoyBuilder, wait};
 use launcher::configuration::ADMIN_PLACE;
+use pixell_core::timestamp::Timestamp;
+use reqwest::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::api::{Api, Rejected, no_vm_fell_over};
@@ -59,6 +64,81 @@ async fn a_map_lives_through_its_calls_on_both_workers() {
     no_vm_fell_over(&envoy, &api).await;
 }
 
+/// The second that it is now.
+fn now() -> Timestamp {
+    Timestamp::from_unix(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs())
+}
+
+/// Waits until the clock shows a later second than `then`, so that what is written from now on has another time.
+async fn later(then: Timestamp) -> Timestamp {
+    let probe = async || Ok(Some(now()).filter(|now| *now > then));
+    wait::until("the next second", Duration::from_secs(10), probe).await.unwrap()
+}
+
+/// What is said of the peers, without the times; and since when each of them is so. Both workers must agree.
+async fn reports(api: &Api) -> (Value, BTreeMap<String, String>) {
+    let mut found = api.call("GET", "/v1/fleet/peers", "").await.json().unwrap();
+    assert_eq!(api.call("GET", "/v1/fleet/peers", "").await.json().unwrap(), found);
+    let take = |(name, peer): (&String, &mut Value)| {
+        let since = peer.as_object_mut().unwrap().remove("since").unwrap();
+        (name.clone(), since.as_str().unwrap().to_owned())
+    };
+    let since = found.as_object_mut().unwrap().iter_mut().map(take).collect();
+    (found, since)
+}
+
+#[tokio::test]
+async fn peers_are_reported_with_their_routes_and_since_when_they_are_so() {
+    let envoy = with_fleet().start().await.unwrap();
+    let api = Api::open(&envoy).await;
+    api.check("GET", "/v1/fleet/peers", "", 200, json!({})).await;
+    let before = now();
+    api.call("PUT", "/v1/fleet", TWO).await;
+    let after = now();
+    let (first, learned) = reports(&api).await;
+    let report = |host: &str, state: &str, routes: u64| json!({"host": host, "state": state, "routes": routes});
+    assert_eq!(first, json!({"task-b": report("10.0.1.7", "active", 2), "task-c": report("fd00::8", "draining", 1)}));
+    for since in learned.values() {
+        // Texts of this form have the order of the times.
+        assert!((before.to_string()..=after.to_string()).contains(since), "{before} {since} {after}");
+    }
+
+    // Whatever leaves a peer as it is leaves its time, on either worker.
+    let moved = later(after).await;
+    for _ in 0..2 {
+        api.call("PUT", "/v1/fleet", TWO).await;
+        api.call("PATCH", "/v1/fleet?dry_run=true", r#"{"peers":{"task-b":{"state":"draining"}}}"#).await;
+        api.call("PATCH", "/v1/fleet", r#"{"peers":{"task-b":{"host":"10.0.1.7"}},"routes":{"z":["task-c"]}}"#).await;
+        api.call("PATCH", "/v1/fleet", r#"{"routes":{"z":null}}"#).await;
+    }
+    assert_eq!(reports(&api).await, (first, learned.clone()));
+
+    // Each change of a peer sets the time of that peer alone.
+    let tag = api.fleet_version().await;
+    api.call("PATCH", "/v1/fleet", r#"{"peers":{"task-b":{"state":"draining"}},"routes":{"y":["task-c"]}}"#).await;
+    let (second, since) = reports(&api).await;
+    assert_eq!(second, json!({"task-b": report("10.0.1.7", "draining", 1), "task-c": report("fd00::8", "draining", 2)}));
+    assert!((moved.to_string()..=now().to_string()).contains(&since["task-b"]), "{moved} {since:?}");
+    assert_eq!(since["task-c"], learned["task-c"]);
+    let moved = later(now()).await;
+    api.call("PATCH", "/v1/fleet", r#"{"peers":{"task-c":{"host":"10.0.1.9"}}}"#).await;
+    let (_, third) = reports(&api).await;
+    assert_eq!(third["task-b"], since["task-b"]);
+    assert!(third["task-c"] >= moved.to_string(), "{moved} {third:?}");
+
+    let with = async |name: &str, tag: &str| api.call_with("GET", "/v1/fleet/peers", &[(name, tag)], "").await.status;
+    assert_eq!(
+        (with("if-none-match", &tag).await, with("if-match", &tag).await),
+        (StatusCode::OK, StatusCode::PRECONDITION_FAILED)
+    );
+    assert_eq!(with("if-none-match", &api.fleet_version().await).await, StatusCode::NOT_MODIFIED);
+    for method in ["PUT", "PATCH", "DELETE", "POST"] {
+        let reply = api.call(method, "/v1/fleet/peers", "{}").await;
+        assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, Some("GET, HEAD")), "{method}");
+    }
+    no_vm_fell_over(&envoy, &api).await;
+}
+
 #[tokio::test]
 async fn what_is_wrong_is_named_and_changes_nothing() {
     let envoy = with_fleet().start().await.unwrap();
@@ -96,15 +176,11 @@ async fn what_is_wrong_is_named_and_changes_nothing() {
 async fn without_a_fleet_every_call_says_so() {
     let envoy = Envoy::builder().start().await.unwrap();
     let api = Api::open(&envoy).await;
-    for (method, body) in [("GET", ""), ("PUT", TWO), ("PATCH", "{}")] {
-        let rejected = Rejected {
-            method,
-            target: "/v1/fleet",
-            body: body.as_bytes(),
-            status: 409,
-            code: "fleet_disabled",
-            ..Rejected::default()
-        };
+    for (method, target, body) in
+        [("GET", "/v1/fleet", ""), ("PUT", "/v1/fleet", TWO), ("PATCH", "/v1/fleet", "{}"), ("GET", "/v1/fleet/peers", "")]
+    {
+        let rejected =
+            Rejected { method, target, body: body.as_bytes(), status: 409, code: "fleet_disabled", ..Rejected::default() };
         api.rejected(rejected).await;
     }
     assert_eq!(plain(&envoy, "/ready/traffic").await, (503, "NOT READY: no route map has been pushed\n".to_owned()));
@@ -172,6 +248,9 @@ async fn the_largest_map_is_taken() {
     assert_eq!((reply.status.as_u16(), reply.json().unwrap()["added"].as_u64()), (200, Some(100_000)), "{reply}");
     let found = api.call("GET", "/v1/fleet", "").await.json().unwrap();
     assert_eq!(found["routes"], Value::Object(routes));
+    let (reports, _) = reports(&api).await;
+    let expected = |number| json!({"host": host(number), "state": "active", "routes": 300});
+    assert_eq!(reports, Value::Object((0..1000).map(|number| (peer(number), expected(number))).collect()));
     let too_many = r#"{"peers":{"one-more":{"host":"10.0.0.1"}},"routes":{"one-more":["one-more"]}}"#;
     let rejected = Rejected {
         method: "PATCH",

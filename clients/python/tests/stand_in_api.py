@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import time
+from datetime import datetime, timezone
 from typing import Any, Optional
 
 import httpx
@@ -13,7 +14,7 @@ from pixell_envoy import EnvoyManager, Route, RouteApiClient
 
 
 class StandInApi(httpx.AsyncBaseTransport):
-    """`/v1/status` and `/v1/fleet`. It counts the writes."""
+    """`/v1/status`, `/v1/fleet` and `/v1/fleet/peers`. It counts the writes."""
 
     def __init__(self, *, cidr: str = "10.0.0.0/8", enabled: bool = True) -> None:
         self._cidr = ipaddress.ip_network(cidr)
@@ -28,6 +29,7 @@ class StandInApi(httpx.AsyncBaseTransport):
 
     def restart(self) -> None:
         self.peers: dict[str, dict[str, str]] = {}
+        self.since: dict[str, str] = {}
         self.routes: dict[str, list[str]] = {}
         self.generation = 0
 
@@ -46,9 +48,11 @@ class StandInApi(httpx.AsyncBaseTransport):
                 200,
                 json={"epoch": "0", "generation": 0, "loaded": False, "routes": 0, "version": "1.0.0", "fleet": fleet},
             )
-        assert request.url.path == "/v1/fleet"
+        assert request.url.path in ("/v1/fleet", "/v1/fleet/peers")
         if not self.enabled:
             return problem(409, "fleet_disabled")
+        if request.url.path == "/v1/fleet/peers":
+            return httpx.Response(200, json={name: self._report(name) for name in self.peers})
         if request.method == "GET":
             if request.headers.get("If-None-Match") == self._etag():
                 return httpx.Response(304)
@@ -102,8 +106,15 @@ class StandInApi(httpx.AsyncBaseTransport):
                 return httpx.Response(200, json={**self._version(), **result})
             self._epochs += not self.generation
             self.generation += 1
+            now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+            kept = {name for name, peer in peers.items() if self.peers.get(name) == peer}
+            self.since = {name: self.since[name] if name in kept else now for name in peers}
             self.peers, self.routes = peers, routes
         return httpx.Response(200, json={**self._version(), **result})
+
+    def _report(self, name: str) -> dict[str, Any]:
+        routes = sum(name in names for names in self.routes.values())
+        return {**self.peers[name], "routes": routes, "since": self.since[name]}
 
     def _version(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "generation": self.generation}

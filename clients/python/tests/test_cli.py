@@ -6,11 +6,13 @@ import asyncio
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -23,6 +25,7 @@ from stand_in_api import StandInApi
 from watching import eventually
 
 from pixell_envoy import Peer, Route, RouteApiClient, RouteApiError
+from pixell_envoy.cli import commands
 from pixell_envoy.cli.output import Output
 from pixell_envoy.cli.watch import watch
 
@@ -85,11 +88,15 @@ async def test_fleet(shared_fleet_envoy: EnvoyProcess) -> None:
         peers = {"task-b": Peer("10.0.1.7"), "task-c": Peer("10.0.1.8", "draining")}
         await client.replace_fleet(peers, {"x": ["task-c", "task-b"], "long-name": ["task-b"]})
         fleet = await client.get_fleet()
+        since = {
+            name: f"{report.since:%Y-%m-%dT%H:%M:%SZ}" for name, report in (await client.get_fleet_peers()).items()
+        }
     said, _ = run("fleet", "--url", url)
-    assert said.splitlines() == [
-        "PEER    HOST      STATE     IDS",
-        "task-b  10.0.1.7  active    2",
-        "task-c  10.0.1.8  draining  1",
+    # The age grows meanwhile.
+    assert re.sub(r"\d+ (s|min)$", "AGO", said, flags=re.MULTILINE).splitlines() == [
+        "PEER    HOST      STATE     IDS  AGE",
+        "task-b  10.0.1.7  active    2    AGO",
+        "task-c  10.0.1.8  draining  1    AGO",
         "",
         "ID         PEERS, THE PREFERRED ONE FIRST",
         "long-name  task-b",
@@ -99,8 +106,8 @@ async def test_fleet(shared_fleet_envoy: EnvoyProcess) -> None:
         "epoch": fleet.version.epoch,
         "generation": fleet.version.generation,
         "peers": {
-            "task-b": {"host": "10.0.1.7", "state": "active"},
-            "task-c": {"host": "10.0.1.8", "state": "draining"},
+            "task-b": {"host": "10.0.1.7", "state": "active", "since": since["task-b"]},
+            "task-c": {"host": "10.0.1.8", "state": "draining", "since": since["task-c"]},
         },
         "routes": {"x": ["task-c", "task-b"], "long-name": ["task-b"]},
     }
@@ -121,6 +128,41 @@ async def test_fleet(shared_fleet_envoy: EnvoyProcess) -> None:
     assert watching.event() == {**changed, "peer": "task-c", "host": "10.0.1.8", "state": "active"}
     assert watching.event() == {**changed, "route": "x", "peers": ["task-b"]}
     assert watching.end() == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(-5, "0 s"), (0, "0 s"), (59, "59 s"), (60, "1 min"), (3_599, "59 min"), (7_300, "2 h"), (200_000, "2 d")],
+)
+def test_an_age_is_told_in_one_unit(seconds: int, expected: str) -> None:
+    assert commands.age(datetime.now(timezone.utc) - timedelta(seconds=seconds)) == expected
+
+
+class Between(StandInApi):
+    """As told, changes a peer after the whole map was read, or knows no reports of peers."""
+
+    is_old = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.is_old and request.url.path == "/v1/fleet/peers":
+            problem = {"code": "not_found", "title": "Not Found", "detail": ""}
+            return httpx.Response(404, json=problem, headers={"Content-Type": "application/problem+json"})
+        response = await super().handle_async_request(request)
+        if request.method == "GET" and request.url.path == "/v1/fleet":
+            self.peers = {**self.peers, "c": {"host": "10.0.1.9", "state": "active"}, "d": self.peers["b"]}
+            self.since["d"] = self.since["b"]
+        return response
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+async def test_no_peer_is_shown_with_the_age_of_another(is_old: bool) -> None:
+    api, stream = Between(), io.StringIO()
+    api.is_old = is_old
+    async with RouteApiClient(transport=api) as client:
+        await client.replace_fleet({"b": Peer("10.0.1.7"), "c": Peer("10.0.1.8")}, {})
+        await commands.fleet(client, Output(stream, as_json=True), "")
+    peers = json.loads(stream.getvalue())["peers"]
+    assert {name: "since" in peer for name, peer in peers.items()} == {"b": not is_old, "c": False}
 
 
 def test_the_token(guarded_envoy: EnvoyProcess, tmp_path: Path) -> None:

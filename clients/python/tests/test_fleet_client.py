@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from pixell_envoy import (
     InvalidRoutes,
     MapVersion,
     Peer,
+    PeerReport,
     PreconditionFailed,
     RouteApiClient,
     UnexpectedAnswer,
@@ -52,6 +54,22 @@ async def test_replaces_patches_and_reads_the_fleet(fleet_client: RouteApiClient
     assert status == FleetStatus(enabled=True, version=second.version, peers=1, routes=2, loaded=True)
     now = await fleet_client.get_fleet_if_changed(first.version)
     assert now == FleetMap(second.version, {"b": B}, {"x": ("b",), "z": ("b",)})
+
+
+async def test_reports_of_peers_tell_since_when(fleet_client: RouteApiClient) -> None:
+    assert await fleet_client.get_fleet_peers() == {}
+    # Whole seconds: the beginning of this one.
+    before = datetime.now(timezone.utc).replace(microsecond=0)
+    await fleet_client.replace_fleet({"b": B, "c": C}, {"x": ["b", "c"], "y": ["c"]})
+    first = await fleet_client.get_fleet_peers()
+    since = first["b"].since
+    assert before <= since <= datetime.now(timezone.utc) and since.utcoffset() == timedelta()
+    report = PeerReport("10.0.1.8", "draining", 2, since)
+    assert first == {"b": PeerReport("10.0.1.7", "active", 1, since), "c": report}
+    await fleet_client.patch_fleet({"b": Peer("10.0.1.9")}, {"x": ["c"], "y": None})
+    second = await fleet_client.get_fleet_peers()
+    assert second["c"] == PeerReport("10.0.1.8", "draining", 1, since)
+    assert (second["b"].host, second["b"].routes) == ("10.0.1.9", 0) and second["b"].since >= since
 
 
 async def test_conditions_and_dry_runs(fleet_client: RouteApiClient) -> None:
@@ -92,7 +110,13 @@ async def test_without_a_fleet_there_is_an_error_of_its_own(kind: str, shared_en
     async with RouteApiClient(shared_envoy.url, transport=transport) as client:
         status = (await client.status()).fleet
         assert status is not None and not status.enabled
-        for call in (client.get_fleet(), client.replace_fleet({}, {}), client.patch_fleet({}, {})):
+        calls = (
+            client.get_fleet(),
+            client.get_fleet_peers(),
+            client.replace_fleet({}, {}),
+            client.patch_fleet({}, {}),
+        )
+        for call in calls:
             with pytest.raises(FleetDisabled):
                 await call
 
@@ -128,6 +152,23 @@ async def test_another_servers_fleet_is_not_believed(body: object) -> None:
     async with RouteApiClient(transport=transport) as client:
         with pytest.raises(UnexpectedAnswer):
             await client.get_fleet()
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"host": "10.0.1.7", "state": "active", "routes": 1},
+        {"host": "10.0.1.7", "state": "active", "routes": 1, "since": "yesterday"},
+        {"host": "10.0.1.7", "state": "active", "routes": 1, "since": 1_800_000_000},
+        {"host": "10.0.1.7", "state": "active", "routes": True, "since": "2027-01-15T08:00:00Z"},
+        {"host": "10.0.1.7", "state": "asleep", "routes": 1, "since": "2027-01-15T08:00:00Z"},
+    ],
+)
+async def test_another_servers_report_is_not_believed(report: object) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"b": report}))
+    async with RouteApiClient(transport=transport) as client:
+        with pytest.raises(UnexpectedAnswer):
+            await client.get_fleet_peers()
 
 
 async def test_a_filter_without_fleets_has_no_status_of_one() -> None:

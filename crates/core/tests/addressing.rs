@@ -11,6 +11,7 @@ use pixell_core::routes::change::{Change, Edit};
 use pixell_core::routes::{RouteCache, RouteMap, edition};
 use pixell_core::store::memory::{MemoryData, MemorySignal};
 use pixell_core::store::{Backend, ROUTE_MAP, Stop, Update, prepare, publish};
+use pixell_core::timestamp::Timestamp;
 use proptest::prelude::*;
 
 /// Paths near those that name an agent: ids that exist, ids that do not, and what might be taken for one.
@@ -32,7 +33,7 @@ fn addressing() -> Addressing {
 fn map() -> RouteCache {
     let (data, signal) = (MemoryData::default(), MemorySignal::default());
     prepare(&data, &ROUTE_MAP);
-    let backend = Backend { data: &data, signal: &signal, new_epoch: || 5 };
+    let backend = Backend { data: &data, signal: &signal, new_epoch: || 5, now: Timestamp::default };
     let route = |port: u16| Route {
         endpoints: [(EndpointName::REST, port + 1), (EndpointName::UI, port + 2)].into(),
         ..Route::active(port)

@@ -6,14 +6,15 @@ use pixell_core::fleet::change::{Change, Most, PeerEdit, PeerNames, RouteEdit};
 use pixell_core::fleet::{FleetCache, FleetMap, Peer, PeerState, edition};
 use pixell_core::store::memory::{MemoryData, MemorySignal};
 use pixell_core::store::{Backend, FLEET_MAP, PublishError, Stop, Stored, Update, prepare, publish};
+use pixell_core::timestamp::Timestamp;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const MOST: Most = Most { peers: 5, routes: 12 };
 
-/// Peers by name, and the names of each route's peers.
-type Model = (BTreeMap<String, Peer>, BTreeMap<String, Vec<String>>);
+/// Peers by name, each with the second since which it is so, and the names of each route's peers.
+type Model = (BTreeMap<String, (Peer, u64)>, BTreeMap<String, Vec<String>>);
 /// A change of it: what a route gets, or that it goes.
 type Edits = (bool, BTreeMap<String, PeerEdit>, BTreeMap<String, Option<Vec<String>>>);
 
@@ -42,23 +43,22 @@ fn edits() -> impl Strategy<Value = Edits> {
     (prop::bool::weighted(0.2), btree_map(names(), peer, 0..6), btree_map("[a-d][0-3]", route, 0..6))
 }
 
-/// What the change makes of plain maps; `None` if it may not.
-fn changed((peers, routes): &Model, (replace, peer_edits, route_edits): &Edits) -> Option<Model> {
+/// What the change makes of plain maps at the second `now`; `None` if it may not.
+fn changed((peers, routes): &Model, (replace, peer_edits, route_edits): &Edits, now: u64) -> Option<Model> {
     let (mut after, mut served) = if *replace { (BTreeMap::new(), BTreeMap::new()) } else { (peers.clone(), routes.clone()) };
     for (name, edit) in peer_edits {
         after.remove(name);
         let before = peers.get(name);
-        match edit {
+        let peer = match edit {
             PeerEdit::Remove => continue,
-            PeerEdit::Set(peer) => after.insert(name.clone(), *peer),
-            PeerEdit::Merge { host, state } => {
-                let peer = Peer {
-                    host: host.or(before.map(|peer| peer.host))?,
-                    state: state.or(before.map(|peer| peer.state)).unwrap_or(PeerState::Active),
-                };
-                after.insert(name.clone(), peer)
-            }
+            PeerEdit::Set(peer) => *peer,
+            PeerEdit::Merge { host, state } => Peer {
+                host: host.or(before.map(|(peer, _)| peer.host))?,
+                state: state.or(before.map(|(peer, _)| peer.state)).unwrap_or(PeerState::Active),
+            },
         };
+        let since = before.filter(|(before, _)| *before == peer).map_or(now, |(_, since)| *since);
+        after.insert(name.clone(), (peer, since));
     }
     for (id, names) in route_edits {
         served.remove(id);
@@ -86,10 +86,15 @@ fn stored(data: &MemoryData) -> Model {
     let (peers, routes) = (map.peers().unwrap(), map.routes().unwrap());
     assert_eq!((map.len(), map.peer_count().unwrap()), (routes.len(), peers.len()));
     let names = |route| peers.names_of(route).map(|name| name.as_str().to_owned()).collect();
-    (
-        peers.iter().map(|(name, peer)| (name.as_str().to_owned(), peer)).collect(),
-        routes.iter().map(|(id, route)| (id.as_str().to_owned(), names(route))).collect(),
-    )
+    let routes: BTreeMap<_, Vec<String>> = routes.iter().map(|(id, route)| (id.as_str().to_owned(), names(route))).collect();
+    let reports = map.reports().unwrap();
+    assert!(reports.iter().map(|report| (report.name, report.peer)).eq(peers.iter()));
+    for report in &reports {
+        let serves = |names: &&Vec<String>| names.iter().any(|name| name == report.name.as_str());
+        assert_eq!(report.routes, routes.values().filter(serves).count());
+    }
+    let dated = reports.iter().map(|report| (report.name.as_str().to_owned(), (report.peer, report.since.as_unix())));
+    (dated.collect(), routes)
 }
 
 proptest! {
@@ -99,20 +104,20 @@ proptest! {
     fn a_stored_fleet_is_two_plain_maps(changes in vec(edits(), 1..12)) {
         let (data, signal) = (MemoryData::default(), MemorySignal::default());
         prepare(&data, &FLEET_MAP);
-        let backend = Backend { data: &data, signal: &signal, new_epoch: || 5 };
+        let backend = Backend { data: &data, signal: &signal, new_epoch: || 5, now: Timestamp::default };
         let mut model = Model::default();
         let mut cache = FleetCache::default();
-        for edits in &changes {
+        for (now, edits) in (1..).zip(&changes) {
             let change = change_of(edits);
             let published = publish(&backend, &FLEET_MAP, |stored| {
                 let map = FleetMap::new(stored);
-                let applied = change.apply(&map, MOST)?;
+                let applied = change.apply(&map, MOST, Timestamp::from_unix(now))?;
                 if applied.is_empty() {
                     return Ok(Update::Keep(applied.counts));
                 }
                 Ok::<_, Stop<_>>(Update::Store(edition(&map, &applied).unwrap(), applied.counts))
             });
-            match (published, changed(&model, edits)) {
+            match (published, changed(&model, edits, now)) {
                 (Ok(published), Some(after)) => {
                     let counts = published.outcome;
                     let kept = |(id, _): &(&String, &Vec<String>)| model.1.contains_key(*id);
@@ -129,7 +134,7 @@ proptest! {
             cache.refresh(&data, &signal);
             for (text, names) in &model.1 {
                 let found: Vec<_> = cache.find(text.as_bytes()).unwrap().peers().collect();
-                let expected: Vec<_> = names.iter().map(|name| (name.as_bytes(), model.0[name])).collect();
+                let expected: Vec<_> = names.iter().map(|name| (name.as_bytes(), model.0[name].0)).collect();
                 let found: Vec<_> = found.iter().map(|found| (found.name, Peer { host: found.host, state: found.state })).collect();
                 prop_assert_eq!(found, expected);
             }

@@ -10,6 +10,7 @@ use pixell_core::hop::{Attempt, Choice, Failed, Failure, Peers, Trail};
 use pixell_core::routes::RouteCache;
 use pixell_core::store::memory::{MemoryData, MemorySignal};
 use pixell_core::store::{Backend, FLEET_MAP, Stop, Update, prepare, publish};
+use pixell_core::timestamp::Timestamp;
 use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -40,9 +41,10 @@ fn fleet(peers: &[(u8, bool)]) -> FleetCache {
         routes.push((id(ID), RouteEdit::Set(PeerNames::new(names).unwrap())));
     }
     let change = Change { replace: true, peers: edits, routes };
-    let published = publish(&Backend { data: &data, signal: &signal, new_epoch: || 5 }, &FLEET_MAP, |stored| {
+    let backend = Backend { data: &data, signal: &signal, new_epoch: || 5, now: Timestamp::default };
+    let published = publish(&backend, &FLEET_MAP, |stored| {
         let map = FleetMap::new(stored);
-        let applied = change.apply(&map, Most { peers: 1000, routes: 1000 })?;
+        let applied = change.apply(&map, Most { peers: 1000, routes: 1000 }, Timestamp::default())?;
         Ok::<_, Stop<_>>(Update::Store(edition(&map, &applied).unwrap(), ()))
     });
     assert!(published.is_ok());

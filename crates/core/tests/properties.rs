@@ -13,6 +13,7 @@ use pixell_core::routes::{RouteCache, RouteMap, edition};
 use pixell_core::store::memory::{MemoryData, MemorySignal};
 use pixell_core::store::{Backend, PublishError, ROUTE_MAP, Stop, Stored, Update, prepare, publish};
 use pixell_core::table::{Table, edit};
+use pixell_core::timestamp::Timestamp;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
@@ -148,7 +149,7 @@ proptest! {
     fn a_stored_map_is_a_map_with_one_owner_a_port(changes in vec((any::<bool>(), edits()), 1..12)) {
         let (data, signal) = (MemoryData::default(), MemorySignal::default());
         prepare(&data, &ROUTE_MAP);
-        let backend = Backend { data: &data, signal: &signal, new_epoch: || 5 };
+        let backend = Backend { data: &data, signal: &signal, new_epoch: || 5, now: Timestamp::default };
         let mut model: BTreeMap<String, Route> = BTreeMap::new();
         let mut cache = RouteCache::default();
         for (replace, edits) in &changes {

@@ -6,6 +6,7 @@ use pixell_core::admin::{Begun, RouteApi};
 use pixell_core::config::AdminConfig;
 use pixell_core::store::memory::{MemoryData, MemorySignal};
 use pixell_core::store::{Backend, ChangeSignal, ROUTE_MAP, prepare};
+use pixell_core::timestamp::Timestamp;
 use serde_json::Value;
 
 /// The route API with small limits, and its route map.
@@ -25,7 +26,7 @@ impl Server {
     }
 
     pub(crate) fn call(&self, head: &Head<'_>, body: &[u8]) -> Reply {
-        let backend = Backend { data: &self.data, signal: &self.signal, new_epoch: || 1 };
+        let backend = Backend { data: &self.data, signal: &self.signal, new_epoch: || 1, now: Timestamp::default };
         match self.api.begin(head, &backend) {
             Begun::Done(reply) => reply,
             Begun::NeedsBody(call) => self.api.finish(&call, body, &backend),

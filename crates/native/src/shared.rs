@@ -2,10 +2,11 @@
 //! Envoy loads the module once, so a static variable of the module is one of the process.
 
 use crate::abi::Host;
-use crate::metrics::AdminMetrics;
+use crate::metrics::{self, AdminMetrics};
 use crate::waits;
 use pixell_core::store::memory::{MemoryData, MemorySignal};
 use pixell_core::store::{Backend, ChangeSignal};
+use pixell_core::timestamp::Timestamp;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,7 +45,7 @@ impl ChangeSignal for ShownSignal<'_> {
 
 /// Where the maps are kept, with one of the two signals.
 pub(crate) fn backend<S>(signal: &S) -> Backend<'_, MemoryData, S> {
-    Backend { data: &DATA, signal, new_epoch: random }
+    Backend { data: &DATA, signal, new_epoch: random, now: || Timestamp::from_unix(metrics::now()) }
 }
 
 /// A random number, never 0.

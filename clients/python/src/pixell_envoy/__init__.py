@@ -30,7 +30,7 @@ from .errors import (
     UnexpectedAnswer,
     Unreachable,
 )
-from .fleet_map import FleetMap, Peer
+from .fleet_map import FleetMap, Peer, PeerReport
 from .manager import EnvoyManager
 from .models import (
     FleetStatus,
@@ -67,6 +67,7 @@ __all__ = [
     "OutcomeUnknown",
     "PayloadTooLarge",
     "Peer",
+    "PeerReport",
     "PortInUse",
     "PreconditionFailed",
     "Problem",

@@ -15,7 +15,7 @@ from . import responses, update
 from .admin_token import find_token
 from .connection import Call, Connection
 from .errors import InvalidArgument, RouteNotFound
-from .fleet_map import FleetMap, Peer, peer_to_json, peers_to_json
+from .fleet_map import FleetMap, Peer, PeerReport, peer_to_json, peers_to_json
 from .models import (
     MapVersion,
     Route,
@@ -157,6 +157,14 @@ class RouteApiClient:
         call = Call("GET", "/v1/fleet", accept=(200, 304), headers={"If-None-Match": since.etag})
         response = (await self._connection.send(call)).response
         return None if response.status_code == 304 else responses.read(response, responses.read_fleet)
+
+    async def get_fleet_peers(self) -> dict[str, PeerReport]:
+        """The peers of the fleet map by name, and since when they are as they are; without the routes, so it is small.
+
+        Raises RouteNotFound if Envoy's filter is too old to know when.
+        """
+        success = await self._connection.send(Call("GET", "/v1/fleet/peers"))
+        return responses.read(success.response, responses.read_peer_reports)
 
     async def replace_fleet(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +22,20 @@ class Peer:
 
     host: str
     state: RouteState = "active"
+
+
+@dataclass(frozen=True)
+class PeerReport:
+    """What Envoy says of a peer.
+
+    `routes` is how many routes of the fleet map name it. `since`, in UTC, is when Envoy learned of its present host and
+    state.
+    """
+
+    host: str
+    state: RouteState
+    routes: int
+    since: datetime
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any, Callable, Optional, TypeVar, cast
 
 import httpx
@@ -16,7 +17,7 @@ from .errors import (
     RouteApiError,
     UnexpectedAnswer,
 )
-from .fleet_map import FleetMap, Peer
+from .fleet_map import FleetMap, Peer, PeerReport
 from .models import FleetStatus, MapVersion, Route, RouteMap, RouteState, Status, WriteResult
 from .problem import Fault, Problem
 
@@ -64,6 +65,15 @@ def read_fleet(body: Mapping[str, Any]) -> FleetMap:
 
 def read_peer(body: Mapping[str, Any]) -> Peer:
     return Peer(_typed(body["host"], str), _state(body))
+
+
+def read_peer_reports(body: Mapping[str, Any]) -> dict[str, PeerReport]:
+    return {name: _peer_report(_object(report)) for name, report in body.items()}
+
+
+def _peer_report(body: Mapping[str, Any]) -> PeerReport:
+    since = datetime.strptime(_typed(body["since"], str), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    return PeerReport(_typed(body["host"], str), _state(body), _typed(body["routes"], int), since)
 
 
 def read_write(body: Mapping[str, Any]) -> WriteResult:

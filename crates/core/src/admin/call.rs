@@ -60,6 +60,16 @@ pub enum Resource {
     Status,
     /// `GET /v1/fleet`
     Fleet,
+    /// `GET /v1/fleet/peers`
+    FleetPeers,
+}
+
+impl Resource {
+    /// Whether the fleet map is read, and not the route map.
+    #[must_use]
+    pub const fn is_of_fleet(&self) -> bool {
+        matches!(self, Self::Fleet | Self::FleetPeers)
+    }
 }
 
 /// A write that has a body.
@@ -187,6 +197,11 @@ fn operation(method: &[u8], path: &[u8], config: &AdminConfig) -> Result<Operati
             b"PATCH" => return Ok(Operation::Write(Target::PatchFleet)),
             _ => "GET, HEAD, PUT, PATCH",
         },
+        b"fleet/peers" => match method {
+            b"GET" | b"HEAD" if config.fleet.is_none() => return Err(fleet_disabled()),
+            b"GET" | b"HEAD" => return Ok(Operation::Read(Resource::FleetPeers)),
+            _ => "GET, HEAD",
+        },
         b"status" => match method {
             b"GET" | b"HEAD" => return Ok(Operation::Read(Resource::Status)),
             _ => "GET, HEAD",
@@ -206,7 +221,8 @@ fn operation(method: &[u8], path: &[u8], config: &AdminConfig) -> Result<Operati
 }
 
 fn no_such_path() -> Problem {
-    let detail = "there is no such path; the route API has /v1/routes, /v1/routes/{id} and /v1/status";
+    let detail =
+        "there is no such path; the route API has /v1/routes, /v1/routes/{id}, /v1/fleet, /v1/fleet/peers and /v1/status";
     Code::NotFound.problem(detail)
 }
 

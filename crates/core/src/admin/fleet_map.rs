@@ -25,9 +25,10 @@ impl RouteApi {
         let change = if replace { form::replacement(json, limits) } else { form::patch(json, limits) };
         let invalid = |errors| with_errors(Code::InvalidFleet, errors);
         let change = change.map_err(invalid)?;
+        let now = (backend.now)();
         let committed = publish_on(terms, backend, &FLEET_MAP, |stored| {
             let map = FleetMap::new(stored);
-            let applied = change.apply(&map, limits.most()).map_err(|stop| match stop {
+            let applied = change.apply(&map, limits.most(), now).map_err(|stop| match stop {
                 Stop::Moved => Stop::Moved,
                 Stop::Rejected(errors) => Stop::Rejected(invalid(errors)),
             })?;
@@ -46,6 +47,11 @@ pub(super) fn body(stored: &Stored<'_, impl SharedData>) -> Result<String, Moved
     let (peers, mut routes) = (map.peers()?, map.routes()?);
     routes.sort_unstable_by_key(|(id, _)| *id);
     Ok(reply::fleet_body(map.version(), &peers, &routes))
+}
+
+/// The body of `GET /v1/fleet/peers`.
+pub(super) fn peers_body(stored: &Stored<'_, impl SharedData>) -> Result<String, Moved> {
+    Ok(reply::fleet_peers_body(&FleetMap::new(stored).reports()?))
 }
 
 /// What the status says of the fleet map.

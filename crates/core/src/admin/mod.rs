@@ -223,33 +223,33 @@ fn read(call: &Read, config: &AdminConfig, data: &impl SharedData) -> Reply {
 }
 
 fn try_read(call: &Read, config: &AdminConfig, data: &impl SharedData) -> Result<Reply, Moved> {
-    let layout = if call.resource == Resource::Fleet { &FLEET_MAP } else { &ROUTE_MAP };
+    let layout = if call.resource.is_of_fleet() { &FLEET_MAP } else { &ROUTE_MAP };
     let stored = Stored::now(data, layout);
     let now = stored.version();
     if !call.preconditions.if_match_holds(now) {
         return Ok(Reply::problem(&precondition_failed(now)));
     }
     let map = RouteMap::new(&stored);
-    let mut versioned = true;
+    // The entity tag of the status is that of the route map, and with a fleet the status tells of both.
+    let versioned = call.resource != Resource::Status || config.fleet.is_none();
+    let unchanged = versioned && !call.preconditions.if_none_match_holds(now);
     let body = match &call.resource {
         Resource::Route(id) => match map.find(id.as_id())? {
             Some(route) => reply::route_body(now, &route),
             None => return Ok(Reply::problem(&Code::NotFound.problem(format!("there is no route for {}", id.as_id())))),
         },
+        // Before anything is read: the status page asks every two seconds.
+        _ if unchanged => String::new(),
         Resource::Routes => {
             let mut routes = map.routes()?;
             routes.sort_unstable_by_key(|(id, _)| *id);
             reply::routes_body(now, &routes)
         }
-        Resource::Status => {
-            // The entity tag is that of the route map, and the status tells of both.
-            versioned = config.fleet.is_none();
-            reply::status_body(now, map.len(), map.is_loaded(), &fleet_map::status(config, data)?)
-        }
+        Resource::Status => reply::status_body(now, map.len(), map.is_loaded(), &fleet_map::status(config, data)?),
         Resource::Fleet => fleet_map::body(&stored)?,
+        Resource::FleetPeers => fleet_map::peers_body(&stored)?,
     };
-    let full = !versioned || call.preconditions.if_none_match_holds(now);
-    Ok(if full { Reply::json(200, now, body) } else { Reply::empty(304, now) })
+    Ok(if unchanged { Reply::empty(304, now) } else { Reply::json(200, now, body) })
 }
 
 fn retries_exhausted() -> Problem {

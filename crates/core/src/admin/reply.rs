@@ -2,7 +2,7 @@
 
 use crate::deployment_id::{DeploymentId, OwnedDeploymentId};
 use crate::fleet::change::Counts;
-use crate::fleet::{Peers, Preference};
+use crate::fleet::{PeerReport, Peers, Preference};
 use crate::json::quote;
 use crate::problem::{self, Problem};
 use crate::route::Route;
@@ -155,6 +155,18 @@ pub(super) fn fleet_body(version: Version, peers: &Peers<'_>, routes: &[(Deploym
         json.push(']');
     }
     json.push_str("}}");
+    json
+}
+
+/// The body of `GET /v1/fleet/peers`.
+pub(super) fn fleet_peers_body(reports: &[PeerReport<'_>]) -> String {
+    let mut json = String::with_capacity(16 + reports.len() * 160);
+    json.push('{');
+    for (n, PeerReport { name, peer, routes, since }) in reports.iter().enumerate() {
+        let (comma, host, state) = (if n == 0 { "" } else { "," }, peer.host, peer.state.name());
+        let _ = write!(json, r#"{comma}"{name}":{{"host":"{host}","state":"{state}","routes":{routes},"since":"{since}"}}"#);
+    }
+    json.push('}');
     json
 }
 

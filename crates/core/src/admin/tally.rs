@@ -22,7 +22,7 @@ impl Map {
     #[must_use]
     pub fn of_path(target: &[u8]) -> Self {
         let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-        if path == b"/v1/fleet" { Self::Fleet } else { Self::Routes }
+        if matches!(path, b"/v1/fleet" | b"/v1/fleet/peers") { Self::Fleet } else { Self::Routes }
     }
 }
 
@@ -186,8 +186,10 @@ mod tests {
         for (path, map) in [
             ("/v1/fleet", Map::Fleet),
             ("/v1/fleet?dry_run=true", Map::Fleet),
+            ("/v1/fleet/peers", Map::Fleet),
             ("/v1/routes", Map::Routes),
             ("/v1/fleets", Map::Routes),
+            ("/v1/fleet/x", Map::Routes),
         ] {
             assert_eq!(Map::of_path(path.as_bytes()), map, "{path}");
         }

@@ -4,13 +4,24 @@ use super::*;
 use crate::store::memory::{MemoryData, MemorySignal};
 use crate::store::tests::Hooked;
 use crate::store::{FLEET_MAP, ROUTE_MAP, prepare};
+use crate::timestamp::Timestamp;
 use serde_json::{Value, json};
+use std::cell::Cell;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 mod fleet;
 
 const EPOCH: u64 = 0x1234;
+
+thread_local! {
+    /// Seconds since 1970: 2027-01-15T08:00:00Z until the test says something else.
+    static NOW: Cell<u64> = const { Cell::new(1_800_000_000) };
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_unix(NOW.get())
+}
 
 fn fleet_off() -> Value {
     json!({"enabled": false, "loaded": false, "epoch": "0", "generation": 0, "peers": 0, "routes": 0})
@@ -48,7 +59,7 @@ impl Fixture {
     /// As [`Self::send`], on another view of the data.
     fn send_on(&self, data: &impl SharedData, head: Head<'_>, body: &str) -> Reply {
         let head = Head { content_type: Some(b"application/json"), host: head.host.or(Some(b"127.0.0.1:9901")), ..head };
-        let backend = Backend { data, signal: &self.signal, new_epoch: || EPOCH };
+        let backend = Backend { data, signal: &self.signal, new_epoch: || EPOCH, now };
         match self.api.begin(&head, &backend) {
             Begun::Done(reply) => reply,
             Begun::NeedsBody(call) => self.api.finish(&call, body.as_bytes(), &backend),
@@ -282,7 +293,7 @@ fn only_this_machine_s_names_are_accepted() {
     }
     assert_eq!(send(b"localhost", Some(b"http://localhost:3000")).status, 401);
     let head = Head { method: b"GET", target: b"/v1/status", ..NO_HEAD };
-    let backend = Backend { data: &api.data, signal: &api.signal, new_epoch: || EPOCH };
+    let backend = Backend { data: &api.data, signal: &api.signal, new_epoch: || EPOCH, now };
     assert!(matches!(api.api.begin(&head, &backend), Begun::Done(reply) if reply.status == 403), "without any host");
 }
 

@@ -49,7 +49,7 @@ impl<'a> FleetRoute<'a> {
         let peers = self.peers;
         preference::numbers(self.numbers).filter_map(move |number| {
             let key = number.key();
-            let StoredPeer { name, peer } = StoredPeer::parse(peers?.find_hashed(&key, hash(&key))?)?;
+            let StoredPeer { name, peer, .. } = StoredPeer::parse(peers?.find_hashed(&key, hash(&key))?)?;
             Some(FleetPeer { name, host: peer.host, state: peer.state })
         })
     }

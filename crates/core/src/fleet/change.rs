@@ -1,12 +1,14 @@
 //! A change: what one write does to the fleet map.
 
 use super::peer::{Peer, PeerNumber, PeerState};
+use super::peers::Entry;
 use super::{FleetMap, Peers, Preference};
 use crate::deployment_id::DeploymentId;
 use crate::json::pointer;
 use crate::problem::{FieldError, FieldErrors};
 use crate::store::{ID_SHARDS, Moved, SharedData, Stop, id_shard};
 use crate::table::{Table, hash};
+use crate::timestamp::Timestamp;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -130,14 +132,19 @@ impl Applied<'_> {
 }
 
 impl Change<'_> {
-    /// Finds out what the change does to `map`, as it is now, and whether it may.
+    /// Finds out what the change does to `map`, as it is now, and whether it may. A peer that it adds or changes is as it is since `now`.
     ///
     /// # Errors
     /// [`Stop::Rejected`] with every error; [`Stop::Moved`] if the map moved on meanwhile.
-    pub fn apply<'m, D: SharedData>(&'m self, map: &'m FleetMap<'_, D>, most: Most) -> Result<Applied<'m>, Stop<FieldErrors>> {
+    pub fn apply<'m, D: SharedData>(
+        &'m self,
+        map: &'m FleetMap<'_, D>,
+        most: Most,
+        now: Timestamp,
+    ) -> Result<Applied<'m>, Stop<FieldErrors>> {
         let mut errors = FieldErrors::default();
         let before = map.peers()?;
-        let peers = self.peers_after(&before, &mut errors);
+        let peers = self.peers_after(&before, now, &mut errors);
         let wanted = self.wanted_routes(&peers, &mut errors);
         self.check_removed_peers(map, &before, &peers, &wanted, &mut errors)?;
         let (routes, counts) = if self.replace { differences(map, &wanted)? } else { changed(map, &wanted)? };
@@ -155,15 +162,19 @@ impl Change<'_> {
     }
 
     /// All peers after the change.
-    fn peers_after<'m>(&'m self, before: &Peers<'m>, errors: &mut FieldErrors) -> Peers<'m> {
+    fn peers_after<'m>(&'m self, before: &Peers<'m>, now: Timestamp, errors: &mut FieldErrors) -> Peers<'m> {
         let mut after = if self.replace { Peers::default() } else { before.clone() };
         // A worker that has got a part of the new map must not take a new peer for an old one, so no number is used again at once.
         let mut free = (0..=u16::MAX).map(PeerNumber).filter(|number| before.name(*number).is_none());
         for (name, edit) in &self.peers {
-            match edit.resolve(before.find(*name)) {
+            let present = before.entry(*name);
+            match edit.resolve(present.map(|entry| entry.peer)) {
                 Ok(None) => after.remove(*name),
-                Ok(Some(peer)) => match before.number(*name).or_else(|| free.next()) {
-                    Some(number) => after.insert(*name, number, peer),
+                Ok(Some(peer)) => match present.map(|entry| entry.number).or_else(|| free.next()) {
+                    Some(number) => {
+                        let since = present.filter(|entry| entry.peer == peer).map_or(now, |entry| entry.since);
+                        after.insert(*name, Entry { number, peer, since });
+                    }
                     None => errors.add(|| FieldError::new("/peers", "there are too many peers")),
                 },
                 Err(detail) => errors.add(|| FieldError::new(pointer("/peers", name.as_str()), detail)),

@@ -19,12 +19,14 @@ pub mod limits;
 mod peer;
 mod peers;
 mod preference;
+mod report;
 
 pub use cache::{FleetCache, FleetPeer, FleetRoute};
 pub use edition::edition;
 pub use peer::{Peer, PeerState};
 pub use peers::Peers;
 pub use preference::Preference;
+pub use report::PeerReport;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,6 +1,7 @@
 //! A peer: another task of the fleet.
 
 use crate::route::RouteState;
+use crate::timestamp::Timestamp;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether a peer takes new requests: `active` or `draining`, as with routes.
@@ -37,17 +38,19 @@ impl PeerNumber {
 /// A peer as it is stored, read in place:
 ///
 /// ```text
-/// state u8 | bytes of the address u8: 4 or 16 | address | name
+/// state u8 | bytes of the address u8: 4 or 16 | since u64 | address | name      (little-endian)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StoredPeer<'a> {
     pub(super) name: &'a [u8],
     pub(super) peer: Peer,
+    /// When this Envoy learned of the peer as it is now.
+    pub(super) since: Timestamp,
 }
 
 impl<'a> StoredPeer<'a> {
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let (&[state, len], rest) = bytes.split_first_chunk()?;
+        let (&[state, len, since @ ..], rest) = bytes.split_first_chunk::<10>()?;
         let state = match state {
             0 => PeerState::Active,
             1 => PeerState::Draining,
@@ -58,14 +61,15 @@ impl<'a> StoredPeer<'a> {
             16 => rest.split_first_chunk().map(|(octets, name)| (Ipv6Addr::from(*octets).into(), name))?,
             _ => return None,
         };
-        Some(Self { name, peer: Peer { host, state } })
+        Some(Self { name, peer: Peer { host, state }, since: Timestamp::from_unix(u64::from_le_bytes(since)) })
     }
 
     pub(super) fn to_bytes(self) -> Vec<u8> {
         let state = u8::from(self.peer.state == PeerState::Draining);
+        let since = self.since.as_unix().to_le_bytes();
         match self.peer.host {
-            IpAddr::V4(host) => [&[state, 4], &host.octets()[..], self.name].concat(),
-            IpAddr::V6(host) => [&[state, 16], &host.octets()[..], self.name].concat(),
+            IpAddr::V4(host) => [&[state, 4], &since[..], &host.octets(), self.name].concat(),
+            IpAddr::V6(host) => [&[state, 16], &since[..], &host.octets(), self.name].concat(),
         }
     }
 }
@@ -81,16 +85,22 @@ mod tests {
         for (host, state) in [("10.0.1.7", PeerState::Active), ("fd00::7", PeerState::Draining)] {
             let peer = Peer { host: host.parse().expect("an address"), state };
             let name = [b'x'; 128];
-            let bytes = StoredPeer { name: &name, peer }.to_bytes();
+            let stored = StoredPeer { name: &name, peer, since: Timestamp::from_unix(1_800_000_000) };
+            let bytes = stored.to_bytes();
             assert!(bytes.len() <= 255, "a table's value has at most 255 bytes");
-            assert_eq!(StoredPeer::parse(&bytes), Some(StoredPeer { name: &name, peer }));
+            assert_eq!(StoredPeer::parse(&bytes), Some(stored));
         }
     }
 
     #[test]
     fn damaged_bytes_are_no_peer() {
-        for bytes in [&b""[..], &[0], &[0, 4, 1, 2, 3], &[2, 4, 1, 2, 3, 4], &[0, 5, 1, 2, 3, 4, 5], &[0, 16, 1, 2, 3, 4]] {
-            assert_eq!(StoredPeer::parse(bytes), None, "{bytes:?}");
+        assert!(StoredPeer::parse(&[0; 9]).is_none());
+        let with = |state: u8, len: u8, address: &[u8]| [&[state, len, 1, 2, 3, 4, 5, 0, 0, 0], address].concat();
+        assert!(StoredPeer::parse(&with(1, 4, &[1, 2, 3, 4])).is_some());
+        for bytes in
+            [with(0, 4, &[1, 2, 3]), with(2, 4, &[1, 2, 3, 4]), with(0, 5, &[1, 2, 3, 4, 5]), with(0, 16, &[1, 2, 3, 4])]
+        {
+            assert_eq!(StoredPeer::parse(&bytes), None, "{bytes:?}");
         }
     }
 

@@ -6,6 +6,7 @@ use crate::problem::FieldErrors;
 use crate::store::memory::{MemoryData, MemorySignal};
 use crate::store::tests::Hooked;
 use crate::store::{Backend, FLEET_MAP, NoEdition, PublishError, Published, ROUTE_MAP, Stop, Update, prepare, publish};
+use crate::timestamp::Timestamp;
 use std::collections::BTreeMap;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -46,9 +47,20 @@ pub(crate) fn publish_with(
     change: &Change<'_>,
     most: Most,
 ) -> Result<Published<Counts>, PublishError<FieldErrors>> {
-    publish(&Backend { data, signal, new_epoch: || 7 }, &FLEET_MAP, |stored| {
+    publish_at(data, signal, change, most, Timestamp::default())
+}
+
+/// The same at this time.
+pub(crate) fn publish_at(
+    data: &impl SharedData,
+    signal: &MemorySignal,
+    change: &Change<'_>,
+    most: Most,
+    now: Timestamp,
+) -> Result<Published<Counts>, PublishError<FieldErrors>> {
+    publish(&Backend { data, signal, new_epoch: || 7, now: Timestamp::default }, &FLEET_MAP, |stored| {
         let map = FleetMap::new(stored);
-        let applied = change.apply(&map, most)?;
+        let applied = change.apply(&map, most, now)?;
         match edition(&map, &applied) {
             Ok(edition) => Ok(Update::Store(edition, applied.counts)),
             Err(NoEdition::Moved) => Err(Stop::Moved),
@@ -224,7 +236,7 @@ fn a_change_in_the_largest_map_stores_what_it_concerns() {
     let shards = |change: &Change<'_>| {
         let stored = Stored::now(&data, &FLEET_MAP);
         let map = FleetMap::new(&stored);
-        let applied = change.apply(&map, PLENTY).expect("valid");
+        let applied = change.apply(&map, PLENTY, Timestamp::default()).expect("valid");
         let edition = edition(&map, &applied).expect("it fits");
         edition.shards.iter().map(|(number, bytes)| (*number, bytes.as_ref().map_or(0, Vec::len))).collect::<Vec<_>>()
     };

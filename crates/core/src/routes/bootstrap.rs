@@ -44,6 +44,7 @@ mod tests {
     use crate::routes::tests::{id, map_of, routes_of};
     use crate::store::memory::{MemoryData, MemorySignal};
     use crate::store::prepare;
+    use crate::timestamp::Timestamp;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -51,7 +52,8 @@ mod tests {
     fn only_a_first_map_is_made() {
         let routes = [(id("a").into(), Route::active(1))];
         let signal = MemorySignal::default();
-        let store = |data: &MemoryData| store(&routes, &Backend { data, signal: &signal, new_epoch: || 7 });
+        let store =
+            |data: &MemoryData| store(&routes, &Backend { data, signal: &signal, new_epoch: || 7, now: Timestamp::default });
         let data = MemoryData::default();
         prepare(&data, &ROUTE_MAP);
         assert_eq!((store(&data), store(&data)), (Ok(true), Ok(false)));

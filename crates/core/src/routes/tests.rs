@@ -4,6 +4,7 @@ use super::change::{Change, Edit, Invalid};
 use super::*;
 use crate::store::memory::{MemoryData, MemorySignal};
 use crate::store::{Backend, NoEdition, PublishError, Published, Stop, Update, prepare, publish};
+use crate::timestamp::Timestamp;
 use std::collections::BTreeMap;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -27,7 +28,7 @@ pub(crate) fn publish_with<D: SharedData>(
     signal: &MemorySignal,
     change: &Change<'_>,
 ) -> Result<Published<change::Applied>, PublishError<Invalid>> {
-    publish(&Backend { data, signal, new_epoch: || 7 }, &ROUTE_MAP, |stored| {
+    publish(&Backend { data, signal, new_epoch: || 7, now: Timestamp::default }, &ROUTE_MAP, |stored| {
         let map = RouteMap::new(stored);
         let applied = change.apply(&map, usize::MAX)?;
         match edition(&map, &applied) {

@@ -5,8 +5,8 @@
 //! pixell.routes.3.aab2      a slot of a shard: three letters for the shard, a digit for the slot
 //!                             shards 0-255      routes by id                                   [crate::table]
 //!                             shards 256-319    for 1,024 ports each: where their owner is     [crate::routes]
-//! pixell.fleet.1..head      the head of the fleet map
-//! pixell.fleet.1..aab2      a slot of a shard
+//! pixell.fleet.2..head      the head of the fleet map
+//! pixell.fleet.2..aab2      a slot of a shard
 //!                             shards 0-255      routes by id, each a list of peers             [crate::fleet]
 //!                             shard 256         peers by number
 //! pixell.clients.1.17       a bucket of clients and what each holds                            [crate::clients]
@@ -33,7 +33,7 @@ pub struct Layout {
 pub static ROUTE_MAP: Layout = Layout { prefix: *b"pixell.routes.3.", tables: ID_SHARDS, others: PORT_SHARDS };
 
 /// Where the fleet map is.
-pub static FLEET_MAP: Layout = Layout { prefix: *b"pixell.fleet.1..", tables: PEER_SHARD + 1, others: 0 };
+pub static FLEET_MAP: Layout = Layout { prefix: *b"pixell.fleet.2..", tables: PEER_SHARD + 1, others: 0 };
 
 /// What the keys of clients' buckets begin with; the number of the bucket follows.
 pub(crate) const CLIENT_BUCKETS: &str = "pixell.clients.1.";
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(ROUTE_MAP.head_key().as_str(), "pixell.routes.3.head");
         assert_eq!(ROUTE_MAP.slot_key(1, 2).as_str(), "pixell.routes.3.aab2");
         assert_eq!(ROUTE_MAP.slot_key(319, 7).as_str(), "pixell.routes.3.bdp7");
-        assert_eq!(FLEET_MAP.head_key().as_str(), "pixell.fleet.1..head");
+        assert_eq!(FLEET_MAP.head_key().as_str(), "pixell.fleet.2..head");
         assert_eq!((ROUTE_MAP.shards(), FLEET_MAP.shards()), (320, 257));
     }
 

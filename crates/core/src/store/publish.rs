@@ -5,6 +5,7 @@ use super::layout::SLOTS;
 use super::stored::{Moved, Stored, tag};
 use super::{ChangeSignal, Layout, SharedData, TAG_LEN, Version};
 use crate::table::TooLarge;
+use crate::timestamp::Timestamp;
 
 /// How often a writer that keeps losing the race may write a whole map. A writer of few shards may try [`SMALL`] times as often: it
 /// is quick, and the other workers may be as quick.
@@ -21,6 +22,8 @@ pub struct Backend<'a, D, S> {
     pub signal: &'a S,
     /// Draws the epoch of a first map; not 0.
     pub new_epoch: fn() -> u64,
+    /// The time of day. It may be noted in what is published, and never decides what is.
+    pub now: fn() -> Timestamp,
 }
 
 /// What to do with the map, decided from what it is now. `T` is what the writer is told about it.

@@ -5,6 +5,7 @@ use super::memory::{MemoryData, MemorySignal};
 use super::*;
 use crate::deployment_id::DeploymentId;
 use crate::table::{Table, edit};
+use crate::timestamp::Timestamp;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 #[cfg(not(target_arch = "wasm32"))]
@@ -24,7 +25,7 @@ fn prepared() -> MemoryData {
 /// Writes `value` under `name`, and counts the write in the other shard.
 fn write(data: &impl SharedData, signal: &MemorySignal, name: &str, value: &[u8]) -> Result<u64, PublishError<()>> {
     let id = DeploymentId::parse(name.as_bytes()).expect("valid");
-    let published = publish(&Backend { data, signal, new_epoch: || 7 }, &LAYOUT, |stored| {
+    let published = publish(&Backend { data, signal, new_epoch: || 7, now: Timestamp::default }, &LAYOUT, |stored| {
         let before = stored.shard(0)?.map(|bytes| Table::parse(bytes, TAG_LEN).expect("a table"));
         let len = before.as_ref().map_or(0, Table::len);
         let added = usize::from(before.as_ref().is_none_or(|table| table.find(id).is_none()));
@@ -208,7 +209,7 @@ fn gives_up_after_losing_too_often() {
 #[test]
 fn a_rejected_or_empty_update_moves_nothing() {
     let (data, signal) = (prepared(), MemorySignal::default());
-    let backend = Backend { data: &data, signal: &signal, new_epoch: || 7 };
+    let backend = Backend { data: &data, signal: &signal, new_epoch: || 7, now: Timestamp::default };
     let rejected = publish(&backend, &LAYOUT, |_| Err::<Update<()>, _>(Stop::Rejected("no")));
     assert_eq!(rejected, Err(PublishError::Rejected("no")));
     let kept = publish(&backend, &LAYOUT, |_| Ok::<_, Stop<()>>(Update::Keep("same"))).expect("kept");

@@ -16,6 +16,7 @@ use pixell_core::routes::change::{Change, Edit};
 use pixell_core::routes::{RouteMap, edition};
 use pixell_core::store::memory::{MemoryData, MemorySignal};
 use pixell_core::store::{Backend, ROUTE_MAP, Stop, Update, prepare, publish};
+use pixell_core::timestamp::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -34,7 +35,8 @@ fn maps() -> Maps {
         (DeploymentId::parse(id.as_bytes()).unwrap(), Edit::Set(Route { port: *port, state, endpoints }))
     });
     let change = Change { replace: true, edits: edits.collect() };
-    let published = publish(&Backend { data: &data, signal: &signal, new_epoch: || 5 }, &ROUTE_MAP, |stored| {
+    let backend = Backend { data: &data, signal: &signal, new_epoch: || 5, now: Timestamp::default };
+    let published = publish(&backend, &ROUTE_MAP, |stored| {
         let map = RouteMap::new(stored);
         let applied = change.apply(&map, 20)?;
         Ok::<_, Stop<_>>(Update::Store(edition(&map, &applied).unwrap(), applied))

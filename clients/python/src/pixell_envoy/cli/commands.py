@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, Optional
 
 from ..client import RouteApiClient
+from ..errors import RouteNotFound
 from ..fleet_map import FleetMap, peer_to_json
 from ..models import MapVersion, Route, to_json
 from .output import Output
@@ -64,15 +67,28 @@ async def routes(client: RouteApiClient, output: Output, _: str) -> None:
 async def fleet(client: RouteApiClient, output: Output, _: str) -> None:
     """The other tasks, and the ids that they serve."""
     found = await client.get_fleet()
+    try:
+        reports = await client.get_fleet_peers()
+    except RouteNotFound:
+        # An older filter does not note when it learned of a peer.
+        reports = {}
+    # The map may have changed between the two calls: then what is said of a peer may be about another address or state.
+    since = {
+        name: report.since
+        for name, report in reports.items()
+        if name in found.peers and (report.host, report.state) == (found.peers[name].host, found.peers[name].state)
+    }
     if output.as_json:
-        output.document(fleet_to_json(found))
+        output.document(fleet_to_json(found, since))
         return
     serves = dict.fromkeys(found.peers, 0)
     for names in found.routes.values():
         for name in names:
             serves[name] += 1
-    peers = [(name, peer.host, peer.state, serves[name]) for name, peer in sorted(found.peers.items())]
-    output.table(["PEER", "HOST", "STATE", "IDS"], peers)
+    peers = [
+        (name, peer.host, peer.state, serves[name], age(since.get(name))) for name, peer in sorted(found.peers.items())
+    ]
+    output.table(["PEER", "HOST", "STATE", "IDS", "AGE"], peers)
     output.line("")
     output.table(
         ["ID", "PEERS, THE PREFERRED ONE FIRST"],
@@ -97,9 +113,23 @@ def endpoints(route: Route) -> str:
     return " ".join(f"{name}={port}" for name, port in route.endpoints.items())
 
 
-def fleet_to_json(found: FleetMap) -> dict[str, Any]:
-    """The map in the API's form."""
+def age(since: Optional[datetime]) -> str:
+    """`3 min`, `2 h`: how long ago that was, in the largest unit; `-` if nobody knows."""
+    if since is None:
+        return "-"
+    # Envoy's clock is that of this machine. It may have been set back meanwhile.
+    seconds = max(0, int((datetime.now(timezone.utc) - since).total_seconds()))
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def fleet_to_json(found: FleetMap, since: Mapping[str, datetime]) -> dict[str, Any]:
+    """The map in the API's form, and with each peer since when it is as it is, if that is known."""
     peers = {name: peer_to_json(peer) for name, peer in found.peers.items()}
+    for name, then in since.items():
+        peers[name]["since"] = f"{then:%Y-%m-%dT%H:%M:%SZ}"
     return {
         **version(found.version),
         "peers": peers,

@@ -5,6 +5,7 @@ use crate::admin::token::Token;
 use crate::config::AdminConfig;
 use crate::store::memory::{MemoryData, MemorySignal};
 use crate::store::{ROUTE_MAP, prepare};
+use crate::timestamp::Timestamp;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -23,7 +24,7 @@ impl Fixture {
     }
 
     fn backend(&self) -> Backend<'_, MemoryData, MemorySignal> {
-        Backend { data: &self.data, signal: &self.signal, new_epoch: || 7 }
+        Backend { data: &self.data, signal: &self.signal, new_epoch: || 7, now: Timestamp::default }
     }
 
     fn begin(&self, method: &str, target: &str, ends: bool) -> (Exchange, Step) {

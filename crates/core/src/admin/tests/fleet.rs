@@ -66,6 +66,60 @@ fn the_two_maps_do_not_touch_each_other() {
 }
 
 #[test]
+fn peers_are_reported_with_their_routes_and_since_when_they_are_so() {
+    let api = api();
+    let peers = |expected: Value| api.check("GET", "/v1/fleet/peers", "", 200, expected);
+    let report = |host: &str, state: &str, routes: usize, since: &str| json!({"host": host, "state": state, "routes": routes, "since": format!("2027-01-15T{since}Z")});
+    peers(json!({}));
+    api.call("PUT", "/v1/fleet", TWO);
+    let first =
+        json!({"task-b": report("10.0.1.7", "active", 2, "08:00:00"), "task-c": report("10.0.1.8", "draining", 1, "08:00:00")});
+    peers(first.clone());
+    NOW.set(NOW.get() + 3_661);
+    // The same map, a dry run of another one, and a write that is rejected.
+    api.call("PUT", "/v1/fleet", TWO);
+    assert_eq!(api.call("PATCH", "/v1/fleet?dry_run=true", r#"{"peers":{"task-b":{"state":"draining"}}}"#).status, 200);
+    assert_eq!(api.call("PATCH", "/v1/fleet", r#"{"peers":{"task-b":{"state":"draining"}},"routes":{"a":[]}}"#).status, 422);
+    peers(first);
+    patch(&api, r#"{"peers":{"task-b":{"state":"draining"}},"routes":{"id-2":null}}"#, counts(2, 0, 0, 1));
+    let b = report("10.0.1.7", "draining", 1, "09:01:01");
+    peers(json!({"task-b": b, "task-c": report("10.0.1.8", "draining", 1, "08:00:00")}));
+    NOW.set(NOW.get() + 1);
+    patch(&api, r#"{"peers":{"task-c":{"host":"10.0.1.9"}}}"#, counts(3, 0, 0, 0));
+    peers(json!({"task-b": b, "task-c": report("10.0.1.9", "draining", 1, "09:01:02")}));
+    patch(&api, r#"{"peers":{"task-c":null},"routes":{"id-1":["task-b"]}}"#, counts(4, 0, 1, 0));
+    NOW.set(NOW.get() + 1);
+    patch(&api, r#"{"peers":{"task-c":{"host":"10.0.1.9","state":"draining"}}}"#, counts(5, 0, 0, 0));
+    peers(json!({"task-b": b, "task-c": report("10.0.1.9", "draining", 0, "09:01:03")}));
+}
+
+#[test]
+fn reports_on_peers_are_read_only_and_have_the_tag_of_the_fleet_map() {
+    let api = api();
+    api.call("PUT", "/v1/fleet", TWO);
+    let reply = api.call("GET", "/v1/fleet/peers", "");
+    assert_eq!(header(&reply, "etag"), Some("\"0000000000001234-1\""));
+    let with = |if_match: Option<&'static [u8]>, if_none_match: Option<&'static [u8]>| {
+        let head = Head { method: b"GET", target: b"/v1/fleet/peers", if_match, if_none_match, ..Head::default() };
+        let reply = api.send(head, "");
+        (reply.status, reply.body.is_empty())
+    };
+    let (now, other) = (Some(&b"\"0000000000001234-1\""[..]), Some(&b"\"0000000000001234-2\""[..]));
+    assert_eq!((with(now, None), with(None, other)), ((200, false), (200, false)));
+    assert_eq!((with(None, now), with(other, None)), ((304, true), (412, false)));
+    for method in ["PUT", "PATCH", "DELETE", "POST"] {
+        let reply = api.call(method, "/v1/fleet/peers", "{}");
+        assert_eq!((reply.status, header(&reply, "allow")), (405, Some("GET, HEAD")), "{method}");
+    }
+    assert_eq!(api.call("GET", "/v1/fleet/peers?dry_run=true", "").status, 400);
+    let config = r#"{"role":"admin","fleet":{"peer_cidrs":["10.0.1.0/24"]}}"#;
+    let guarded = Fixture::with(config, Some("s3cret-s3cret-s3cret"));
+    assert_eq!(guarded.call("GET", "/v1/fleet/peers", "").status, 401);
+    let foreign = Head { method: b"GET", target: b"/v1/fleet/peers", host: Some(b"evil.example"), ..Head::default() };
+    assert_eq!(code(&api.send(foreign, "")), "foreign_origin");
+}
+
+#[test]
 fn conditions_are_about_the_fleet_map() {
     let api = api();
     let with = |method: &str, target: &str, if_match: Option<&str>, if_none_match: Option<&str>| {
@@ -155,7 +209,14 @@ fn without_a_fleet_there_is_no_map() {
         assert_eq!((reply.status, code(&reply).as_str()), (409, "fleet_disabled"), "{method}");
     }
     assert_eq!(api.call("DELETE", "/v1/fleet", "").status, 405);
-    assert_eq!(api.call("GET", "/v1/fleet/peers", "").status, 404);
+    for method in ["GET", "HEAD"] {
+        let reply = api.call(method, "/v1/fleet/peers", "");
+        assert_eq!((reply.status, code(&reply).as_str()), (409, "fleet_disabled"), "{method}");
+    }
+    assert_eq!(api.call("PUT", "/v1/fleet/peers", "{}").status, 405);
+    for path in ["/v1/fleet/", "/v1/fleet/peers/", "/v1/fleet/peers/task-b", "/v1/fleet/routes"] {
+        assert_eq!(api.call("GET", path, "").status, 404, "{path}");
+    }
     // The token comes first.
     let config = r#"{"role":"admin"}"#;
     assert_eq!(Fixture::with(config, Some("s3cret-s3cret-s3cret")).call("GET", "/v1/fleet", "").status, 401);

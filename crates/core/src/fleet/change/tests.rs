@@ -1,9 +1,11 @@
 //! What changes do to a map of two peers and three routes.
 
 use super::*;
-use crate::fleet::tests::{PLENTY, Plain, at, draining, id, plain, prepared, publish_change, publish_with, setting};
+use crate::fleet::tests::{
+    PLENTY, Plain, at, draining, id, plain, prepared, publish_at, publish_change, publish_with, setting,
+};
 use crate::store::memory::{MemoryData, MemorySignal};
-use crate::store::{FLEET_MAP, PublishError};
+use crate::store::{FLEET_MAP, PublishError, Stored};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -25,6 +27,14 @@ fn removing<'a>(mut change: Change<'a>, peers: &[&'a str], routes: &[&'a str]) -
 fn merging<'a>(name: &'a str, host: Option<u8>, state: Option<PeerState>) -> Change<'a> {
     let edit = PeerEdit::Merge { host: host.map(|last| at(last).host), state };
     Change { peers: vec![(id(name), edit)], ..Change::default() }
+}
+
+/// Since when each peer is as it is.
+fn since(data: &MemoryData) -> Vec<(String, u64)> {
+    let stored = Stored::now(data, &FLEET_MAP);
+    let map = FleetMap::new(&stored);
+    let reports = map.reports().expect("nobody else writes");
+    reports.iter().map(|report| (report.name.as_str().to_owned(), report.since.as_unix())).collect()
 }
 
 fn expected(peers: &[(&str, Peer)], routes: &[(&str, &[&str])]) -> Plain {
@@ -104,11 +114,36 @@ fn replaces() {
 #[test]
 fn what_is_the_same_as_before_is_no_change() {
     let data = before();
-    let stored = crate::store::Stored::now(&data, &FLEET_MAP);
+    let stored = Stored::now(&data, &FLEET_MAP);
     let map = FleetMap::new(&stored);
     let same = setting(true, &[("c", draining(3)), ("b", at(2))], &[Z, Y, X]);
-    assert!(same.apply(&map, PLENTY).expect("valid").is_empty());
-    assert!(!setting(false, &[("b", at(9))], &[]).apply(&map, PLENTY).expect("valid").is_empty());
+    assert!(same.apply(&map, PLENTY, Timestamp::default()).expect("valid").is_empty());
+    assert!(!setting(false, &[("b", at(9))], &[]).apply(&map, PLENTY, Timestamp::default()).expect("valid").is_empty());
+}
+
+#[test]
+fn a_peer_keeps_its_time_while_its_address_and_state_stay() {
+    let (data, signal) = (before(), MemorySignal::default());
+    let check = |now: u64, change: &Change<'_>, expected: &[(&str, u64)]| {
+        publish_at(&data, &signal, change, PLENTY, Timestamp::from_unix(now)).expect("published");
+        assert_eq!(since(&data), expected.iter().map(|(name, then)| ((*name).to_owned(), *then)).collect::<Vec<_>>(), "{now}");
+    };
+    // The first map is of the time 0. A new peer is known since its write; the others stay.
+    check(10, &setting(false, &[("b", at(2)), ("d", at(4))], &[]), &[("b", 0), ("c", 0), ("d", 10)]);
+    check(20, &merging("c", Some(3), Some(PeerState::Draining)), &[("b", 0), ("c", 0), ("d", 10)]);
+    check(30, &setting(true, &[("b", at(2)), ("c", draining(3)), ("d", at(4))], &[X]), &[("b", 0), ("c", 0), ("d", 10)]);
+    check(40, &setting(false, &[], &[Y]), &[("b", 0), ("c", 0), ("d", 10)]);
+    // Another state, another address, and both.
+    check(50, &merging("c", None, Some(PeerState::Active)), &[("b", 0), ("c", 50), ("d", 10)]);
+    check(60, &merging("b", Some(9), None), &[("b", 60), ("c", 50), ("d", 10)]);
+    check(70, &setting(true, &[("b", at(9)), ("c", draining(8)), ("d", at(4))], &[X]), &[("b", 60), ("c", 70), ("d", 10)]);
+    // A state that has come back is a new one, even if the clock was set back.
+    check(5, &merging("c", None, Some(PeerState::Active)), &[("b", 60), ("c", 5), ("d", 10)]);
+    // A peer that comes back is a new one.
+    check(80, &removing(Change::default(), &["d"], &[]), &[("b", 60), ("c", 5)]);
+    check(90, &setting(false, &[("d", at(4))], &[]), &[("b", 60), ("c", 5), ("d", 90)]);
+    // A peer that takes the address and the state of one that goes is another one.
+    check(100, &removing(setting(false, &[("e", at(4))], &[]), &["d"], &[]), &[("b", 60), ("c", 5), ("e", 100)]);
 }
 
 #[test]
