@@ -30,8 +30,10 @@ async fn peers_and_their_routes_are_shown_and_searched() {
     put(&envoy, &json!({"peers": peers, "routes": routes})).await;
     browser.until("!document.getElementById('fleet').hidden").await.unwrap();
     let cells = "[...document.querySelectorAll('#peer-rows tr')].map((row) => [...row.cells].map((cell) => cell.innerText).join(' ')).join('; ')";
+    // Without the last column, the age, which grows.
+    let cells = cells.replace("[...row.cells]", "[...row.cells].slice(0, 4)");
     let expected = "task-b 10.0.1.7 active 150; task-c fd00::8 draining 50; task-d 10.0.1.9 active 0";
-    assert_eq!(browser.eval(cells).await.unwrap(), expected);
+    assert_eq!(browser.eval(&cells).await.unwrap(), expected);
     assert_eq!(browser.text("fleet-found").await.unwrap(), "150 routes, the first 100 are shown");
 
     let search = async |words: &str| {
@@ -46,6 +48,35 @@ async fn peers_and_their_routes_are_shown_and_searched() {
     assert!(browser.text("fleet-rows").await.unwrap().contains("task-c, task-b"));
     assert_eq!(search("task-c").await, "50 of 150 routes");
     assert_eq!(search("<img src=x onerror=alert(1)>").await, "0 of 150 routes");
+
+    // Each age has its time, which stays as the age grows.
+    let units = browser.eval("[-1, 0, 59.9, 60, 200, 7300, 200000].map(age)").await.unwrap();
+    assert_eq!(units, json!(["0 s", "0 s", "59 s", "1 min", "3 min", "2 h", "2 d"]));
+    let ages = "[...document.querySelectorAll('#peer-rows td:nth-child(5)')]";
+    let times = format!("{ages}.map((cell) => cell.title)");
+    let learned = browser.eval(&times).await.unwrap();
+    for since in learned.as_array().unwrap() {
+        let since = since.as_str().unwrap();
+        assert!(since.len() == 20 && since.starts_with("20") && since.ends_with('Z'), "{since}");
+    }
+    let shown = browser.eval(&format!("{ages}.map((cell) => cell.innerText)")).await.unwrap();
+    browser
+        .until(&format!("{ages}.every((cell, at) => cell.innerText !== {shown}[at] && /^\\d+ (s|min)$/.test(cell.innerText))"))
+        .await
+        .unwrap();
+    assert_eq!(browser.eval(&times).await.unwrap(), learned);
+
+    // The peers are read at each look, also if the map is so large that it is not.
+    browser.eval("fleet.due = 1e12").await.unwrap();
+    let change = json!({"peers": {"task-b": {"state": "draining"}}, "routes": {"id-001": null}});
+    let request = envoy.routes().request(Method::PATCH, "/v1/fleet").json(&change);
+    assert_eq!(RouteApi::send(request).await.unwrap().status, 200);
+    browser.until(&format!("{cells}.startsWith('task-b 10.0.1.7 draining 149; task-c fd00::8 draining 50;')")).await.unwrap();
+    assert_eq!(search("").await, "150 routes, the first 100 are shown");
+    let now = browser.eval(&times).await.unwrap();
+    assert!(now[0].as_str() > learned[0].as_str() && now[1] == learned[1] && now[2] == learned[2], "{learned} {now}");
+    browser.eval("fleet.due = 0").await.unwrap();
+    browser.until(&shows("fleet-found", "149 routes")).await.unwrap();
 
     put(&envoy, &json!({"peers": {"task-e": {"host": "10.0.1.5"}}, "routes": {}})).await;
     browser.until(&shows("peer-rows", "task-e")).await.unwrap();

@@ -1,29 +1,42 @@
 // The fleet map: the peers, and which of them serve an id.
 
 const FLEET_ROWS = 100;
-// A map above this is large to read, so it is not read at every look that finds a change.
+// A map above this is large to read, so it is not read at every look that finds a change. The peers are few, and always are.
 const LARGE_FLEET = 10000, LARGE_FLEET_MS = 30000;
 
+// `3 min`, `2 h`: the largest unit alone.
+const age = (seconds) => span(Math.max(0, seconds)).split(' ', 2).join(' ');
+
 const fleet = {
-  etag: null, due: 0, routes: [],
+  etag: null, due: 0, routes: [], peersEtag: null, ages: [],
 
   close() {
-    Object.assign(this, { etag: null, due: 0, routes: [] });
+    Object.assign(this, { etag: null, due: 0, routes: [], peersEtag: null, ages: [] });
     $('fleet').hidden = true;
   },
 
-  show({ peers, routes }) {
-    this.routes = Object.entries(routes).map(([id, names]) => ({ id, names, lower: [id, ...names].join(' ').toLowerCase() }));
-    const counts = new Map();
-    for (const { names } of this.routes) for (const name of names) counts.set(name, (counts.get(name) || 0) + 1);
-    const row = ([name, { host, state }]) => {
-      const row = element('tr');
-      row.append(element('td', '', name), element('td', '', host), element('td', state, state), element('td', '', (counts.get(name) || 0).toLocaleString('en')));
+  showPeers(peers) {
+    const row = ([name, { host, state, routes, since }]) => {
+      const row = element('tr'), cell = element('td');
+      cell.title = since;
+      this.ages.push({ cell, since: Date.parse(since) / 1000 });
+      row.append(element('td', '', name), element('td', '', host), element('td', state, state), element('td', '', routes.toLocaleString('en')), cell);
       return row;
     };
+    this.ages = [];
     $('peer-rows').replaceChildren(...Object.entries(peers).map(row));
+  },
+
+  showAges(now) {
+    for (const { cell, since } of this.ages) {
+      const next = age(now - since);
+      if (cell.textContent !== next) cell.textContent = next;
+    }
+  },
+
+  show({ routes }) {
+    this.routes = Object.entries(routes).map(([id, names]) => ({ id, names, lower: [id, ...names].join(' ').toLowerCase() }));
     this.draw();
-    $('fleet').hidden = false;
   },
 
   draw() {
@@ -38,17 +51,26 @@ const fleet = {
     text('fleet-found', (wanted ? `${found.length.toLocaleString('en')} of ${all}` : all) + (found.length > FLEET_ROWS ? `, the first ${FLEET_ROWS} are shown` : ''));
   },
 
-  // `generation`: 0 if no fleet map has been pushed, or there is none.
-  async read(generation) {
+  get(path, etag) {
+    return get(path, etag ? { ...credentials(), 'if-none-match': etag } : credentials());
+  },
+
+  // `generation`: 0 if no fleet map has been pushed, or there is none. `now`: seconds by Envoy's clock.
+  async read(generation, now) {
     if (!api.open || !generation) return this.close();
+    const peers = await this.get('/v1/fleet/peers', this.peersEtag);
+    if (peers.status === 200) {
+      this.showPeers(await peers.json());
+      this.peersEtag = peers.headers.get('etag');
+    } else if (peers.status !== 304) return this.close();
+    this.showAges(now);
     if (performance.now() < this.due) return;
-    const headers = credentials();
-    if (this.etag) headers['if-none-match'] = this.etag;
-    const answer = await get('/v1/fleet', headers);
-    if (answer.status === 304) return;
-    if (answer.status !== 200) return this.close();
-    this.etag = answer.headers.get('etag');
-    this.show(await answer.json());
-    if (this.routes.length > LARGE_FLEET) this.due = performance.now() + LARGE_FLEET_MS;
+    const map = await this.get('/v1/fleet', this.etag);
+    if (map.status === 200) {
+      this.show(await map.json());
+      this.etag = map.headers.get('etag');
+      if (this.routes.length > LARGE_FLEET) this.due = performance.now() + LARGE_FLEET_MS;
+    } else if (map.status !== 304) return this.close();
+    $('fleet').hidden = false;
   },
 };

@@ -107,14 +107,14 @@ const look = async () => {
     serverInfo ??= await (await get('/server_info')).json();
     const said = (await ready.text()).trim();
     const stats = new Map((await answer.json()).stats.filter(({ name }) => name).map(({ name, value }) => [name, value]));
-    const now = performance.now() / 1000;
+    const now = performance.now() / 1000, serverTime = Date.parse(answer.headers.get('date') || new Date()) / 1000;
     // A route API that hangs does not make Envoy look dead.
     await readMap().catch(() => note('The route API does not respond: what is shown may be old.'));
     await readTraffic().catch(() => table.note(null));
     // What is shown of the fleet stays until the route API answers.
-    await fleet.read(stats.get('wasmcustom.pixell_fleet_map_generation')).catch(() => {});
+    await fleet.read(stats.get('wasmcustom.pixell_fleet_map_generation'), serverTime).catch(() => {});
     noteAll(stats, now);
-    showFacts(stats, said, Date.parse(answer.headers.get('date') || new Date()) / 1000);
+    showFacts(stats, said, serverTime);
     const problems = problemsOf(said, stats, seen, (health) => table.failing(health));
     showProblems(problems);
     const level = problems.some((problem) => problem.level === 'bad') ? 'bad' : problems.length ? 'warn' : 'good';
