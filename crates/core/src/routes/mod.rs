@@ -1,6 +1,6 @@
 //! The route map: routes by deployment id, and for each port the id that owns it.
 //!
-//! Its shards are tables of routes by id, each as [`StoredRoute`] reads it, and behind them a [`PortTable`] for each 1,024 ports
+//! Its shards are tables of routes by id, each as [`StoredRoute`] reads it, and behind them a `PortTable` for each 1,024 ports
 //! ([`ROUTE_MAP`]).
 
 use crate::deployment_id::DeploymentId;
