@@ -35,7 +35,7 @@ impl Kind {
 
 const KINDS: [Kind; 7] = [
     Kind::of_task("forward", 5_550),
-    Kind::of_task("path", 15_800),
+    Kind::of_task("path", 13_200),
     Kind::of_task("attempt", 2_600),
     Kind::of_task("retry", 5_000),
     Kind::of_task("reject", 9_500),

@@ -33,13 +33,16 @@ impl<'a> Note<'a> {
     /// ```
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.port.to_le_bytes().to_vec();
+        let route = self.route.to_bytes();
+        // Space for all of it at once: to grow step by step would take a tenth of what a request by path costs.
+        let mut bytes = Vec::with_capacity(11 + self.authority.len() + self.path.len() + route.len());
+        bytes.extend_from_slice(&self.port.to_le_bytes());
         bytes.push(u8::from(self.is_card) | u8::from(self.is_https) << 1 | u8::from(self.is_prefix_alone) << 2);
         for text in [self.authority, self.path] {
             bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or_default().to_le_bytes());
             bytes.extend_from_slice(text);
         }
-        bytes.extend_from_slice(&self.route.to_bytes());
+        bytes.extend_from_slice(&route);
         bytes
     }
 
