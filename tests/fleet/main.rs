@@ -11,8 +11,12 @@ mod drains;
 mod fabric;
 mod failures;
 mod grpc;
+#[path = "../native/hooks.rs"]
+#[expect(dead_code, reason = "these tests need the hooks of one filter")]
+mod hooks;
 mod hops;
 mod ipv6;
+mod panics;
 mod peers_failed;
 mod protocols;
 mod queues;

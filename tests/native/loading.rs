@@ -13,7 +13,7 @@ fn native() -> harness::EnvoyBuilder {
 }
 
 /// The output of GNU's readelf for the module.
-fn readelf(argument: &str) -> String {
+pub(crate) fn readelf(argument: &str) -> String {
     let module = locate().unwrap().join(NATIVE);
     let output = Command::new("readelf").args(["--wide", argument]).arg(module).output();
     let output = output.expect("readelf runs: it comes with the linker (Debian: apt-get install binutils)");
@@ -42,22 +42,26 @@ fn the_module_needs_only_what_envoys_images_have() {
     assert!(found.iter().all(|version| *version <= (2, 35)), "{found:?}");
 }
 
-/// The module exports only hooks, and imports only Envoy's callbacks and glibc.
+/// The global names among the symbols of the module, each with whether it is imported.
+fn globals(symbols: &str) -> impl Iterator<Item = (&str, bool)> {
+    let lines = symbols.lines().filter(|line| line.contains("GLOBAL"));
+    lines.map(|line| (line.split_whitespace().nth(7).unwrap(), line.contains(" UND ")))
+}
+
+/// What the module exports, of its symbols.
+pub(crate) fn exports(symbols: &str) -> impl Iterator<Item = &str> {
+    globals(symbols).filter(|(_, is_imported)| !is_imported).map(|(name, _)| name)
+}
+
+/// The module exports only hooks, and imports only Envoy's callbacks and glibc. (Each hook is in the table of `hooks.rs`.)
 #[test]
 fn the_module_exports_only_its_hooks() {
     let symbols = readelf("--dyn-syms");
-    let mut hooks = 0;
-    for line in symbols.lines().filter(|line| line.contains("GLOBAL")) {
-        let name = line.split_whitespace().nth(7).unwrap();
-        if line.contains(" UND ") {
-            let known = name.starts_with("envoy_dynamic_module_callback_") || name.contains("@GLIBC_");
-            assert!(known, "{line}");
-        } else {
-            assert!(name.starts_with("envoy_dynamic_module_on_"), "{line}");
-            hooks += 1;
-        }
+    for (name, _) in globals(&symbols).filter(|(_, is_imported)| *is_imported) {
+        assert!(name.starts_with("envoy_dynamic_module_callback_") || name.contains("@GLIBC_"), "{name}");
     }
-    assert!(hooks > 15, "{symbols}");
+    assert!(exports(&symbols).all(|name| name.starts_with("envoy_dynamic_module_on_")), "{symbols}");
+    assert!(exports(&symbols).count() > 15, "{symbols}");
 }
 
 /// The module is tested with each series of Envoy that the launcher accepts for it.

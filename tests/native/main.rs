@@ -5,6 +5,7 @@
 #[path = "../envoy/clients.rs"]
 #[expect(dead_code, reason = "these tests do not need every client")]
 mod clients;
+mod hooks;
 mod loading;
 mod panics;
 mod queues;

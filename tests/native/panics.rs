@@ -1,25 +1,28 @@
 //! A panic in a hook fails only the request in which it happened, with status 500. Nobody else notices.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use harness::agents::{self, http as agent, streams};
+use harness::agents::{Agent, http as agent, streams};
 use harness::proto::streams::Chunk;
 use harness::proto::{DEPLOYMENT_ID, Empty, request_to};
 use harness::{Envoy, proto, wait};
-use http_body_util::{BodyExt, Full};
 use hyper::Response;
 use launcher::filter::Filter;
 use launcher::settings::Settings;
-use reqwest::{Body, Method};
+use pixell_core::data_path::Judges;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::clients::{http1, http2};
-
-/// The header that makes a hook panic. See the feature `test-trap` of `crates/native`.
-const TRAP: &str = "x-test-trap";
+use crate::hooks::{
+    self, BEGIN, BODY, CARD, COMPLETE, CONFIGURE, FILTERS, FORGET, Got, HOOKS, OF_A_FLEET, OF_A_TASK, SCHEDULED, Stage, TRAP,
+    Then, with_trailers,
+};
+use crate::loading::{exports, readelf};
 
 fn trapped() -> harness::EnvoyBuilder {
     Envoy::builder().filter(Filter::Native).modules(harness::envoy::modules::locate_trap().unwrap())
@@ -32,138 +35,147 @@ async fn panics(envoy: &Envoy) -> u64 {
     line.unwrap_or_else(|| panic!("no counter in {text}")).parse().unwrap()
 }
 
-async fn check_internal(response: reqwest::Response, what: &str) {
-    assert_eq!(response.status(), 500, "{what}");
-    assert_eq!(response.headers()["x-pixell-error"], "internal", "{what}");
-    assert_eq!(response.headers()["content-type"], "application/problem+json", "{what}");
-    let problem: Value = response.json().await.unwrap();
-    assert_eq!((&problem["code"], &problem["status"]), (&"internal".into(), &500.into()), "{what}");
+/// A task with one worker, so that what the filter before a cluster has to count is counted at the next request.
+struct Task {
+    envoy: Envoy,
+    /// Where other tasks reach it.
+    peers: String,
+    /// How many requests there are that get no response.
+    held: Arc<AtomicUsize>,
+    routes: Value,
+    _agents: [Agent; 2],
 }
 
-/// A body with trailers.
-fn with_trailers(bytes: &'static str) -> Body {
-    let trailers = async {
-        let end = (http::HeaderName::from_static("x-end"), http::HeaderValue::from_static("1"));
-        Some(Ok(http::HeaderMap::from_iter([end])))
-    };
-    Body::wrap(Full::new(Bytes::from(bytes)).with_trailers(trailers))
-}
-
-#[tokio::test]
-async fn every_hook_of_the_data_path_survives_a_panic() {
-    let envoy = trapped().start().await.unwrap();
-    let hangs = agent::start("hangs", 0, agent::Version::Http1, |request| async {
-        let _held = request;
-        std::future::pending::<Response<agent::Body>>().await
-    });
-    let (a, hangs) = (agents::echo::start("a").unwrap(), hangs.unwrap());
-    envoy.routes().put_all([("a", a.port()), ("hangs", hangs.port())]).await.unwrap();
-    let ask = |id: &'static str| http2().post(envoy.data_url()).header(DEPLOYMENT_ID, id);
-    // Hooks of the filter in the listener, and hooks of the filter in the cluster, which runs later in the same request.
-    let mut expected = 0;
-    for hook in ["request_headers", "judge", "new", "request_body", "request_trailers"] {
-        let sent = ask("a").header(TRAP, hook).body(with_trailers("some")).send().await.unwrap();
-        check_internal(sent, hook).await;
-        expected += 1;
-        assert_eq!(panics(&envoy).await, expected, "{hook}");
-        assert_eq!(ask("a").body(with_trailers("some")).send().await.unwrap().status(), 200, "after {hook}");
-    }
-    // After the end of its stream, a panic has no response to fail. The next request gets its response.
-    assert_eq!(ask("a").header(TRAP, "destroy").send().await.unwrap().status(), 200);
-    expected += 1;
-    wait::until("the panic in destroy", Duration::from_secs(5), || async {
-        Ok((panics(&envoy).await == expected).then_some(()))
-    })
-    .await
-    .unwrap();
-    // The thread that looks for long waits keeps running.
-    assert_eq!(ask("a").header(TRAP, "clock").send().await.unwrap().status(), 200);
-    expected += 1;
-    wait::until("the panic of the clock", Duration::from_secs(5), || async {
-        Ok((panics(&envoy).await == expected).then_some(()))
-    })
-    .await
-    .unwrap();
-    let waits = ask("hangs").header(TRAP, "scheduled").send();
-    check_internal(tokio::time::timeout(Duration::from_secs(20), waits).await.unwrap().unwrap(), "scheduled").await;
-    expected += 1;
-    assert_eq!(panics(&envoy).await, expected);
-
-    let log = envoy.log();
-    for reason in
-        ["asked for by a header", "asked for in judge", "asked for in new", "in the clock: panicked at", "asked for in destroy"]
-    {
-        assert!(log.contains(reason), "no line has {reason:?}");
-    }
-    let logged = envoy.logged(6, |line| line["rejection"] == "internal").await.unwrap();
-    assert!(logged.iter().all(|line| line["status"] == 500), "{logged:?}");
-    assert_eq!(ask("a").send().await.unwrap().status(), 200);
-}
-
-/// When a request that went to a peer has ended, there is nobody left to tell.
-#[tokio::test]
-async fn the_end_of_a_hop_survives_a_panic() {
-    let settings = Settings::resolve(|name| (name == "PIXELL_FLEET_CIDRS").then(|| "10.0.0.0/8".into())).unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let envoy = trapped().settings(&settings).peer_port(free).start().await.unwrap();
-    let fleet = json!({"peers": {"p": {"host": "10.255.255.1"}}, "routes": {"a": ["p"]}});
-    let put = envoy.routes().request(Method::PUT, "/v1/fleet").json(&fleet).send().await.unwrap();
-    assert_eq!(put.status(), 200);
-    let ask = || http2().get(envoy.data_url()).header(DEPLOYMENT_ID, "a");
-    let response = ask().header(TRAP, "end").send().await.unwrap();
-    assert_eq!(response.headers()["x-pixell-error"], "peer_unreachable");
-    wait::until("the panic", Duration::from_secs(5), || async { Ok((panics(&envoy).await == 1).then_some(())) }).await.unwrap();
-    assert!(envoy.log().contains("the filter panicked in stream_complete"), "{}", envoy.log());
-    assert_eq!(ask().send().await.unwrap().headers()["x-pixell-error"], "peer_unreachable");
-}
-
-/// A response whose head has been sent can only be broken off.
-#[tokio::test]
-async fn every_hook_of_responses_survives_a_panic() {
-    let agent = agent::start("a", 0, agent::Version::Http1, |_| async {
-        Response::builder().header("content-type", "application/json").body(agent::whole("{}")).unwrap()
-    });
-    let agent = agent.unwrap();
-    let envoy = trapped().start().await.unwrap();
-    envoy.routes().put_all([("a", agent.port())]).await.unwrap();
-    let ask = || http2().get(envoy.data_url() + "/agents/a/.well-known/agent-card.json");
-    let mut expected = 0;
-    for hook in ["response_headers", "response_body"] {
-        let broken = match ask().header(TRAP, hook).send().await {
-            Ok(response) if hook == "response_headers" => {
-                check_internal(response, hook).await;
-                true
+impl Task {
+    async fn start() -> Self {
+        let settings = Settings::resolve(|name| (name == "PIXELL_FLEET_CIDRS").then(|| "10.0.0.0/8".into())).unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let envoy = trapped().settings(&settings).peer_port(free).concurrency(1).start().await.unwrap();
+        let held = Arc::<AtomicUsize>::default();
+        let counts = Arc::clone(&held);
+        let hangs = agent::start("hangs", 0, agent::Version::Http1, move |request| {
+            counts.fetch_add(1, Ordering::Relaxed);
+            async {
+                let _held = request;
+                std::future::pending::<Response<agent::Body>>().await
             }
-            Ok(response) => response.bytes().await.is_err(),
-            Err(_) => true,
-        };
-        assert!(broken, "{hook}");
-        expected += 1;
-        assert_eq!(panics(&envoy).await, expected, "{hook}");
-        assert_eq!(ask().send().await.unwrap().text().await.unwrap(), "{}", "after {hook}");
+        });
+        let agents = [hooks::card().unwrap(), hangs.unwrap()];
+        envoy.routes().put_all([("card", agents[0].port()), ("hangs", agents[1].port())]).await.unwrap();
+        let fleet = json!({"peers": {"p": {"host": "10.255.255.1"}}, "routes": {"away": ["p"]}});
+        let put = envoy.routes().request(Method::PUT, "/v1/fleet").json(&fleet).send().await.unwrap();
+        assert_eq!(put.status(), 200);
+        let routes = envoy.routes().routes().await.unwrap().json().unwrap()["routes"].clone();
+        Self { envoy, peers: format!("http://127.0.0.1:{free}"), held, routes, _agents: agents }
     }
-    // By header nothing of it is called.
-    let by_header = http2().get(envoy.data_url()).header(DEPLOYMENT_ID, "a").header(TRAP, "response_headers");
-    assert_eq!(by_header.send().await.unwrap().status(), 200);
-    assert_eq!(panics(&envoy).await, expected);
+}
+
+impl Stage for Task {
+    async fn ask(&self, filter: &str, hook: &str, trap: Option<&str>) -> Got {
+        let with_trap = |request: RequestBuilder| match trap {
+            Some(trap) => request.header(TRAP, trap),
+            None => request,
+        };
+        // Another task names the agent, whatever named it there.
+        let get = |path: &str, id: &'static str| {
+            let request = match filter {
+                "incoming" => {
+                    http2().get(self.peers.clone() + path).header(DEPLOYMENT_ID, id).header("x-pixell-addressed", "1")
+                }
+                _ => http2().get(self.envoy.data_url() + path),
+            };
+            with_trap(request)
+        };
+        match (filter, hook) {
+            ("admin", _) => {
+                // What panics must not be carried out; all else is only tried.
+                let is_real = trap.is_some() && hook.starts_with("http_filter_request_");
+                let path = if is_real { "/v1/routes" } else { "/v1/routes?dry_run=true" };
+                let put = http2().request(Method::PUT, self.envoy.api_url() + path).header("content-type", "application/json");
+                let got = Got::of(with_trap(put).body(with_trailers(r#"{"routes":{}}"#))).await;
+                if is_real {
+                    assert_eq!(self.envoy.routes().routes().await.unwrap().json().unwrap()["routes"], self.routes);
+                }
+                got
+            }
+            // Nothing but a request to another task has something to do at its end. The peer does not exist.
+            ("router", COMPLETE) => Got::of(with_trap(http2().get(self.envoy.data_url()).header(DEPLOYMENT_ID, "away"))).await,
+            // A change of the map calls those that may be waiting.
+            ("router" | "incoming", SCHEDULED) => {
+                let before = self.held.load(Ordering::Relaxed);
+                let waits = tokio::spawn(Got::of(get("/agents/hangs/", "hangs")));
+                let is_held = || async { Ok((self.held.load(Ordering::Relaxed) > before).then_some(())) };
+                wait::until("the agent to have the request", Duration::from_secs(30), is_held).await.unwrap();
+                self.envoy.routes().put_route("changed", &5000.into()).await.unwrap();
+                let got = tokio::time::timeout(Duration::from_secs(30), waits).await.unwrap().unwrap();
+                let deleted = self.envoy.routes().request(Method::DELETE, "/v1/routes/changed").send().await.unwrap();
+                assert!(deleted.status().is_success(), "{deleted:?}");
+                got
+            }
+            _ => Got::of(get(CARD, "card").body(with_trailers(BODY))).await,
+        }
+    }
+
+    async fn panics(&self) -> u64 {
+        panics(&self.envoy).await
+    }
+
+    fn log(&self) -> String {
+        self.envoy.log()
+    }
 }
 
 #[tokio::test]
-async fn every_hook_of_the_route_api_survives_a_panic() {
-    let envoy = trapped().start().await.unwrap();
-    let a = agents::echo::start("a").unwrap();
-    envoy.routes().put_all([("a", a.port())]).await.unwrap();
-    let before = envoy.routes().routes().await.unwrap().json().unwrap();
-    for (n, hook) in ["admin_request_headers", "admin_request_body", "admin_request_trailers"].into_iter().enumerate() {
-        let put = http2().request(Method::PUT, envoy.api_url() + "/v1/routes").header("content-type", "application/json");
-        let sent = put.header(TRAP, hook).body(with_trailers(r#"{"routes":{}}"#)).send().await.unwrap();
-        check_internal(sent, hook).await;
-        assert_eq!(panics(&envoy).await, n as u64 + 1, "{hook}");
-        assert_eq!(envoy.routes().routes().await.unwrap().json().unwrap(), before, "{hook}");
+async fn every_hook_survives_a_panic() {
+    let task = Task::start().await;
+    hooks::check(&task, &OF_A_TASK).await;
+    // The access log names each request that failed, those whose head had been sent included.
+    let of_data_path = |then| HOOKS.iter().flat_map(|(_, all)| &all[..3]).filter(|known| **known == then).count();
+    let (rejected, broken) = (of_data_path(Then::Rejected), of_data_path(Then::Broken));
+    let lines = task.envoy.logged(rejected + broken, |line| line["rejection"] == "internal").await.unwrap();
+    let with_status = |status: u16| lines.iter().filter(|line| line["status"] == status).count();
+    assert_eq!((with_status(500), with_status(200)), (rejected, broken), "{lines:?}");
+}
+
+/// A hook without a row in the table, or a filter without a column, fails here.
+#[test]
+fn every_hook_of_the_module_and_every_filter_is_in_the_table() {
+    let mut listed: Vec<_> = HOOKS.iter().map(|(hook, _)| *hook).chain([BEGIN, CONFIGURE, FORGET]).collect();
+    listed.sort_unstable();
+    let symbols = readelf("--dyn-syms");
+    let mut exported: Vec<_> =
+        exports(&symbols).map(|name| name.strip_prefix("envoy_dynamic_module_on_").unwrap_or(name)).collect();
+    exported.sort_unstable();
+    assert_eq!(listed, exported);
+
+    let sorted = |mut names: Vec<&'static str>| {
+        names.sort_unstable();
+        names
+    };
+    let all = sorted(Judges::NAMES.iter().map(|(name, _)| *name).chain(["admin"]).collect());
+    assert_eq!(sorted(FILTERS.to_vec()), all);
+    assert_eq!(sorted([OF_A_TASK.as_slice(), &OF_A_FLEET].concat()), all);
+}
+
+/// What a request passes while the maps are borrowed, and the thread that looks for long waits.
+#[tokio::test]
+async fn a_panic_in_the_middle_leaves_nothing_behind() {
+    let task = Task::start().await;
+    task.ask("router", "", Some("maps.judge")).await.is_internal("maps.judge");
+    assert_eq!(task.panics().await, 1);
+    for _ in 0..2 {
+        assert!(task.ask("router", "", None).await.is_served());
     }
-    let status = http1().get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap().status();
-    assert_eq!(status, 200);
-    envoy.routes().put_route("b", &a.port().into()).await.unwrap();
+    // It keeps running.
+    for expected in [2, 3] {
+        assert!(task.ask("router", "", Some("thread.clock")).await.is_served());
+        let counted = || async { Ok((task.panics().await == expected).then_some(())) };
+        wait::until("the panic of the clock", Duration::from_secs(10), counted).await.unwrap();
+    }
+    let log = task.log();
+    for line in ["asked for in maps.judge", "in the clock: panicked at", "asked for in thread.clock"] {
+        assert!(log.contains(line), "no line has {line:?}");
+    }
 }
 
 /// Open streams stay open, even on the worker that panics.
@@ -188,9 +200,30 @@ async fn a_panic_fails_one_request_and_nobody_else_notices() {
 }
 
 #[tokio::test]
-async fn a_panic_during_configuration_keeps_envoy_from_starting() {
-    let error = trapped().env("PIXELL_TEST_TRAP", "config_new").start().await.unwrap_err().to_string();
-    assert!(error.contains("the filter panicked in config_new: panicked at") && error.contains("asked for in"), "{error}");
+async fn a_panic_during_the_start_keeps_envoy_from_starting() {
+    let configured = ["router", "retry", "admin"].map(|filter| (filter, CONFIGURE));
+    for (place, hook) in configured.into_iter().chain([("module", BEGIN)]) {
+        let trap = format!("{place}.{hook}");
+        let error = trapped().env("PIXELL_TEST_TRAP", &trap).start().await.unwrap_err().to_string();
+        let said = error.contains(&format!("the filter panicked in {hook}: panicked at"));
+        assert!(said && error.contains(&format!("asked for in {trap}")), "{error}");
+    }
+}
+
+/// Envoy ends as it should, though every configuration that it lets go of panics.
+#[tokio::test]
+async fn a_panic_at_the_end_does_no_harm() {
+    for filter in ["router", "retry", "admin"] {
+        let trap = format!("{filter}.{FORGET}");
+        let mut envoy = trapped().env("PIXELL_TEST_TRAP", &trap).start().await.unwrap();
+        let status = envoy.sigterm().await.unwrap();
+        assert!(status.success(), "{filter}: {status}");
+        let log = envoy.log();
+        assert!(
+            log.contains(&format!("asked for in {trap}")) && log.contains(&format!("the filter panicked in {FORGET}")),
+            "{log}"
+        );
+    }
 }
 
 /// The shipped module does not contain the name of the header, so nobody can make it panic with it.

@@ -7,7 +7,7 @@
 
 use crate::abi_types::{DataStatus, LogLevel, Status};
 use crate::fault;
-use crate::filter::{Filter, Stream};
+use crate::filter::{Filter, Reads, Stream};
 use crate::router::owes;
 use crate::waits::Call;
 use std::cell::{Cell, UnsafeCell};
@@ -65,17 +65,27 @@ impl Buffer {
 /// A stream as Envoy knows it: this module's part, and whether a hook of it runs. Envoy may destroy a stream while it sends the response
 /// that a hook asked for, so the stream has to outlive the hook.
 struct Slot {
-    /// Whether the hooks of the response are for this stream, as far as its last hook knew.
-    reads_response: Cell<bool>,
-    /// Whether the hook of its end is for this stream, likewise.
-    reads_end: Cell<bool>,
+    /// Which hooks are for this stream, as far as its last hook knew.
+    reads: Cell<Reads>,
     busy: Cell<bool>,
     doomed: Cell<bool>,
     stream: UnsafeCell<Stream>,
 }
 
-/// Runs a hook of a stream. A panic must not reach Envoy, which is C++: it would end the process.
-fn run<T>(host: Ptr, slot: *const c_void, otherwise: T, hook: impl FnOnce(&mut Stream, &mut Host<'_>) -> T) -> T {
+/// Runs a hook of a stream, which responds for a hook that panics.
+fn run<T>(name: &str, host: Ptr, slot: *const c_void, otherwise: T, hook: impl FnOnce(&mut Stream, &mut Host<'_>) -> T) -> T {
+    run_or(name, host, slot, otherwise, hook, Stream::on_panic)
+}
+
+/// Runs a hook of a stream, and `on_panic` if it panics. A panic must not reach Envoy, which is C++: it would end the process.
+fn run_or<T>(
+    name: &str,
+    host: Ptr,
+    slot: *const c_void,
+    otherwise: T,
+    hook: impl FnOnce(&mut Stream, &mut Host<'_>) -> T,
+    on_panic: impl FnOnce(&mut Stream, &mut Host<'_>),
+) -> T {
     // SAFETY: Envoy gives what `envoy_dynamic_module_on_http_filter_new` returned, and has not destroyed it.
     let slot_ref = unsafe { &*slot.cast::<Slot>() };
     let mut host = Host::of(host);
@@ -85,16 +95,17 @@ fn run<T>(host: Ptr, slot: *const c_void, otherwise: T, hook: impl FnOnce(&mut S
     }
     // SAFETY: `busy` makes this the only reference.
     let stream = unsafe { &mut *slot_ref.stream.get() };
-    let result = catch_unwind(AssertUnwindSafe(|| hook(stream, &mut host))).unwrap_or_else(|_| {
-        let reason = fault::reason();
-        let told = catch_unwind(AssertUnwindSafe(|| stream.on_panic(&mut host, &reason)));
-        if told.is_err() {
+    let guarded = || {
+        fault::point(|| stream.filter_name(), name);
+        hook(stream, &mut host)
+    };
+    let result = catch_unwind(AssertUnwindSafe(guarded)).unwrap_or_else(|_| {
+        if catch_unwind(AssertUnwindSafe(|| on_panic(stream, &mut host))).is_err() {
             write_log(LogLevel::Error, "the filter panicked while it told of a panic");
         }
         otherwise
     });
-    slot_ref.reads_response.set(stream.reads_response());
-    slot_ref.reads_end.set(stream.reads_end());
+    slot_ref.reads.set(stream.reads());
     slot_ref.busy.set(false);
     if slot_ref.doomed.get() {
         free(slot);
@@ -102,22 +113,19 @@ fn run<T>(host: Ptr, slot: *const c_void, otherwise: T, hook: impl FnOnce(&mut S
     result
 }
 
-/// Whether the hooks of the response are for this stream. (Most have nothing to do in them.)
-fn reads_response(slot: *const c_void) -> bool {
-    // SAFETY: as in `run`.
-    unsafe { (*slot.cast::<Slot>()).reads_response.get() }
-}
-
-/// Whether the hook of its end is for this stream. (Most have nothing to do in it.)
-fn reads_end(slot: *const c_void) -> bool {
-    // SAFETY: as in `run`.
-    unsafe { (*slot.cast::<Slot>()).reads_end.get() }
+/// Which hooks are for this stream. Envoy calls every hook of every stream, and most have nothing to do: they return before the guard.
+fn reads(slot: *const c_void) -> Reads {
+    // SAFETY: as in `run_or`.
+    unsafe { (*slot.cast::<Slot>()).reads.get() }
 }
 
 /// Frees a stream, to be called once.
 fn free(slot: *const c_void) {
-    // SAFETY: made by `Box::into_raw`, and Envoy is done with it.
-    run_alone("filter_destroy", || drop(unsafe { Box::from_raw(slot.cast::<Slot>().cast_mut()) }));
+    run_alone("http_filter_destroy", || {
+        // SAFETY: made by `Box::into_raw`, and Envoy is done with it.
+        let mut slot = unsafe { Box::from_raw(slot.cast::<Slot>().cast_mut()) };
+        fault::point(|| slot.stream.get_mut().filter_name(), "http_filter_destroy");
+    });
 }
 
 /// Runs code that has no stream which could count a panic.
@@ -125,27 +133,35 @@ fn run_alone<T>(what: &str, hook: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(hook)).inspect_err(|_| fault::tell(what)).ok()
 }
 
-/// What Envoy calls.
+/// What Envoy calls. A hook has its own name as `HOOK`.
 macro_rules! hooks {
     ($($(#[$doc:meta])* fn $name:ident($($argument:tt: $type:ty),*) $(-> $result:ty)? $body:block)*) => {$(
         $(#[$doc])*
         #[unsafe(export_name = concat!("envoy_dynamic_module_on_", stringify!($name)))]
-        pub extern "C" fn $name($($argument: $type),*) $(-> $result)? $body
+        pub extern "C" fn $name($($argument: $type),*) $(-> $result)? {
+            #[allow(dead_code, reason = "a hook that has nothing to do does not need it")]
+            const HOOK: &str = stringify!($name);
+            $body
+        }
     )*};
 }
 
 hooks! {
     /// The module has been loaded.
     fn program_init() -> *const c_char {
-        run_alone("program_init", fault::catch_reasons).map_or(std::ptr::null(), |()| ABI_VERSION.as_ptr())
+        let begun = run_alone(HOOK, || {
+            fault::catch_reasons();
+            fault::point(|| "module", HOOK);
+        });
+        begun.map_or(std::ptr::null(), |()| ABI_VERSION.as_ptr())
     }
 
     /// A filter is configured.
     fn http_filter_config_new(host: Ptr, name: Buffer, config: Buffer) -> *const c_void {
-        let made = run_alone("config_new", || {
+        let made = run_alone(HOOK, || {
             // SAFETY: both live until the hook returns.
             let (name, config) = unsafe { (name.bytes(), config.bytes()) };
-            Filter::new(&ConfigHost::of(host), name, config)
+            Filter::new(&ConfigHost::of(host), name, config).inspect(|filter| fault::point(|| filter.name(), HOOK))
         });
         match made {
             Some(Ok(filter)) => Box::into_raw(Box::new(filter)).cast_const().cast(),
@@ -159,25 +175,30 @@ hooks! {
 
     /// A configuration is not used any more.
     fn http_filter_config_destroy(filter: *const c_void) {
-        // SAFETY: made by `Box::into_raw`, and Envoy is done with it.
-        run_alone("config_destroy", || drop(unsafe { Box::from_raw(filter.cast::<Filter>().cast_mut()) }));
+        run_alone(HOOK, || {
+            // SAFETY: made by `Box::into_raw`, and Envoy is done with it.
+            let filter = unsafe { Box::from_raw(filter.cast::<Filter>().cast_mut()) };
+            fault::point(|| filter.name(), HOOK);
+        });
     }
 
     /// A stream begins.
     fn http_filter_new(filter: *const c_void, _: Ptr) -> *const c_void {
         // SAFETY: Envoy keeps a configuration until its last stream is gone.
         let filter: &'static Filter = unsafe { &*filter.cast::<Filter>() };
-        let stream = run_alone("filter_new", || Stream::new(filter)).unwrap_or_else(|| Stream::Broken { filter });
-        let reads_response = stream.reads_response();
-        let flag = Cell::new;
-        let (reads_response, reads_end) = (flag(reads_response), flag(false));
-        let slot = Slot { reads_response, reads_end, busy: flag(false), doomed: flag(false), stream: stream.into() };
+        let made = run_alone(HOOK, || {
+            fault::point(|| filter.name(), HOOK);
+            Stream::new(filter)
+        });
+        let stream = made.unwrap_or(Stream::Broken { filter });
+        let (reads, busy, doomed) = (stream.reads().into(), false.into(), false.into());
+        let slot = Slot { reads, busy, doomed, stream: stream.into() };
         Box::into_raw(Box::new(slot)).cast_const().cast()
     }
 
     /// A stream has ended.
     fn http_filter_destroy(slot: *const c_void) {
-        // SAFETY: as in `run`; nobody uses it afterwards but a hook that still runs, which then frees it.
+        // SAFETY: as in `run_or`; nobody uses it afterwards but a hook that still runs, which then frees it.
         let slot_ref = unsafe { &*slot.cast::<Slot>() };
         if slot_ref.busy.get() {
             slot_ref.doomed.set(true);
@@ -188,54 +209,61 @@ hooks! {
 
     /// The head of a request.
     fn http_filter_request_headers(host: Ptr, slot: *const c_void, ends: bool) -> Status {
-        run(host, slot, Status::Stop, |stream, host| stream.on_request_headers(host, ends))
+        fault::arm(&mut Host::of(host));
+        run(HOOK, host, slot, Status::Stop, |stream, host| stream.on_request_headers(host, ends))
     }
 
     /// A part of a request's body.
     fn http_filter_request_body(host: Ptr, slot: *const c_void, ends: bool) -> DataStatus {
-        run(host, slot, DataStatus::StopAndDrop, |stream, host| stream.on_request_body(host, ends))
+        if !reads(slot).request {
+            return DataStatus::Continue;
+        }
+        run(HOOK, host, slot, DataStatus::StopAndDrop, |stream, host| stream.on_request_body(host, ends))
     }
 
     /// The trailers of a request.
     fn http_filter_request_trailers(host: Ptr, slot: *const c_void) -> Status {
-        run(host, slot, Status::Stop, Stream::on_request_trailers)
+        if !reads(slot).request {
+            return Status::Continue;
+        }
+        run(HOOK, host, slot, Status::Stop, Stream::on_request_trailers)
     }
 
     /// The head of a response.
     fn http_filter_response_headers(host: Ptr, slot: *const c_void, _: bool) -> Status {
-        if owes() || reads_response(slot) {
-            run(host, slot, (), Stream::on_response_headers);
+        if owes() || reads(slot).response_head {
+            run(HOOK, host, slot, (), Stream::on_response_headers);
         }
         Status::Continue
     }
 
     /// A part of a response's body.
     fn http_filter_response_body(host: Ptr, slot: *const c_void, ends: bool) -> DataStatus {
-        if reads_response(slot) {
-            run(host, slot, (), |stream, host| stream.on_response_body(host, ends));
+        if reads(slot).response_body {
+            run(HOOK, host, slot, (), |stream, host| stream.on_response_body(host, ends));
         }
         DataStatus::Continue
     }
 
     /// The trailers of a response.
     fn http_filter_response_trailers(host: Ptr, slot: *const c_void) -> Status {
-        if reads_response(slot) {
-            run(host, slot, (), Stream::on_response_trailers);
+        if reads(slot).response_trailers {
+            run(HOOK, host, slot, (), Stream::on_response_trailers);
         }
         Status::Continue
     }
 
     /// A stream is complete, and what is known of it can still be asked for.
     fn http_filter_stream_complete(host: Ptr, slot: *const c_void) {
-        if reads_end(slot) {
+        if reads(slot).end {
             // After a panic there is no client to respond to any more.
-            run(host, slot, (), |stream, host| run_alone("stream_complete", || stream.on_end(host)).unwrap_or_default());
+            run_or(HOOK, host, slot, (), |stream, host| stream.on_end(host), |_, _| fault::tell(HOOK));
         }
     }
 
     /// What was asked of a `Scheduler`.
     fn http_filter_scheduled(host: Ptr, slot: *const c_void, number: u64) {
-        run(host, slot, (), |stream, host| stream.on_scheduled(host, Call::of(number)));
+        run(HOOK, host, slot, (), |stream, host| stream.on_scheduled(host, Call::of(number)));
     }
 }
 

@@ -57,7 +57,6 @@ impl AdminFilter {
     }
 
     pub(crate) fn on_request_headers(&self, exchange: &mut Exchange, envoy: &mut Host<'_>, ends: bool) -> Status {
-        fault::arm(envoy);
         // Envoy counts for a stream only; a scrape comes by here.
         (0..fault::take_uncounted()).for_each(|_| self.metrics.panicked(envoy));
         if !self.settled.swap(true, Ordering::Relaxed) {
@@ -73,7 +72,6 @@ impl AdminFilter {
     }
 
     pub(crate) fn on_request_body(&self, exchange: &mut Exchange, envoy: &mut Host<'_>, ends: bool) -> DataStatus {
-        fault::point("admin_request_body");
         let step = exchange.on_body(&self.admin, envoy.body_size(), ends);
         match self.carry_out(exchange, envoy, step) {
             Done::Pass => DataStatus::Continue,
@@ -83,7 +81,6 @@ impl AdminFilter {
     }
 
     pub(crate) fn on_request_trailers(&self, exchange: &mut Exchange, envoy: &mut Host<'_>) -> Status {
-        fault::point("admin_request_trailers");
         // With trailers no part of the body is the last one of the stream.
         let step = exchange.on_trailers(&self.admin);
         match self.carry_out(exchange, envoy, step) {

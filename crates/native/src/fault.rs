@@ -48,55 +48,40 @@ pub(crate) use live::{arm, point};
 /// What ships: no request can make a hook panic.
 #[cfg(not(feature = "test-trap"))]
 mod idle {
-    pub(crate) const fn arm(_: &crate::abi::Host<'_>) {}
+    pub(crate) const fn arm(_: &mut crate::abi::Host<'_>) {}
 
-    pub(crate) const fn point(_: &str) {}
+    pub(crate) fn point(_: impl FnOnce() -> &'static str, _: &str) {}
 }
 
-/// A request with the header `x-test-trap: <hook>` makes the next call of that hook panic, on whatever stream; with another value it
-/// panics itself.
+/// A request with the header `x-test-trap: <filter>.<hook>` makes the next call of that hook of that filter panic, on whatever stream. With
+/// another value the request itself panics. So does each call of a place that the variable `PIXELL_TEST_TRAP` names.
 #[cfg(feature = "test-trap")]
 mod live {
+    use crate::abi::{Host, Map};
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    static ARMED: Mutex<Option<String>> = Mutex::new(None);
+    static ARMED: Mutex<Option<Vec<u8>>> = Mutex::new(None);
 
-    /// What a trap can be set for.
-    const POINTS: [&str; 13] = [
-        "new",
-        "request_body",
-        "request_trailers",
-        "response_headers",
-        "response_body",
-        "response_trailers",
-        "scheduled",
-        "end",
-        "destroy",
-        "clock",
-        "judge",
-        "admin_request_body",
-        "admin_request_trailers",
-    ];
-
-    fn armed() -> MutexGuard<'static, Option<String>> {
+    fn armed() -> MutexGuard<'static, Option<Vec<u8>>> {
         ARMED.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[expect(clippy::panic, reason = "this is what it is for")]
-    pub(crate) fn arm(envoy: &crate::abi::Host<'_>) {
-        let (Some(wanted), _) = envoy.header("x-test-trap", 0) else { return };
-        match POINTS.iter().find(|point| point.as_bytes() == wanted) {
-            Some(point) => *armed() = Some((*point).to_owned()),
-            None => panic!("asked for by a header"),
-        }
+    const HEADER: &str = "x-test-trap";
+
+    /// To be called before the hook for the head of a request. Filters that it meets later do not see the header.
+    pub(crate) fn arm(envoy: &mut Host<'_>) {
+        let (Some(wanted), _) = envoy.header(HEADER, 0) else { return };
+        *armed() = Some(if wanted.contains(&b'.') { wanted.to_vec() } else { b"http_filter_request_headers".to_vec() });
+        envoy.remove_from(Map::Request, HEADER.as_bytes());
     }
 
     #[expect(clippy::panic, reason = "this is what it is for")]
-    pub(crate) fn point(hook: &str) {
-        let hit = armed().take_if(|armed| armed == hook).is_some()
-            || std::env::var("PIXELL_TEST_TRAP").is_ok_and(|wanted| wanted == hook);
+    pub(crate) fn point(filter: impl FnOnce() -> &'static str, hook: &str) {
+        let place = format!("{}.{hook}", filter());
+        let hit = armed().take_if(|wanted| *wanted == place.as_bytes() || *wanted == hook.as_bytes()).is_some()
+            || std::env::var("PIXELL_TEST_TRAP").is_ok_and(|wanted| wanted == place);
         if hit {
-            panic!("asked for in {hook}");
+            panic!("asked for in {place}");
         }
     }
 }

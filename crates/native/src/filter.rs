@@ -10,6 +10,21 @@ use crate::waits::Call;
 use pixell_core::admin::exchange::Exchange;
 use pixell_core::data_path::Judges;
 
+/// The `filter_name` of the route API. The data path's are `Judges::NAMES`.
+const ADMIN: &str = "admin";
+
+/// Which hooks have something to do for a stream, besides those of its head and of calls that it asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reads {
+    /// The body and the trailers of the request.
+    pub(crate) request: bool,
+    pub(crate) response_head: bool,
+    pub(crate) response_body: bool,
+    pub(crate) response_trailers: bool,
+    /// The end of the stream.
+    pub(crate) end: bool,
+}
+
 /// A configuration of one of the filters.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there are a few in a process")]
@@ -24,7 +39,6 @@ impl Filter {
     /// # Errors
     /// What is wrong with the configuration.
     pub(crate) fn new(envoy: &ConfigHost, name: &[u8], config: &[u8]) -> Result<Self, String> {
-        fault::point("config_new");
         match name {
             b"admin" => AdminFilter::new(envoy, config).map(Box::new).map(Self::Admin),
             _ => match Judges::named(name) {
@@ -39,6 +53,14 @@ impl Filter {
 }
 
 impl Filter {
+    /// Its `filter_name`.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Router(router) => router.name(),
+            Self::Admin(_) => ADMIN,
+        }
+    }
+
     /// Responds that the filter has failed.
     fn fail(&self, envoy: &mut Host<'_>) {
         match self {
@@ -67,26 +89,26 @@ pub(crate) enum Stream {
 
 impl Stream {
     pub(crate) fn new(filter: &'static Filter) -> Self {
-        fault::point("new");
         match filter {
             Filter::Router(router) => Self::Router { router, kept: Kept::default() },
             Filter::Admin(admin) => Self::Admin { admin, exchange: Exchange::default() },
         }
     }
 
-    /// Whether the hooks of the response are for this stream.
-    pub(crate) fn reads_response(&self) -> bool {
+    /// The `filter_name` of its configuration.
+    pub(crate) fn filter_name(&self) -> &'static str {
         match self {
-            Self::Router { router, kept } => router.reads_response(kept),
-            Self::Admin { .. } | Self::Broken { .. } => false,
+            Self::Router { router, .. } => router.name(),
+            Self::Admin { .. } => ADMIN,
+            Self::Broken { filter } => filter.name(),
         }
     }
 
-    /// Whether the hook of its end is for this stream, as far as its request has come.
-    pub(crate) const fn reads_end(&self) -> bool {
+    /// Which hooks are for this stream, as far as it has come.
+    pub(crate) fn reads(&self) -> Reads {
         match self {
-            Self::Router { kept, .. } => Router::reads_end(kept),
-            Self::Admin { .. } | Self::Broken { .. } => false,
+            Self::Router { router, kept } => router.reads(kept),
+            Self::Admin { .. } | Self::Broken { .. } => Reads { request: true, ..Reads::default() },
         }
     }
 
@@ -103,10 +125,7 @@ impl Stream {
 
     pub(crate) fn on_request_body(&mut self, envoy: &mut Host<'_>, ends: bool) -> DataStatus {
         match self {
-            Self::Router { .. } => {
-                fault::point("request_body");
-                DataStatus::Continue
-            }
+            Self::Router { .. } => DataStatus::Continue,
             Self::Admin { admin, exchange } => admin.on_request_body(exchange, envoy, ends),
             Self::Broken { .. } => DataStatus::StopAndDrop,
         }
@@ -114,10 +133,7 @@ impl Stream {
 
     pub(crate) fn on_request_trailers(&mut self, envoy: &mut Host<'_>) -> Status {
         match self {
-            Self::Router { .. } => {
-                fault::point("request_trailers");
-                Status::Continue
-            }
+            Self::Router { .. } => Status::Continue,
             Self::Admin { admin, exchange } => admin.on_request_trailers(exchange, envoy),
             Self::Broken { .. } => Status::Stop,
         }
@@ -155,8 +171,8 @@ impl Stream {
     }
 
     /// A hook of this stream has panicked.
-    pub(crate) fn on_panic(&mut self, envoy: &mut Host<'_>, reason: &str) {
-        host::error(&format!("the filter panicked: {reason}"));
+    pub(crate) fn on_panic(&mut self, envoy: &mut Host<'_>) {
+        host::error(&format!("the filter panicked: {}", fault::reason()));
         match self {
             Self::Router { router, .. } => {
                 router.panicked(envoy);
@@ -168,11 +184,5 @@ impl Stream {
             }
             Self::Broken { .. } => {}
         }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        fault::point("destroy");
     }
 }

@@ -3,8 +3,8 @@
 
 use crate::abi::{ConfigHost, Host, Map};
 use crate::abi_types::LogLevel;
+use crate::host;
 use crate::metrics::CardMetrics;
-use crate::{fault, host};
 use pixell_core::config::RouterConfig;
 use pixell_core::responses::{Card, Change, Part, ResponseHost, Responses, Unchanged};
 use std::borrow::Cow;
@@ -35,7 +35,6 @@ impl ResponseConfig {
 
     /// The head of the response to the request that `note` is about. Gives what is still to come, if that matters.
     pub(crate) fn on_head(&self, note: &[u8], envoy: &mut Host<'_>) -> Option<Awaited> {
-        fault::point("response_headers");
         let head = self.responses.head(&Noted { envoy, note });
         apply(envoy, &head.changes);
         self.tell(envoy, head.unchanged);
@@ -43,7 +42,6 @@ impl ResponseConfig {
     }
 
     pub(crate) fn on_body(&self, card: &mut Card, envoy: &mut Host<'_>, ends: bool) {
-        fault::point("response_body");
         let (part, unchanged) = card.push(&envoy.response_part(), ends, &self.responses);
         self.tell(envoy, unchanged);
         match part {
@@ -54,7 +52,6 @@ impl ResponseConfig {
     }
 
     pub(crate) fn on_trailers(&self, card: &mut Card, envoy: &mut Host<'_>) {
-        fault::point("response_trailers");
         let (part, unchanged) = card.push(&[], true, &self.responses);
         self.tell(envoy, unchanged);
         if let Part::Replace(new) = part {

@@ -3,6 +3,7 @@
 
 use crate::abi::{ConfigHost, Host, Map};
 use crate::abi_types::{Attribute, Status};
+use crate::filter::Reads;
 use crate::metrics::{Event, RouterMetrics, new_worker};
 use crate::responses::{Awaited, ResponseConfig};
 use crate::shared::{DATA, SIGNAL};
@@ -86,9 +87,14 @@ impl Router {
         Ok(Self { data_path: DataPath::new(&config, judges), metrics, responses })
     }
 
+    /// Its `filter_name`.
+    pub(crate) fn name(&self) -> &'static str {
+        let judges = self.data_path.judges();
+        Judges::NAMES.iter().find(|(_, named)| *named == judges).map_or("", |(name, _)| name)
+    }
+
     /// A request, or an attempt.
     pub(crate) fn on_request(&self, envoy: &mut Host<'_>, kept: &mut Kept) -> Status {
-        fault::arm(envoy);
         if self.data_path.judges() == Judges::Incoming {
             self.count(envoy, Event::Hopped("in"));
             if !host::note_hop(envoy, "in") {
@@ -165,7 +171,7 @@ impl Router {
                     let worker = WORKER.with(|worker| Rc::clone(&worker.get_or_init(Worker::new).label));
                     self.count(envoy, Event::Refreshed(worker));
                 }
-                fault::point("judge");
+                fault::point(|| "maps", "judge");
                 judge(&mut maps)
             }
             // Nothing that is called while the maps are borrowed comes back here.
@@ -175,7 +181,6 @@ impl Router {
 
     /// A request that went to a peer has ended.
     pub(crate) fn end_hop(&self, envoy: &Host<'_>, kept: &Kept) {
-        fault::point("end");
         let Some(since) = kept.at_peer_since else { return };
         // Nothing that is called while the maps are borrowed comes back here.
         let failure = MAPS.with(|maps| self.data_path.end_hop(envoy, since, &mut *maps.try_borrow_mut().ok()?));
@@ -187,7 +192,6 @@ impl Router {
     /// Rejects a request that has waited for a connection for as long as it may, or for one to a port that the map does not give its
     /// deployment any more.
     pub(crate) fn on_scheduled(&self, envoy: &mut Host<'_>, kept: &Kept, call: Call) {
-        fault::point("scheduled");
         if envoy.text(Attribute::UpstreamLocalAddress).is_some() || envoy.number(Attribute::ResponseCode).is_some() {
             return;
         }
@@ -215,14 +219,19 @@ impl Router {
         self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
     }
 
-    /// Whether it looks at the response: those of agents and of peers before their clusters, and those that may lead the client astray.
-    pub(crate) fn reads_response(&self, kept: &Kept) -> bool {
-        kept.awaited.is_some() || matches!(self.data_path.judges(), Judges::Attempts | Judges::Hops)
-    }
-
-    /// Whether the end of the stream tells of a peer.
-    pub(crate) const fn reads_end(kept: &Kept) -> bool {
-        kept.at_peer_since.is_some()
+    /// Which hooks are for a stream: of responses those of agents and of peers before their clusters, and those that may lead the client astray;
+    /// and the end of one that went to a peer.
+    pub(crate) fn reads(&self, kept: &Kept) -> Reads {
+        let judges = self.data_path.judges();
+        let is_attempt = judges == Judges::Attempts;
+        let is_card = matches!(kept.awaited, Some(Awaited::Card(_)));
+        Reads {
+            request: false,
+            response_head: is_attempt || judges == Judges::Hops || matches!(kept.awaited, Some(Awaited::Head(_))),
+            response_body: is_card,
+            response_trailers: is_attempt || is_card,
+            end: kept.at_peer_since.is_some(),
+        }
     }
 
     /// The head of a response is on its way.

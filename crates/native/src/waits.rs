@@ -159,7 +159,7 @@ pub(crate) fn start_clock() {
 
 fn look(is_tick: bool) {
     if is_tick {
-        fault::point("clock");
+        fault::point(|| "thread", "clock");
         for_each(Waits::tick);
     }
     let less = |left: u8| left.checked_sub(1);

@@ -33,10 +33,12 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::of_task("forward", 5_550),
     Kind::of_task("path", 13_200),
     Kind::of_task("attempt", 2_600),
+    // A first attempt, and its response in eight parts with trailers.
+    Kind::of_task("response", 9_000),
     Kind::of_task("retry", 5_000),
     Kind::of_task("reject", 9_500),
     // For an agent of this task, without a fleet (0 routes) and with the largest fleet map.
@@ -133,7 +135,7 @@ fn serve(kind: &str, routes: u32, requests: u64) {
         "forward" | "local" => (&router, [("x-deployment-id", ID)].to_vec(), Status::Continue),
         "peer" => (&router, [("x-deployment-id", FAR_ID)].to_vec(), Status::Continue),
         "path" => (&router, path.to_vec(), Status::Continue),
-        "attempt" => (&retry, attempt(b"1").to_vec(), Status::Continue),
+        "attempt" | "response" => (&retry, attempt(b"1").to_vec(), Status::Continue),
         "retry" => (&retry, attempt(b"2").to_vec(), Status::Continue),
         "reject" => (&router, [("x-deployment-id", b"nobody".as_slice())].to_vec(), Status::Stop),
         _ => panic!("no kind of request: {kind}"),
@@ -147,6 +149,11 @@ fn serve(kind: &str, routes: u32, requests: u64) {
             stream.set_state("pixell.arrived", u64::MAX.to_le_bytes().to_vec());
         }
         assert_eq!(stream.head(true), Some(expected));
+        if kind == "response" {
+            stream.response_head();
+            (0..8).for_each(|_| stream.response_part(&[b"part"], false));
+            stream.response_trailers();
+        }
         if number == 0 {
             let hop = stream.state("wasm.pixell.hop");
             assert_eq!(hop.as_deref(), (kind == "peer").then_some(b"out".as_slice()), "{kind}");

@@ -70,6 +70,7 @@ impl Suite {
 /// What tests in network namespaces need.
 const NAMESPACES: &[Need] = &[
     Need::Modules,
+    Need::TrapModules,
     Need::Envoy,
     Need::OpenSsl,
     Need::Debian { program: "ip", package: "iproute2" },

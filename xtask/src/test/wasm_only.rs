@@ -2,10 +2,10 @@
 
 /// A test of `tests/envoy`, and the test of `tests/native` that replaces it, both as `module::name`.
 const TESTS: [(&str, &str); 5] = [
-    ("api_bootstrap::a_crash_of_the_admin_vm_loses_nothing", "panics::every_hook_of_the_route_api_survives_a_panic"),
+    ("api_bootstrap::a_crash_of_the_admin_vm_loses_nothing", "panics::every_hook_survives_a_panic"),
     ("trap::a_trapped_worker_recovers_and_nobody_else_notices", "panics::a_panic_fails_one_request_and_nobody_else_notices"),
-    ("trap::a_writer_that_traps_leaves_a_whole_map_and_blocks_nobody", "panics::every_hook_of_the_route_api_survives_a_panic"),
-    ("waiting::a_filter_that_crashed_checks_retries_again", "panics::every_hook_of_the_data_path_survives_a_panic"),
+    ("trap::a_writer_that_traps_leaves_a_whole_map_and_blocks_nobody", "panics::every_hook_survives_a_panic"),
+    ("waiting::a_filter_that_crashed_checks_retries_again", "panics::every_hook_survives_a_panic"),
     ("waiting::a_misspelt_root_id_keeps_envoy_from_starting", "loading::an_invalid_configuration_is_explained"),
 ];
 
