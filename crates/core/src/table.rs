@@ -96,6 +96,11 @@ impl<B: AsRef<[u8]>> Table<B> {
         self.entries().map_while(|entry| Some((DeploymentId::parse(entry.id).ok()?, entry.value)))
     }
 
+    /// All values, in the order of their ids.
+    pub fn values(&self) -> impl Iterator<Item = &[u8]> {
+        self.entries().map(|entry| entry.value)
+    }
+
     /// The id of the first entry whose value `wanted` accepts. Only that id is parsed, which is most of what [`Self::iter`] costs.
     pub fn find_value(&self, wanted: impl Fn(&[u8]) -> bool) -> Option<DeploymentId<'_>> {
         let entry = self.entries().find(|entry| wanted(entry.value))?;

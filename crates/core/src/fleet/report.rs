@@ -30,8 +30,8 @@ impl<D: SharedData> FleetMap<'_, D> {
         // By the peers' numbers, which are as low as they can be.
         let mut counts: Vec<usize> = Vec::new();
         for table in 0..ID_SHARDS {
-            let routes = self.tables.get(table)?.into_iter().flat_map(Table::iter);
-            for PeerNumber(number) in routes.flat_map(|(_, route)| preference::numbers(route)) {
+            let routes = self.tables.get(table)?.into_iter().flat_map(Table::values);
+            for PeerNumber(number) in routes.flat_map(preference::numbers) {
                 let number = usize::from(number);
                 if counts.len() <= number {
                     counts.resize(number + 1, 0);

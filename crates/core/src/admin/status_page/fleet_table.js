@@ -1,7 +1,7 @@
 // The fleet map: the peers, and which of them serve an id.
 
 const FLEET_ROWS = 100;
-// A map above this is large to read, so it is not read at every look that finds a change. The peers are few, and always are.
+// A map above this is large to read, and its routes long to count, so a change of it is not looked for every time.
 const LARGE_FLEET = 10000, LARGE_FLEET_MS = 30000;
 
 // `3 min`, `2 h`: the largest unit alone.
@@ -58,13 +58,14 @@ const fleet = {
   // `generation`: 0 if no fleet map has been pushed, or there is none. `now`: seconds by Envoy's clock.
   async read(generation, now) {
     if (!api.open || !generation) return this.close();
+    this.showAges(now);
+    if (performance.now() < this.due) return;
     const peers = await this.get('/v1/fleet/peers', this.peersEtag);
     if (peers.status === 200) {
       this.showPeers(await peers.json());
       this.peersEtag = peers.headers.get('etag');
     } else if (peers.status !== 304) return this.close();
     this.showAges(now);
-    if (performance.now() < this.due) return;
     const map = await this.get('/v1/fleet', this.etag);
     if (map.status === 200) {
       this.show(await map.json());
