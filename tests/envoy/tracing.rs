@@ -12,7 +12,7 @@ use crate::access_log_level::with_settings;
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-/// A collector on this machine, and its port.
+/// A collector on 127.0.0.1, and its port.
 async fn collector() -> (Receiver, u16) {
     let (receiver, address) = Receiver::start("127.0.0.1:0").await.unwrap();
     (receiver, address.port())
@@ -109,7 +109,8 @@ async fn spans_and_log_lines_have_the_deployment_however_it_is_named() {
 #[tokio::test]
 async fn clients_and_the_images_settings_decide_what_is_traced_and_logged() {
     let (receiver, port) = collector().await;
-    let endpoint = format!("127.0.0.1:{port}");
+    // The name may stand for an address of IPv6, too, where nobody listens.
+    let endpoint = format!("localhost:{port}");
     let envoy = with_settings(&[("PIXELL_OTLP_ENDPOINT", &endpoint), ("PIXELL_ACCESS_LOG", "failures")]).start().await.unwrap();
     let agent = agents::echo::start("a").unwrap();
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();

@@ -23,6 +23,7 @@ class KeyServer(http.server.ThreadingHTTPServer):
         self.body = b""
         self.status = 200
         self.requests = 0
+        self.connections = 0
         # Handshakes with this certificate that a client ended.
         self.refused = 0
         # What the clients of TLS called this server.
@@ -47,6 +48,7 @@ class KeyServer(http.server.ThreadingHTTPServer):
     def get_request(self) -> tuple[socket.socket, Any]:
         """A handshake that fails is an `OSError`, which the base class passes over."""
         connection, address = super().get_request()
+        self.connections += 1
         if (context := self._context) is not None:
             connection.settimeout(PATIENCE)
             try:
@@ -64,6 +66,9 @@ class KeyServer(http.server.ThreadingHTTPServer):
 
 
 class KeyHandler(http.server.BaseHTTPRequestHandler):
+    # It keeps connections, as far as its clients do.
+    protocol_version = "HTTP/1.1"
+
     def do_GET(self) -> None:
         server = self.server
         assert isinstance(server, KeyServer)

@@ -249,8 +249,9 @@ fn connection_manager(tracing: &Tracing) -> String {
 
 fn collector(tracing: &Tracing) -> String {
     let Tracing { host, port, .. } = tracing;
+    // Of a host with addresses of IPv4 and of IPv6 a task may reach only one. Envoy tries all of them, if they are one logical host.
     format!(
-        "- {{ name: trace_collector, type: STRICT_DNS, connect_timeout: 1s, typed_extension_protocol_options: {{ \
+        "- {{ name: trace_collector, type: LOGICAL_DNS, dns_lookup_family: ALL, connect_timeout: 1s, typed_extension_protocol_options: {{ \
          envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{ \
          \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
          explicit_http_config: {{ http2_protocol_options: {{}} }} }} }}, \

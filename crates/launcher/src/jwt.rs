@@ -226,8 +226,13 @@ impl Jwt {
                 )
             }
         };
+        // Each fetch has a connection of its own: a kept one would stay with an address that the host's name has left.
         format!(
             "- {{ name: jwks, type: {kind}, connect_timeout: 2s, {socket}\
+             typed_extension_protocol_options: {{ envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{ \
+             \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+             common_http_protocol_options: {{ max_requests_per_connection: 1 }}, \
+             explicit_http_config: {{ http_protocol_options: {{}} }} }} }}, \
              circuit_breakers: {{ thresholds: [{{ max_requests: {FETCHES}, max_pending_requests: {FETCHES} }}] }}, load_assignment: {{ cluster_name: jwks, \
              endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ {address} }} }} }}] }}] }} }}"
         )
