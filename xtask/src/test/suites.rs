@@ -191,6 +191,14 @@ pub(super) const SUITES: &[Suite] = &[
         command: peers,
     },
     Suite {
+        name: "rates",
+        seconds: 35,
+        about: "rates, counted by the agents, while h2load sends more than they allow",
+        needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "h2load", package: "nghttp2-client" }],
+        runner: Runner::Pytest,
+        command: rates,
+    },
+    Suite {
         name: "deploy",
         seconds: 110,
         about: "the rollout: its form and types, and every command against AWS in this process",
@@ -378,7 +386,13 @@ fn peers() -> Result<Command> {
     run(&mut tool(&programs, "mypy", "tests/peers"))?;
     let old = python::A2A_0_3.programs()?.join("python");
     let mut pytest = tool(&programs, "pytest", "tests/peers");
-    pytest.env("A2A_0_3_PYTHON", old);
+    pytest.args(["-m", "not load"]).env("A2A_0_3_PYTHON", old);
+    Ok(pytest)
+}
+
+fn rates() -> Result<Command> {
+    let mut pytest = tool(&python::PEERS.programs()?, "pytest", "tests/peers");
+    pytest.args(["-m", "load"]);
     Ok(pytest)
 }
 
