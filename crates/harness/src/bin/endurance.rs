@@ -22,7 +22,8 @@ const MOST_GROWTH_OF_RATES: u64 = 8;
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask endurance")]
 struct Arguments {
-    /// Run only this part; there are also `containers`, a fleet of three tasks in containers whose directory is down for a minute, and
+    /// Run only this part; there are also `containers`, a fleet of three tasks in containers whose directory is down for a minute (it needs a
+    /// container engine), and
     /// `fleet-size`, the cost of large fleets to the Python client
     #[arg(long)]
     only: Option<Part>,
