@@ -12,8 +12,8 @@ from scenarios.wait import wait_until
 
 from .fleet import BALANCER, PAUSE, TTL, Fleet, is_served, outcome
 
-# Seconds. No connection to the killed task is left, so it is noticed within 2 s. It is dropped within 2 s of its time to
-# live.
+# Seconds. No connection to the killed task is left, so it is noticed within 2 s. It is dropped within 2 s of its
+# time to live.
 REJECTED, DROPPED = 2.0, TTL + 2
 
 

@@ -122,7 +122,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "netns",
-        seconds: 240,
+        seconds: 180,
         about: "network namespaces: clients outside the task, near and far, and several tasks, also under load",
         needs: NAMESPACES,
         runner: Runner::Cargo,
@@ -132,7 +132,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "native-netns",
-        seconds: 160,
+        seconds: 120,
         about: "several tasks in network namespaces, with the native filter",
         needs: NAMESPACES,
         runner: Runner::Cargo,
@@ -192,7 +192,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "rates",
-        seconds: 35,
+        seconds: 60,
         about: "rates, counted by the agents, while h2load sends more than they allow",
         needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "h2load", package: "nghttp2-client" }],
         runner: Runner::Pytest,
