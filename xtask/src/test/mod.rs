@@ -2,6 +2,7 @@
 
 mod count;
 mod need;
+mod suite;
 mod suites;
 mod wasm_only;
 
@@ -15,7 +16,8 @@ use crate::command::{self, Ended, say};
 use count::Count;
 use launcher::filter::{Filter, from_environment};
 use need::Provided;
-use suites::{SUITES, Suite};
+use suite::Suite;
+use suites::SUITES;
 
 /// Run the test suites; without names, all that need only rustup, python3 and node.
 #[derive(Args)]
