@@ -18,7 +18,7 @@ use crate::tasks::{Answer, Tasks};
 /// How long anything here may take, on a busy machine.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// How often a test begins anew: a request that has waited for five seconds is rejected, and a busy machine may need longer to get there.
+/// How often a test is repeated. A request is rejected after it has waited for five seconds, and a busy machine may take longer than that.
 const ROUNDS: usize = 5;
 
 /// Three tasks. The second one opens one connection to each agent, and has an agent that holds its requests: one that has the connection,

@@ -16,7 +16,7 @@
 //! | [`decision`] | header and map to forward or reject |
 //! | [`hop`] | which other task gets a request, and its way there |
 //! | [`claim`] | which deployments a client's token allows it to call |
-//! | [`timestamp`] | a second of the calendar |
+//! | [`timestamp`] | a time to the second, as text |
 //! | [`upstream`] | how the chosen port is handed to Envoy |
 //! | [`waiting`] | requests that may be waiting for a connection |
 //! | [`clients`] | what each client address holds, and connections that have sent nothing |
