@@ -58,7 +58,7 @@ pub(super) async fn measure(stage: &Stage<'_>, filter: Filter, rounds: u32) -> R
             let figure = |what: String, values| Figure::median(what, "ms", values).context("nothing was measured");
             let title = format!("Time that a hop adds to a request, {rate} requests/s on one connection, {what}");
             figures.push(figure(titled(filter, &title), added)?.at_most(bound));
-            figures.push(figure(format!("- through the task that has not the agent, {what}"), through)?);
+            figures.push(figure(format!("- through the task without the agent, {what}"), through)?);
             figures.push(figure(format!("- straight to the task that has it, {what}"), straight)?);
         }
     }
