@@ -159,9 +159,9 @@ class RouteApiClient:
         return None if response.status_code == 304 else responses.read(response, responses.read_fleet)
 
     async def get_fleet_peers(self) -> dict[str, PeerReport]:
-        """The peers of the fleet map by name, and since when they are as they are; without the routes, so it is small.
+        """The peers of the fleet map by name, each with the time since which it has its host and state; no routes.
 
-        Raises RouteNotFound if Envoy's filter is too old to know when.
+        Raises RouteNotFound if Envoy's filter is too old to know this time.
         """
         success = await self._connection.send(Call("GET", "/v1/fleet/peers"))
         return responses.read(success.response, responses.read_peer_reports)

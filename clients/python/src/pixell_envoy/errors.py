@@ -58,7 +58,7 @@ class BadRequest(FaultyRequest):
 
 
 class Unauthorized(Refused):
-    """401: Envoy wants a token and got none or a wrong one."""
+    """401: Envoy requires a token and got none or a wrong one."""
 
 
 class Forbidden(Refused):

@@ -34,8 +34,8 @@ class EnvoyManager:
     The manager remembers what it was asked for. From the first registration on, a background task keeps Envoy's routes
     equal to that: an Envoy that was restarted or unreachable gets all agents back, and a removal that did not arrive is
     retried. So False means "not in Envoy now", and the manager retries until the agent is deregistered. Only a
-    registration that is wrong in itself (a bad id, a port that is not allowed) is dropped. The manager leaves routes
-    alone that it was never asked about: a restarted PAR remembers nothing, and must not remove the routes of running
+    registration that is wrong in itself (a bad id, a port that is not allowed) is dropped. The manager never touches
+    routes that it was not asked about: a restarted PAR remembers nothing, and must not remove the routes of running
     agents. Call `replace_agents` once PAR knows all its agents, to remove what is left over. `reconcile=False` turns
     the background task off.
 
@@ -82,7 +82,7 @@ class EnvoyManager:
 
         `endpoints` are the agent's further ports by name, such as `{"rest": 63001, "ui": 65001}`. Each call states all
         of them. Another id that had one of the ports loses its route: see `on_displaced`. In the state `draining` the
-        agent has its ports, but gets no requests yet: while it starts, the other tasks of a fleet that have it go on.
+        agent has its ports, but gets no requests yet: while it starts, other tasks of the fleet that have it serve it.
         """
         where = f"on port {a2a_port!r}" + (f" with endpoints {endpoints!r}" if endpoints else "")
         where += "" if state == "active" else f", {state}"
@@ -94,9 +94,9 @@ class EnvoyManager:
         return await self._attempt(f"deregister {deployment_id!r}", self._deregister(deployment_id)) is not None
 
     async def drain_agent(self, deployment_id: str) -> bool:
-        """Lets no new request reach `deployment_id`; its agent keeps the requests that it has. True if this is so.
+        """Lets no new request reach `deployment_id`; its agent keeps the requests that it has. True on success.
 
-        New requests go to another task of the fleet that has the agent, and are else rejected with
+        New requests go to another task of the fleet that has the agent. If there is none, they are rejected with
         `deployment_draining`. `register_agent` ends the draining, `deregister_agent` removes the route.
         """
         return await self._attempt(f"drain {deployment_id!r}", self._drain(deployment_id)) is not None
@@ -120,7 +120,7 @@ class EnvoyManager:
     def client(self) -> RouteApiClient:
         """The manager's own client of the route API, which `close` closes.
 
-        Raises ClientClosed after `close`, and InvalidArgument if the admin URL or the token is none.
+        Raises ClientClosed after `close`, and InvalidArgument if the admin URL or the token is not valid.
         """
         return self._open(reconcile=False)
 
@@ -136,8 +136,8 @@ class EnvoyManager:
         """Waits until the agent at this port has no request any more, before it is stopped.
 
         For an agent that gets no new ones: its id drains, has been deregistered or has another port. If an active agent
-        is registered at the port, the one before has ended, and this is True at once. False if it still has requests
-        after `seconds`, or if Envoy cannot tell.
+        is registered at the port, the previous one has ended, and the result is True at once. False if the agent still
+        has requests after `seconds`, or if Envoy cannot tell.
         """
         return await self._attempt(f"wait for the requests at port {port!r}", self._until_idle(port, seconds)) or False
 

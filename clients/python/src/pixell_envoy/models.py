@@ -89,8 +89,8 @@ def to_json(route: Union[RouteLike, RoutePatch]) -> dict[str, Any]:
 class MapVersion:
     """Which state of the route map, or of the fleet map, is meant.
 
-    `epoch` is drawn when an Envoy process stores its first map ("0" before), so it tells a restarted Envoy from a
-    running one. `generation` grows by one at each effective change and is 0 as long as no map has been stored.
+    `epoch` is a random number, chosen when an Envoy process stores its first map ("0" before): a different epoch means
+    that Envoy was restarted. `generation` grows by one at each effective change and is 0 until a map has been stored.
     """
 
     epoch: str

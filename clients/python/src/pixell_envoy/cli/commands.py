@@ -72,7 +72,7 @@ async def fleet(client: RouteApiClient, output: Output, _: str) -> None:
     except RouteNotFound:
         # An older filter does not note when it learned of a peer.
         reports = {}
-    # The map may have changed between the two calls: then what is said of a peer may be about another address or state.
+    # The map may have changed between the two calls: a report may then be about another address or state of its peer.
     since = {
         name: report.since
         for name, report in reports.items()
@@ -114,7 +114,7 @@ def endpoints(route: Route) -> str:
 
 
 def age(since: Optional[datetime]) -> str:
-    """`3 min`, `2 h`: how long ago that was, in the largest unit; `-` if nobody knows."""
+    """`3 min`, `2 h`: how long ago that was, in the largest unit; `-` if that is unknown."""
     if since is None:
         return "-"
     # Envoy's clock is that of this machine. It may have been set back meanwhile.
@@ -126,7 +126,7 @@ def age(since: Optional[datetime]) -> str:
 
 
 def fleet_to_json(found: FleetMap, since: Mapping[str, datetime]) -> dict[str, Any]:
-    """The map in the API's form, and with each peer since when it is as it is, if that is known."""
+    """The map in the API's form. Each peer also has `since`, if that is known."""
     peers = {name: peer_to_json(peer) for name, peer in found.peers.items()}
     for name, then in since.items():
         peers[name]["since"] = f"{then:%Y-%m-%dT%H:%M:%SZ}"

@@ -25,11 +25,12 @@ _MOST = 250
 class Asking:
     """Asks in the background, each task every `pause` seconds, and calls `told` with its record and the result.
 
-    Make it in the event loop. A connection to the port for peers is opened, and half closed without a byte, as a client
-    that leaves does. Envoy closes it then. This shows that the task's Envoy runs and can be reached, whatever has
-    become of its way to the directory. That it opens shows less: the kernel opens it for a process that is frozen.
+    Make it in the event loop. It opens a connection to the port for peers, and half closes it without sending a byte,
+    as a client that leaves does. Envoy then closes it. This shows that the task's Envoy runs and can be reached, even
+    if the task cannot reach the directory. An open connection alone does not show this: the kernel also opens it for a
+    process that is frozen.
 
-    Nothing is told of a question that this process could not ask.
+    `told` is not called for a question that this process could not ask.
     """
 
     def __init__(

@@ -21,16 +21,16 @@ class Directory(Protocol):
     """
 
     async def publish(self, record: Record) -> None:
-        """Puts the record of this task in place, whole.
+        """Replaces the record of this task.
 
-        The first one of an epoch takes the place of any other. While no write of an epoch has succeeded, the next one
-        counts as the first. Each further one is written only if the record in place has the same epoch, or if there is
-        none; else Superseded is raised. So a process that was replaced, but still runs, cannot undo what its successor
+        The first record of an epoch replaces any other. While no write of an epoch has succeeded, the next one counts
+        as the first. Each further record is written only if the stored one has the same epoch, or if there is none;
+        otherwise Superseded is raised. So a process that was replaced, but still runs, cannot undo what its successor
         publishes.
         """
 
     async def snapshot(self) -> Mapping[str, bytes]:
-        """The documents that are there now, by the task under whose key each stands. At most MAX_RECORDS."""
+        """The present documents, by the task whose key each of them has. At most MAX_RECORDS."""
 
     async def withdraw(self, task_id: str) -> None:
         """Removes the record that this directory published for the task, unless it has another epoch now."""

@@ -43,8 +43,8 @@ class DynamoDbDirectory:
     `<fleet>/<role_id>:<task>` if `role_id` is given: then it ends with the `aws:userid` of a task on ECS, by which a
     policy can limit each task to its own item.
 
-    The credentials are those of AWS's own search (on ECS the task's role), or come from `credentials_file`, a file in
-    AWS's format with the mode 0600, which may be removed once the constructor has read it. The calls run in threads.
+    The credentials come from AWS's default chain (on ECS the task's role), or from `credentials_file`, a file in AWS's
+    format with the mode 0600, which may be removed once the constructor has read it. The calls run in threads.
     """
 
     def __init__(

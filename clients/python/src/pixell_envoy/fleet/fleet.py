@@ -53,11 +53,11 @@ class Fleet:
 
     An async context manager; `start` and `close` do the same. `task_id` and `host`, this task's name and address, are
     by default what ECS says. A peer whose beat has not moved for `ttl` seconds is dropped, unless its Envoy still
-    responds at `peer_port`; while the directory cannot be read, none is. All tasks need the same `ttl`, and their
-    Envoys the same port. Close it before `manager`; it closes `directory`.
+    responds at `peer_port`. No peer is dropped while the directory cannot be read. All tasks need the same `ttl`, and
+    their Envoys the same port. Close it before `manager`; it closes `directory`.
 
-    Only `start` raises, and only if it cannot find out task and address. Whatever the directory or Envoy does later is
-    logged, and retried.
+    Only `start` raises, and only if it cannot find out task and address. A later failure of the directory or of Envoy
+    is logged, and the call is retried.
     """
 
     def __init__(
@@ -139,8 +139,8 @@ class Fleet:
     async def announce(self) -> bool:
         """Publishes the agents as they are now, and returns when the other tasks know them.
 
-        False if the directory could not be told, or if Envoy has no fleet. For a planned move: call it once the agent
-        is active here, and drain the old one only then.
+        False if it could not write to the directory, or if Envoy has no fleet. For a planned move: call it once the
+        agent is active here, and drain the old one only then.
         """
         if self._publisher is None:
             return False
@@ -153,8 +153,8 @@ class Fleet:
     async def drain(self) -> bool:
         """Publishes all agents as draining, and returns when the other tasks know it: they send nothing more here.
 
-        False if the directory could not be told. For the end of a task: call it first, then let the open requests end,
-        then `close`.
+        False if it could not write to the directory. For the end of a task: call it first, then let the open requests
+        end, then `close`.
         """
         if self._publisher is None:
             return False
@@ -173,7 +173,7 @@ class Fleet:
     async def close(self) -> None:
         """Drains unless that is done, withdraws this task's record, and ends. Envoy keeps its fleet map.
 
-        It does not drain again while the directory still cannot be told that.
+        It does not drain again if the directory still cannot be written to.
 
         Can be called several times. If a call is cancelled, the closing goes on, and a further call waits for its end.
         """
@@ -267,7 +267,7 @@ class Fleet:
             self._news.set()
 
     def _take_over(self, left: FleetMap) -> None:
-        # The first snapshot may be partial, and no evidence that these peers are gone.
+        # The first snapshot may be partial, so it does not prove that these peers are gone.
         ids: dict[str, list[str]] = {name: [] for name in left.peers}
         for key, names in left.routes.items():
             for name in names:

@@ -16,13 +16,13 @@ logger = logger_of(__name__)
 # The most tasks that are remembered.
 _MOST = 10_000
 
-# A task is not dropped before it was silent in so many snapshots.
+# A task is not dropped before it was silent in this many snapshots.
 _SNAPSHOTS = 4
 
 # From this part of `ttl` on a silent task is asked. A snapshot adds a quarter at most, so a quarter is left to respond.
 _ASK_FROM = 0.5
 
-# A task that has responded does so no more when it did not so many times in a row: a packet may get lost.
+# A task counts as no longer responding after this many failures in a row, because a packet may get lost.
 _MISSES = 2
 
 
@@ -33,7 +33,7 @@ class _Seen:
     """Seconds since the beat was last seen to move, as far as snapshots could have shown it."""
     is_alive: bool = True
     misses: int = _MISSES
-    """How often in a row it did not respond. It has responded to nothing yet."""
+    """How often in a row it did not respond. At first it counts as not responding."""
     is_kept: bool = False
 
     @property
@@ -50,11 +50,11 @@ class Liveness:
     A task that a snapshot does not have is dropped as late as any other: a store that was restarted is empty at first.
     Clocks of other machines do not matter.
 
-    A silent task may be cut off from the store alone. So from the half of `ttl` on it has to be asked (`silent`,
-    `asked`), and it is kept until it does not respond twice in a row. It is dropped nevertheless if its address now
-    belongs to another task, whose beat moved later, or if it has no active id, so that nobody needs it: a task that
-    withdraws has drained before. If the beats of two tasks with one address moved last at the same time, it is unknown
-    which of them responds, and neither is kept.
+    A silent task may be cut off from the store alone. So from half of `ttl` on it has to be asked (`silent`, `asked`),
+    and it is kept until it fails to respond twice in a row. It is still dropped if its address now belongs to another
+    task, whose beat moved later, or if it has no active id, because then no request needs it: a task that withdraws has
+    drained before. If the beats of two tasks with one address moved last at the same time, it is unknown which of them
+    responds, and neither is kept.
     """
 
     def __init__(self, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -57,7 +57,7 @@ class Publisher:
 
     @property
     def drains_in_vain(self) -> bool:
-        """Whether the directory could not be told that this task drains, neither at once nor since."""
+        """Whether this task drains, and no attempt to publish this has succeeded."""
         return self._is_draining and self._trouble.lasts
 
     async def publish(self) -> bool:
@@ -106,7 +106,7 @@ class Publisher:
         ids: dict[str, RouteState] = {
             deployment_id: "draining" if self._is_draining else route.state
             for deployment_id, route in agents.items()
-            # With an id that is none, the others would skip the whole record.
+            # With an invalid id, the others would skip the whole record.
             if is_name(deployment_id)
         }
         if len(ids) < len(agents) and not self._has_told_names:

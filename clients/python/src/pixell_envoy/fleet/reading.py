@@ -52,7 +52,7 @@ def checked_host(text: str) -> str:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         raise ValueError(f"{text} is an IPv4 address in another form")
     if address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified or "%" in text:
-        raise ValueError(f"{text} is no address of a task")
+        raise ValueError(f"{text} is not an address that a task can have")
     return str(address)
 
 

@@ -19,8 +19,8 @@ MAX_RECORD_BYTES = 350_000
 class Record:
     """`task` runs at the address `host` and serves `ids`, each `active` or `draining`.
 
-    `epoch` is drawn when a process starts to publish. Within an epoch, `generation` grows with each change of `ids`,
-    and `beat` with each publication: a beat that moves shows that the task is alive.
+    `epoch` is chosen at random when a process starts to publish. Within an epoch, `generation` grows with each change
+    of `ids`, and `beat` with each publication: a beat that moves shows that the task is alive.
     """
 
     task: str
@@ -41,7 +41,7 @@ class Record:
         return bool(self.ids) and all(state == "draining" for state in self.ids.values())
 
     def to_json(self) -> bytes:
-        # What tells whether anything has changed comes last: `RedisDirectory` reads the end of each record first, and
+        # The members that show a change come last: `RedisDirectory` reads the end of each record first, and
         # `Records` compares what stands before the beat.
         members = {
             "version": VERSION,

@@ -1,4 +1,4 @@
-"""A trouble that lasts is logged once, and once more when it is over."""
+"""A lasting failure is logged once, and once more when it is over."""
 
 from __future__ import annotations
 
