@@ -1,5 +1,5 @@
-//! How requests name their agent, as the image's settings say it: headers, prefixes of paths, the end of a host. The router filter gets
-//! them as members of its configuration, and its own parser decides what is allowed.
+//! How requests name their agent, by the image's settings: headers, prefixes of paths, the suffix of a host. The router filter gets these
+//! as members of its configuration, and its own parser decides what is allowed.
 
 use pixell_core::addressing::prefix::PathPrefix;
 use pixell_core::addressing::{self, Named, Parts, Wanted};
@@ -7,14 +7,14 @@ use pixell_core::config::RouterConfig;
 use pixell_core::endpoint::EndpointName;
 use std::fmt::Write;
 
-/// What stands for an empty list, because an empty variable counts as not set.
+/// The word for an empty list, because an empty variable counts as not set.
 const NONE: &str = "none";
 
-/// What header names are written like, for messages.
+/// The form of header names, for messages.
 pub const HEADERS_EXPECTED: &str =
     "different header names in lower case, separated by commas, such as x-deployment-id, or none: no header names an agent";
 
-/// What a host suffix is written like, for messages.
+/// The form of a host suffix, for messages.
 pub const SUFFIX_EXPECTED: &str = "a dot and a host name in lower case, such as .agents.example.com";
 
 /// The settings of addressing; what is not set stays as it is in the filter's configuration.
@@ -103,7 +103,7 @@ impl Addressing {
         members
     }
 
-    /// What the router says of these settings together, if it does not take them.
+    /// The router's error for these settings together, if it rejects them.
     #[must_use]
     pub fn check(&self) -> Option<String> {
         RouterConfig::parse(format!("{{\"role\": \"router\"{}}}", self.members()).as_bytes())
@@ -124,11 +124,10 @@ impl Prefix {
             } else if let (Ok(name), true) = (EndpointName::parse(word.as_bytes()), strip) {
                 endpoints.push(name);
             } else {
-                return Err(format!("after {text} names of endpoints, and then perhaps strip=false, not {word}"));
+                return Err(format!("after {text:?} come names of endpoints, and then perhaps strip=false, not {word:?}"));
             }
         }
-        let parsed =
-            PathPrefix::parse(text, &endpoints, strip).map_err(|error| format!("a prefix that is one: {text} {error}"))?;
+        let parsed = PathPrefix::parse(text, &endpoints, strip).map_err(|error| format!("{text:?} {error}"))?;
         Ok(Self { endpoints, parsed })
     }
 
@@ -150,10 +149,10 @@ fn list(items: impl Iterator<Item = String>) -> String {
 #[must_use]
 pub fn parse_headers(text: &str) -> Option<Vec<String>> {
     let names = if text == NONE { Vec::new() } else { text.split(',').map(|name| name.trim().to_owned()).collect() };
-    // In other spellings than its own, Envoy removes the name that only this proxy may use towards agents.
+    // Envoy removes the other spellings of x-deployment-id, which only this proxy may send to agents.
     let is_removed = |name: &str| name.replace('_', "-") == "x-deployment-id" && name != "x-deployment-id";
     let is_plain = |name: &String| !name.contains(['"', '\\']) && name != NONE && !is_removed(name);
-    // Without headers something else must name the agent; the default prefixes do here, and the settings together are checked later.
+    // Without headers something else must name the agent. Here the default prefixes do; all settings together are checked later.
     let addressing = Addressing { id_headers: Some(names), ..Addressing::default() };
     let names = addressing.id_headers.iter().flatten();
     (names.clone().all(is_plain) && addressing.check().is_none()).then_some(addressing.id_headers)?
@@ -167,8 +166,8 @@ pub fn parse_prefixes(text: &str) -> Result<Vec<Prefix>, String> {
     if text == NONE {
         return Ok(Vec::new());
     }
-    text.split(',').map(Prefix::parse).collect::<Result<_, _>>().map_err(|expected| {
-        format!("prefixes of paths, separated by commas, such as /agents/{{id}}/api rest a2a, or none; and there {expected}")
+    text.split(',').map(Prefix::parse).collect::<Result<_, _>>().map_err(|error| {
+        format!("prefixes of paths, separated by commas, such as /agents/{{id}}/api rest a2a, or none; {error}")
     })
 }
 
@@ -219,11 +218,11 @@ mod tests {
              {\"prefix\": \"/{id}\", \"endpoints\": [\"ui\"], \"strip\": false}]"
         );
         for (text, expected) in [
-            ("/a", "and there a prefix that is one: /a must have the segment {id} exactly once"),
-            ("", "and there a prefix that is one:  must be segments, each after a /, such as /agents/{id}/a2a"),
-            ("/{id} strip=no", "and there after /{id} names of endpoints, and then perhaps strip=false, not strip=no"),
-            ("/{id} strip=false rest", "and there after /{id} names of endpoints, and then perhaps strip=false, not rest"),
-            ("/{id},x", "and there a prefix that is one: x must be segments, each after a /, such as /agents/{id}/a2a"),
+            ("/a", "or none; \"/a\" must have the segment {id} exactly once"),
+            ("", "or none; \"\" must be segments, each after a /, such as /agents/{id}/a2a"),
+            ("/{id} strip=no", "after \"/{id}\" come names of endpoints, and then perhaps strip=false, not \"strip=no\""),
+            ("/{id} strip=false rest", "after \"/{id}\" come names of endpoints, and then perhaps strip=false, not \"rest\""),
+            ("/{id},x", "or none; \"x\" must be segments, each after a /, such as /agents/{id}/a2a"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.ends_with(expected), "{text}: {error}");

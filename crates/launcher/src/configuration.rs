@@ -25,8 +25,8 @@ pub const AGE_PLACE: &str = "# (connection age)";
 pub const PROXY_PLACE: &str = "# (proxy protocol)";
 /// Where the addresses that may send such a header go.
 pub const PROXY_SENDERS_PLACE: &str = "# (proxy protocol senders)";
-/// The filter that closes silent connections. It is removed if connections are counted: it would hold a silent one back before it is
-/// counted.
+/// The filter that closes silent connections. It is removed if connections are counted, because it would hold a silent one back before
+/// it is counted.
 pub const INSPECTOR: &str = "- name: envoy.filters.listener.http_inspector\n          typed_config: { \"@type\": \
     type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector }";
 /// Where the filter that counts the connections of each client address goes.
@@ -41,9 +41,9 @@ pub const HTTP_TIMEOUT_PLACE: &str = "# (HTTP call timeout)";
 pub const ORIGINS_PLACE: &str = "# (external origins)";
 /// The configuration of the filter on the data path, to which the settings of addressing are added.
 pub const ROUTER_PLACE: &str = "\"role\": \"router\"";
-/// The configuration of the route API's filter, to which is added where the links of the status page lead.
+/// The configuration of the route API's filter. The URL of the status page's links is added to it.
 pub const ADMIN_PLACE: &str = "\"role\": \"admin\"";
-/// What the routes say of requests that no header names an agent for, once in full and once by reference.
+/// How the routes match requests without an id header, once in full and once by reference.
 pub const NO_ID_PLACE: &str = "- &no_id { name: x-deployment-id, string_match: { exact: \"\" }, treat_missing_header_as_empty: true }
                               - &no_alias { name: deployment-id, string_match: { exact: \"\" }, treat_missing_header_as_empty: true }
                               - &no_other { name: deployment_id, string_match: { exact: \"\" }, treat_missing_header_as_empty: true }";
@@ -53,7 +53,7 @@ pub const NO_ID_LIST_PLACE: &str = "headers: [*no_id, *no_alias, *no_other]";
 pub const ORIGIN_LIST_PLACE: &str = "\"external_origins\": []";
 /// Where the links of the status page lead if the data path has TLS.
 pub const HTTPS_LINKS: &str = "https://{host}:50051";
-/// How a rejection tells to call a gRPC agent without TLS.
+/// The part of a rejection that says how to call a gRPC agent without TLS.
 pub const GRPCURL: &str = "grpcurl -plaintext -H";
 /// Where tracing goes in the data path's listener.
 pub const TRACING_PLACE: &str = "# (tracing)";
@@ -249,7 +249,7 @@ fn connection_manager(tracing: &Tracing) -> String {
 
 fn collector(tracing: &Tracing) -> String {
     let Tracing { host, port, .. } = tracing;
-    // Of a host with addresses of IPv4 and of IPv6 a task may reach only one. Envoy tries all of them, if they are one logical host.
+    // A host may have IPv4 and IPv6 addresses, of which a task can reach only one. Envoy tries all of them if they are one logical host.
     format!(
         "- {{ name: trace_collector, type: LOGICAL_DNS, dns_lookup_family: ALL, connect_timeout: 1s, typed_extension_protocol_options: {{ \
          envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{ \

@@ -35,7 +35,7 @@ pub fn edits(settings: &Settings) -> Vec<Edit> {
     ]
 }
 
-/// The members of a virtual host: the policy, and what tells caches that the response to one page, or of one agent, is not that to another.
+/// The members of a virtual host: the policy, and a `vary` header, so that no cache gives a response to another page or for another agent.
 ///
 /// Requests with cookies are not allowed: a page that names an agent by a header can send a token by one, too. So a star can stand for
 /// everything but `authorization` (Fetch standard, "CORS-preflight fetch").
@@ -63,8 +63,8 @@ fn matcher(origin: &Origin) -> String {
     }
 }
 
-/// Routes without the filter, for requests that name their agent by the path or the host: neither they nor, of a preflight, the requests that
-/// it announces have a header that does.
+/// Routes without the filter, for requests that name their agent by the path or the host. Neither these requests, nor those that a preflight
+/// announces, have a header that names an agent.
 fn agents_own(addressing: &Addressing, seconds: Option<u32>) -> String {
     let mut others = String::new();
     for name in addressing.headers() {
@@ -108,7 +108,7 @@ fn agents_own(addressing: &Addressing, seconds: Option<u32>) -> String {
 fn lists(name: &str) -> String {
     let literal = |byte| match byte {
         'a'..='z' | '0'..='9' | '-' | '_' => byte.to_string(),
-        // Whatever else a name may hold is punctuation, which RE2 takes literally after a backslash.
+        // All other characters of a name are punctuation, which RE2 takes literally after a backslash.
         _ => format!("\\{byte}"),
     };
     format!("(?i)(.*,)?[ \\t]*{}[ \\t]*(,.*)?", name.chars().map(literal).collect::<String>())

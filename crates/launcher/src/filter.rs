@@ -129,8 +129,8 @@ impl fmt::Display for NoItem {
 impl std::error::Error for NoItem {}
 
 /// Returns `text` with the items of these roles rewritten from the Wasm filter to the native one. Their configuration stays. The item of
-/// [`Role::Responses`] is removed, because natively the router does its work; that routes enable it means nothing then. So is, with [`Role::Retry`],
-/// the filter that removes headers of agents: the native filter in its place does that, too.
+/// [`Role::Responses`] is removed, because the native router does its work; routes that enable it then have no effect. With [`Role::Retry`]
+/// the filter that removes agents' headers is removed, too, because the native filter does its work.
 ///
 /// # Errors
 /// [`NoItem`] if an item is missing, or the file holds it twice.
@@ -141,7 +141,7 @@ pub fn to_native(text: &str, roles: &[Role]) -> Result<String, NoItem> {
     };
     let text = roles.iter().try_fold(text.to_owned(), |text, role| native(&text, *role).ok_or(NoItem::Filter(*role)))?;
     let text = if roles.contains(&Role::Hops) {
-        // The native module counts by itself what the script counts for the others.
+        // The script counts for the Wasm filter; the native module counts by itself.
         let (before, _, after) = filter_item(&text, "name: pixell.returns").ok_or(NoItem::Filter(Role::Hops))?;
         [before, after].concat()
     } else {
@@ -162,7 +162,7 @@ pub fn to_native(text: &str, roles: &[Role]) -> Result<String, NoItem> {
 /// The beginning of the list of runtime layers.
 const LAYERS: &str = "layered_runtime:\n  layers:\n";
 
-/// The layer that lets Prometheus see the native module's metrics under their own names, as those of Wasm modules.
+/// The layer that lets Prometheus see the native module's metrics under their own names, like those of Wasm modules.
 const METRICS_LAYER: &str = "    - name: native
       static_layer: { envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix: true }
 ";

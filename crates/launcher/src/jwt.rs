@@ -19,7 +19,7 @@ mod key_set;
 
 /// Where the filter goes that verifies tokens.
 pub const PLACE: &str = "# (tokens)";
-/// Where it is said that agents do not get the claims.
+/// Where the header with the claims is removed, so that agents do not get it.
 pub const CLAIMS_PLACE: &str = "# (claims)";
 /// Where the cluster goes that the keys come from.
 pub const CLUSTER_PLACE: &str = "# (keys)";
@@ -38,7 +38,7 @@ const CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 const CACHE_SECONDS: u32 = 300;
 /// The same for those of a file.
 const FILE_SECONDS: u32 = 5;
-/// The most fetches of keys at a time. Only as long as a worker has no keys, a request makes it fetch them, and waits for them.
+/// The most fetches of keys at a time. A request makes a worker fetch keys, and waits for them, only while the worker has none.
 const FETCHES: u32 = 8;
 /// Longest file of keys, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -182,8 +182,8 @@ impl Jwt {
             Keys::Url { url, seconds, .. } => (url.text.as_str(), *seconds),
         };
         let audiences: Vec<_> = self.audiences.iter().map(|one| quoted(one)).collect();
-        // The keys are fetched by the main thread; those that it has stay in use while it gets no others. Only the header is a place for a token:
-        // URLs end up in logs. The first rule that matches counts, and an empty prefix matches an empty path, too.
+        // The main thread fetches the keys; the last ones stay in use until it gets others. A token may only be in the header, because URLs end
+        // up in logs. The first rule that matches counts, and an empty prefix also matches an empty path.
         let filter = format!(
             "- {{ name: envoy.filters.http.jwt_authn, typed_config: {{ \
              \"@type\": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication, \
@@ -215,8 +215,8 @@ impl Jwt {
     fn cluster(&self) -> String {
         let (kind, address, socket) = match &self.keys {
             Keys::File(_) => ("STATIC", format!("pipe: {{ path: {SOCKET} }}"), String::new()),
-            // Many hosts have addresses of IPv4 and of IPv6, and a task may reach only one of the two. Envoy tries them one after the other,
-            // for each connection (RFC 8305), but only those of one logical host.
+            // Many hosts have IPv4 and IPv6 addresses, of which a task may reach only one kind. For each connection Envoy tries them one after
+            // the other (RFC 8305), but only the addresses of one logical host.
             Keys::Url { url: Url { is_https, host, port, .. }, ca_file, .. } => {
                 let address = format!("socket_address: {{ address: \"{host}\", port_value: {port} }}");
                 (
@@ -274,7 +274,7 @@ impl Jwt {
     }
 }
 
-/// Reads a text; an absent one is as wrong as one that `parse` does not take.
+/// Reads a required text: it is an error if it is absent, or if `parse` rejects it.
 fn text<T>(
     name: &'static str,
     value: Option<OsString>,
@@ -290,7 +290,7 @@ fn is_plain(text: &str) -> bool {
     (1..=256).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic())
 }
 
-/// Only a preflight gets here without the claims of a token. A body without a length shows in no header, so this filter waits for it and rejects it.
+/// Only a preflight gets here without the claims of a token. No header announces a body without a length, so this filter waits for one and rejects it.
 const PREFLIGHT_BODY: &str = "- { name: pixell.preflight_body, typed_config: { \
     \"@type\": type.googleapis.com/envoy.extensions.common.matching.v3.ExtensionWithMatcher, \
     extension_config: { name: envoy.filters.http.lua, typed_config: { \
@@ -301,8 +301,8 @@ const PREFLIGHT_BODY: &str = "- { name: pixell.preflight_body, typed_config: { \
     value_match: { safe_regex: { google_re2: {}, regex: \".+\" } } } }, on_match: { action: { name: skip, typed_config: { \
     \"@type\": type.googleapis.com/envoy.extensions.filters.common.matcher.action.v3.SkipFilter } } } }] } } } }";
 
-/// What a CORS preflight is (Fetch standard, 4.8), as a match of Envoy's. Browsers send one without a token, without a body, and without a header
-/// that names an agent. Nothing else may pass for one.
+/// A matcher of Envoy for a CORS preflight (Fetch standard, 4.8). Browsers send it without a token, without a body, and without a header that
+/// names an agent. No other request may pass for one.
 fn preflight(id_headers: &[String]) -> String {
     let absent = ["authorization", "content-type", "upgrade"].into_iter();
     let absent = absent.chain(id_headers.iter().map(String::as_str)).map(|name| (name, false));
@@ -336,7 +336,7 @@ fn client_tls(host: &str, ca_file: &str) -> String {
     )
 }
 
-/// A listener on a socket that only Envoy's own user reaches. Envoy reads the file when it changes, and its filter asks for it as for a server's.
+/// A listener on a socket that only Envoy's own user reaches. Envoy reads the file when it changes, and its filter fetches it as from a server.
 fn listener(path: &str) -> String {
     let file = format!("{{ filename: {}, watched_directory: {} }}", quoted(path), watch(&watched(path)));
     format!(

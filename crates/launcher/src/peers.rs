@@ -13,13 +13,13 @@ pub const ROUTES_PLACE: &str = "# (routes to peers)";
 pub const CLUSTER_PLACE: &str = "# (peers)";
 /// Where the rejections of requests that reached no peer go.
 pub const REJECTIONS_PLACE: &str = "# (peers unreachable)";
-/// Where the field of the access log goes that tells hops.
+/// Where the access log's field for hops goes.
 pub const HOP_PLACE: &str = "# (hop)";
-/// The fleet in the configuration of the data path's filter: the peers' port, and the address of this task's own such port.
+/// The fleet in the configuration of the data path's filter: the peers' port, and the address at which this task reaches its own.
 pub const FILTER_MEMBER: &str = "\"fleet\": {\"port\": 50050, \"local\": \"127.0.0.1\"}";
 
-/// The runtime key of a fleet. After 500 requests on a connection, half of which their clients reset at once, Envoy ends it with all of its
-/// streams. On a connection of another task these are the requests of all clients, so any client could do that. The key is global.
+/// The runtime key of a fleet. By default Envoy ends a connection, with all of its streams, after 500 requests of which clients reset half at
+/// once. On a connection of another task these are the requests of all clients, so any client could end it. The key is global.
 pub(crate) const RUNTIME: &str = "overload.premature_reset_total_stream_count: 4294967295";
 
 const LISTENER: &str = include_str!("../../../envoy/fleet/listener.yaml");
@@ -81,7 +81,7 @@ impl Fleet {
     }
 }
 
-/// The lines of a text behind a line that is indented so far already.
+/// The lines of a text, indented to follow a line that already has this indentation.
 fn indented(text: &str, by: usize) -> String {
     let lines: Vec<_> = text.trim_end().lines().filter(|line| !line.trim().is_empty()).collect();
     lines.join(&format!("\n{}", " ".repeat(by)))

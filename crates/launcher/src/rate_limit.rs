@@ -10,7 +10,7 @@ pub const PLACE: &str = "# (rate limit)";
 /// The form of the setting, for messages.
 pub const EXPECTED: &str = "a number of requests from 1 to 1000000 in a second or a minute, such as 100/s or 30/m";
 
-/// The most buckets. Beyond it the one that was used the longest time ago is forgotten, and starts full when it is needed again.
+/// The most buckets. If there would be more, the least recently used one is dropped, and starts full when it is needed again.
 const BUCKETS: u32 = 20_000;
 
 /// A rate.
@@ -35,8 +35,8 @@ impl RateLimit {
         Some(Self { requests, seconds })
     }
 
-    /// The change that adds the filter. Clients are told apart by the `sub` of their token if they need one, and by their address if they do not
-    /// or if theirs has none.
+    /// The change that adds the filter. Clients are distinguished by the `sub` of their token, and without tokens, or without a `sub`, by their
+    /// address.
     pub(crate) fn edit(self, by_subject: bool) -> Edit {
         let Self { requests, seconds } = self;
         // Tokens come one by one, at this rate, up to those of one second.
@@ -70,7 +70,7 @@ impl RateLimit {
         Edit { place: PLACE, text }
     }
 
-    /// What its rejections look like. A client that waits as long as `retry-after` says finds one token at least.
+    /// The form of its rejections. A client that waits as long as `retry-after` says finds at least one token.
     pub(crate) fn rejection(&self) -> Kind {
         Kind {
             expression: "response.code_details == 'local_rate_limited'",
@@ -84,7 +84,7 @@ impl RateLimit {
     }
 }
 
-/// One more entry, which tells what kind of client it is if tokens are needed. What has no token is a preflight.
+/// One more entry for the kind of client, if tokens are needed. A request without a token is a preflight.
 fn kind_of_client(by_subject: bool) -> String {
     if !by_subject {
         return String::new();
@@ -98,8 +98,8 @@ fn kind_of_client(by_subject: bool) -> String {
     )
 }
 
-/// The kinds of clients that have buckets by their address, each of its own: a preflight, which anyone may send, must not spend what belongs to
-/// a client with a token.
+/// The kinds of clients that have buckets by their address. Each kind has its own, because a preflight, which anyone may send, must not spend
+/// the rate of a client with a token.
 const fn kinds_of_address(by_subject: bool) -> &'static [&'static str] {
     if by_subject { &[", { key: by, value: address }", ", { key: by, value: preflight }"] } else { &[""] }
 }

@@ -96,7 +96,7 @@ fn out_notice(lines: u64) -> Vec<u8> {
 }
 
 fn err_notice(lines: u64) -> Vec<u8> {
-    format!("pixell-envoy: {lines} lines of this log were dropped, because nobody took them\n").into_bytes()
+    format!("pixell-envoy: {lines} lines of this log were dropped, because nobody read them\n").into_bytes()
 }
 
 /// What has been read from Envoy and not yet written to the sink.

@@ -46,7 +46,7 @@ pub struct Settings {
     pub concurrency: Option<u32>,
     /// Longest wait for open streams after SIGTERM, 30 s unless set. If it is zero, Envoy ends at once.
     pub drain: Duration,
-    /// Age at which a client's connection is asked to leave, in seconds; `None` for no age limit.
+    /// Age at which a client is asked to leave its connection, in seconds; `None` for no age limit.
     pub max_connection_seconds: Option<u32>,
     /// How long a call without a deadline of its client may take, in seconds; `None` for no limit.
     pub call_timeout_seconds: Option<u32>,
@@ -136,7 +136,7 @@ impl Settings {
         if raw(JWT_ISSUER).is_some() {
             // Empty, it would not restrict clients at all.
             if get(JWT_DEPLOYMENTS_CLAIM).is_some_and(|value| value.is_empty()) {
-                let expected = "the name of a claim, or the variable not set at all: then every token allows every deployment";
+                let expected = "the name of a claim; if the variable is not set, every token allows every deployment";
                 errors.push(SettingError::new(JWT_DEPLOYMENTS_CLAIM, OsString::new(), expected));
             }
             if let Some(level) = log_level.as_ref().filter(|level| TELLING_LEVELS.contains(&level.as_str())) {
@@ -149,7 +149,7 @@ impl Settings {
         let parse_fleet = |text: &str| Fleet::parse(text).ok_or_else(|| fleet::EXPECTED.to_owned());
         let fleet = note(&mut errors, raw(FLEET_CIDRS).map(|value| parse_text(FLEET_CIDRS, value, parse_fleet)));
         let peer_tls = note(&mut errors, Some(PeerTls::resolve(raw))).flatten();
-        // Without a certificate any agent of another task could send requests that no token, certificate or rate was asked for.
+        // Without a certificate any agent of another task could send requests past tokens, clients' certificates and rates.
         let judged = [JWT_ISSUER, TLS_CLIENT_CA_FILE, RATE_LIMIT].into_iter().find(|name| raw(name).is_some());
         if let (Some(judged), Some(_), None, true) = (judged, &fleet, &peer_tls, errors.is_empty()) {
             let expected = format!("the absolute path of a file, because {FLEET_CIDRS} and {judged} are set");
@@ -158,7 +158,7 @@ impl Settings {
         if let (Some(fleet), None) = (&fleet, &peer_tls)
             && fleet.peer_cidrs.iter().any(|cidr| cidr.prefix_len() == 0)
         {
-            let expected = format!("networks of the fleet alone, because without {PEER_CERT_FILE} each address is believed");
+            let expected = format!("only networks of the fleet, because without {PEER_CERT_FILE} each address is trusted");
             errors.push(SettingError::new(FLEET_CIDRS, raw(FLEET_CIDRS).unwrap_or_default(), &expected));
         }
         if !errors.is_empty() {
@@ -195,8 +195,7 @@ impl Settings {
         self.jwt.as_ref().map_or(Ok(()), Jwt::check)
     }
 
-    /// What is worth a line at the start although Envoy can start: secrets that more users may read than should, and a fleet
-    /// without TLS behind a data path with it.
+    /// Warnings at startup: secrets that too many users may read, and a fleet without TLS behind a data path with it.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let files = self.tls.iter().filter_map(Tls::warning).chain(self.jwt.iter().filter_map(Jwt::warning));

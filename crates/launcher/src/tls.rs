@@ -134,7 +134,7 @@ impl Tls {
         secrets
     }
 
-    /// Checks that the files can be read and that Envoy, whose binary is `envoy`, takes them.
+    /// Checks that the files can be read and that Envoy, whose binary is `envoy`, accepts them.
     ///
     /// # Errors
     /// A line that names the variable and the file. It holds nothing of what is in a file.
@@ -160,7 +160,7 @@ impl Tls {
         [(self.names.certificate, self.certificate.as_str()), (self.names.key, self.key.as_str())].into_iter().chain(ca)
     }
 
-    /// Lets Envoy read the files: it knows best which of them it takes.
+    /// Lets Envoy read the files, because it knows best which of them it accepts.
     fn validate(&self, envoy: &Path) -> Result<(), String> {
         let ca = self
             .client_ca
@@ -188,14 +188,14 @@ impl Tls {
     }
 }
 
-/// Why Envoy does not take the files, from what it says.
+/// Why Envoy does not accept the files, from its output.
 fn reason(said: &str) -> String {
     if said.contains("KEY_VALUES_MISMATCH") {
         return "the key does not belong to the first certificate".to_owned();
     }
     let line = said.lines().find(|line| line.contains("[critical]")).or_else(|| said.lines().next()).unwrap_or_default();
     let cause = line.split_once("configuration '': ").map_or(line, |(_, cause)| cause);
-    format!("Envoy does not take them: {cause}")
+    format!("Envoy does not accept them: {cause}")
 }
 
 /// Reads the path of a file in PEM.

@@ -1,4 +1,4 @@
-//! A file of keys: a JSON Web Key Set (RFC 7517) whose keys verify tokens, and make none.
+//! A file of keys: a JSON Web Key Set (RFC 7517) whose keys can verify tokens, but not make them.
 
 use pixell_core::json::Json;
 
@@ -6,7 +6,7 @@ use pixell_core::json::Json;
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", SHARED];
 const SHARED: &str = "k";
 
-/// What is wrong with the set, in words that hold nothing of a key.
+/// What is wrong with the set, in words that contain no part of a key.
 pub(super) fn check(set: &Json) -> Result<(), String> {
     let keys = keys(set);
     if keys.is_empty() {

@@ -1,4 +1,4 @@
-//! The names of the settings, and what becomes of a variable that only looks like one.
+//! The names of the settings, and the errors and warnings for a variable that only looks like one.
 
 use std::ffi::OsString;
 
@@ -10,7 +10,7 @@ pub const LOG_LEVEL: &str = "PIXELL_LOG_LEVEL";
 pub const CONCURRENCY: &str = "PIXELL_CONCURRENCY";
 /// Longest wait for open streams after SIGTERM, in seconds.
 pub const DRAIN_SECONDS: &str = "PIXELL_DRAIN_SECONDS";
-/// Age at which a client's connection is asked to leave, in seconds. If it is not set, connections have no age limit.
+/// Age at which a client is asked to leave its connection, in seconds. If it is not set, connections have no age limit.
 pub const MAX_CONNECTION_SECONDS: &str = "PIXELL_MAX_CONNECTION_SECONDS";
 /// How long a call without a deadline of its client may take, in seconds. If it is not set, such calls have no limit.
 pub const CALL_TIMEOUT_SECONDS: &str = "PIXELL_CALL_TIMEOUT_SECONDS";
@@ -22,7 +22,7 @@ pub const CORS_ORIGINS: &str = "PIXELL_CORS_ORIGINS";
 pub const ID_HEADERS: &str = "PIXELL_ID_HEADERS";
 /// The prefixes of paths that name an agent.
 pub const PATH_PREFIXES: &str = "PIXELL_PATH_PREFIXES";
-/// The end of a host that begins with an id. Not set, no host names an agent.
+/// The suffix of a host that begins with an id. If it is not set, no host names an agent.
 pub const HOST_SUFFIX: &str = "PIXELL_HOST_SUFFIX";
 /// How detailed the access log is about successful requests.
 pub const ACCESS_LOG: &str = "PIXELL_ACCESS_LOG";
@@ -60,11 +60,11 @@ pub const JWKS_CACHE_SECONDS: &str = "PIXELL_JWKS_CACHE_SECONDS";
 pub const JWT_DEPLOYMENTS_CLAIM: &str = "PIXELL_JWT_DEPLOYMENTS_CLAIM";
 /// Whether agents get the token.
 pub const JWT_FORWARD: &str = "PIXELL_JWT_FORWARD";
-/// How often a client may call a deployment. If it is not set, as often as it likes.
+/// How often a client may call a deployment. If it is not set, there is no limit.
 pub const RATE_LIMIT: &str = "PIXELL_RATE_LIMIT";
 /// The networks of the other tasks. If it is not set, there are none.
 pub const FLEET_CIDRS: &str = "PIXELL_FLEET_CIDRS";
-/// The file with the certificates that this task shows to others. If it is not set, tasks are told by their addresses alone.
+/// The file with the certificates that this task shows to others. If it is not set, tasks are recognised by their addresses alone.
 pub const PEER_CERT_FILE: &str = "PIXELL_PEER_CERT_FILE";
 /// The file with the private key of the first of them.
 pub const PEER_KEY_FILE: &str = "PIXELL_PEER_KEY_FILE";
@@ -128,7 +128,7 @@ pub(super) const NAMES_OF_PAR: [&str; 5] = [
     "PIXELL_FLEET_REDIS_PASSWORD_FILE",
 ];
 
-/// Whether an unknown name ends the start, because the operator may believe that it restricts clients.
+/// Whether startup fails with this unknown name, because the operator may believe that it restricts clients.
 #[must_use]
 pub fn is_grave(name: &str) -> bool {
     ["PIXELL_JWT_", "PIXELL_JWKS_", "PIXELL_TLS_", "PIXELL_RATE", "PIXELL_FLEET", "PIXELL_PEER"]
@@ -146,7 +146,7 @@ pub fn unknown_names(names: impl Iterator<Item = OsString>) -> Vec<String> {
     unknown
 }
 
-/// The error for an unknown name that ends the start.
+/// The error for an unknown name with which startup fails.
 #[must_use]
 pub fn unknown_error(name: &str) -> String {
     if NAMES_OF_PAR.contains(&name) {

@@ -138,7 +138,7 @@ fn addressing_is_the_filters_own_unless_it_is_set() {
             "PIXELL_ID_HEADERS is \"X-Agent\": expected different header names in lower case, separated by commas, such as \
              x-deployment-id, or none: no header names an agent",
             "PIXELL_PATH_PREFIXES is \"/agents\": expected prefixes of paths, separated by commas, such as /agents/{id}/api rest a2a, or \
-             none; and there a prefix that is one: /agents must have the segment {id} exactly once",
+             none; \"/agents\" must have the segment {id} exactly once",
             "PIXELL_HOST_SUFFIX is \"a.test\": expected a dot and a host name in lower case, such as .agents.example.com",
         ],
     );
@@ -177,8 +177,8 @@ fn tokens_are_neither_logged_nor_unrestricted_by_mistake() {
     check_errors(
         &with(JWT_DEPLOYMENTS_CLAIM, ""),
         &[
-            "PIXELL_JWT_DEPLOYMENTS_CLAIM is \"\": expected the name of a claim, or the variable not set at all: then every token allows \
-           every deployment",
+            "PIXELL_JWT_DEPLOYMENTS_CLAIM is \"\": expected the name of a claim; if the variable is not set, every token allows every \
+             deployment",
         ],
     );
     assert!(resolve(&[(JWT_DEPLOYMENTS_CLAIM, "")]).is_ok());
@@ -284,8 +284,8 @@ fn a_fleet_of_all_addresses_needs_certificates() {
         assert!(resolve(&[&fleet[..], &certificates].concat()).is_ok());
         let errors = resolve(&fleet).unwrap_err();
         let expected = format!(
-            "PIXELL_FLEET_CIDRS is \"{networks}\": expected networks of the fleet alone, because without PIXELL_PEER_CERT_FILE each \
-             address is believed"
+            "PIXELL_FLEET_CIDRS is \"{networks}\": expected only networks of the fleet, because without PIXELL_PEER_CERT_FILE each \
+             address is trusted"
         );
         assert_eq!((errors.len(), errors[0].to_string()), (1, expected));
     }

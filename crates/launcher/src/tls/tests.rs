@@ -104,6 +104,6 @@ fn a_file_that_cannot_be_used_is_named_without_its_content() {
 fn the_reason_is_envoys_unless_there_is_a_plainer_one() {
     let line =
         "[2026-01-01 00:00:00.000][1][critical][main] [server.cc:76] error initializing configuration '': Failed to load x\n";
-    assert_eq!(reason(line), "Envoy does not take them: Failed to load x");
+    assert_eq!(reason(line), "Envoy does not accept them: Failed to load x");
     assert_eq!(reason("... OPENSSL_internal:KEY_VALUES_MISMATCH\n"), "the key does not belong to the first certificate");
 }
