@@ -1,6 +1,6 @@
 //! What each client address holds: its connections, and its requests to each agent. Counted for all workers together, in shared data.
 //!
-//! A guest cannot delete a key of shared data, and addresses are without number. So they share a fixed set of keys, *buckets*, each of which lists
+//! A guest cannot delete a key of shared data, and there is no limit to addresses. So they share a fixed set of keys, *buckets*, each of which lists
 //! the addresses that hold something. Every worker also remembers what it holds itself, because a worker whose VM crashes
 //! cannot give back what it held. Its next VM begins a new *era*: buckets of an earlier one count as empty, and each worker that
 //! notices the new era adds what it holds.
@@ -146,12 +146,12 @@ impl Clients {
                 return Ok(true);
             }
         }
-        // Not to be had in reason. A count that is too low turns nobody away.
+        // Other workers were faster every time. A count that is too low rejects nobody.
         Ok(true)
     }
 }
 
-/// Another worker has noticed a new era first.
+/// Another worker has already noticed a new era.
 struct EraEnded;
 
 /// The holders that share a key, and how much each holds.
@@ -237,7 +237,7 @@ mod tests {
         Holder::of(address.as_bytes(), None).unwrap()
     }
 
-    /// What the shared data say of all holders.
+    /// The counts of all holders in shared data.
     fn total(data: &MemoryData) -> u32 {
         let era = number(&data.get(CLIENT_ERA).0);
         let buckets = (0..BUCKETS).map(|number| Bucket::read(&data.get(&bucket(number)).0));
@@ -268,7 +268,7 @@ mod tests {
         assert!(!one.take(&data, a, 3) && !two.take(&data, a, 3));
         assert!(two.take(&data, b, 3));
         two.give_back(&data, a);
-        // What a worker does not hold it cannot give back.
+        // A worker cannot give back what it does not hold.
         two.give_back(&data, a);
         assert_eq!(total(&data), 3);
         assert!(two.take(&data, a, 3));

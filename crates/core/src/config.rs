@@ -1,7 +1,7 @@
 //! The plugin configuration: JSON text to what the filter works with.
 //!
-//! Parsing is strict, because a setting that is misspelled and silently ignored is found at night: an unknown key, a duplicate
-//! key, a wrong type or a value out of range keeps Envoy from starting, and every error is named at once, up to a hundred of them.
+//! Parsing is strict, so that no misspelt setting is silently ignored: an unknown key, a duplicate key, a wrong type or a value out of
+//! range keeps Envoy from starting. Every error is named at once, up to a hundred of them.
 
 mod addressing;
 mod invalid;
@@ -36,7 +36,7 @@ pub struct RouterConfig {
     pub addressing: Addressing,
     /// Port of 127.0.0.1 for ids that the map does not hold; 1 to 65535. Default: none, they are rejected.
     pub fallback_port: Option<u16>,
-    /// The origins that are written into URLs of responses. Default: none, every one that a client uses is.
+    /// The origins that are written into URLs of responses. Default: none, and the origin that a client uses is written.
     pub external_origins: ExternalOrigins,
     /// The claim of a client's token with the deployments that the client may call. Default: none, it may call every one.
     pub deployments_claim: Option<DeploymentsClaim>,
@@ -63,7 +63,7 @@ pub struct AdminConfig {
     pub max_body_bytes: usize,
     /// What a fleet map may hold. Default: none, the fleet is off.
     pub fleet: Option<FleetConfig>,
-    /// Routes to start with where no map exists yet. Default: none, and the map counts as not loaded.
+    /// Routes to start with if no map exists yet. Default: none, and the map counts as not loaded.
     pub bootstrap_routes: Option<Vec<(OwnedDeploymentId, Route)>>,
     /// Where the status page's links to agents lead, up to the path; `{host}` stands for the host that the page was opened with. Empty: there
     /// are no links. Default: [`AGENTS_URL`].
@@ -120,7 +120,7 @@ fn parse<T>(text: &[u8], role: &str, settings: fn(&mut Fields<'_, '_>) -> T) -> 
     let mut fields = Fields::of(&json, "", &mut errors);
     match fields.take("role") {
         Some(Json::String(found)) if found == role => {}
-        Some(other) => fields.error("role", format!("must be \"{role}\", for this is {role}.wasm; got {other}")),
+        Some(other) => fields.error("role", format!("must be \"{role}\", because this is {role}.wasm; got {other}")),
         None => fields.error("role", format!("is missing; it must be \"{role}\"")),
     }
     if fields.errors().is_empty() {
@@ -180,7 +180,7 @@ fn hops(fields: &mut Fields<'_, '_>) -> Option<Hops> {
     if port.is_none() || local.is_none() {
         fields.error(
             "fleet",
-            "must have the port that peers listen on, and as \"local\" the address of this task's own such port",
+            "must have \"port\", where all peers listen, and \"local\", this task's own address for that port",
         );
     }
     Some(Hops { port: port?, local: local? })
@@ -309,7 +309,7 @@ fn agents_url(fields: &mut Fields<'_, '_>) -> String {
     }
 }
 
-/// A scheme, or none, and an authority; nothing that would end an attribute of the page.
+/// An optional scheme, and an authority; no character that would end an attribute of the page.
 fn is_agents_url(url: &str) -> bool {
     let rest = url.strip_prefix("https:").or_else(|| url.strip_prefix("http:")).unwrap_or(url);
     let Some(authority) = rest.strip_prefix("//") else { return false };

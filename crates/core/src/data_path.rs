@@ -1,5 +1,5 @@
-//! The data path, whatever host runs it: what is decided about a request, and what a rejection looks like. A host shows the request and
-//! carries out the verdict.
+//! The data path for any host: the decision on a request, and the form of a rejection. A host shows the request and carries out the
+//! verdict.
 
 use crate::addressing::{Addressing, Named, Parts};
 use crate::claim::{CLAIMS_HEADER, DeploymentsClaim};
@@ -60,7 +60,7 @@ pub trait RequestHost {
     /// Whether the client used `https`, as Envoy tells the agent in `x-forwarded-proto`.
     fn is_https(&self) -> bool;
 
-    /// The port of 127.0.0.1 that the request was given at an earlier attempt; `None` if that cannot be told.
+    /// The port of 127.0.0.1 that the request was given at an earlier attempt; `None` if that is unknown.
     fn bound_port(&self) -> Option<u16>;
 
     /// How long ago the request arrived.
@@ -81,7 +81,7 @@ pub trait RequestHost {
     /// Envoy's response code details; `None` before there are any.
     fn details(&self) -> Option<Cow<'_, [u8]>>;
 
-    /// The time by a clock that never goes back, from any moment on.
+    /// The time of a monotonic clock, counted from any moment.
     fn now(&self) -> Duration;
 }
 
@@ -92,7 +92,7 @@ pub struct Maps {
     pub routes: RouteCache,
     /// Its copy of the fleet map.
     pub fleet: FleetCache,
-    /// The peers that failed just now.
+    /// The peers that have just failed.
     pub failed: Failed,
 }
 
@@ -107,9 +107,9 @@ impl ChangeSignal for Seen {
     fn raise(&self) {}
 }
 
-/// How old a request may be when an attempt to reach its agent starts, the first one aside. With the wait before an attempt (up to 0.2 s)
-/// the client of an agent that is down has its response after at most 1.1 s, and so has that of an agent that does not respond: its
-/// first attempt takes the whole second in which a connection must be accepted. (Both times are set in envoy.yaml.)
+/// How old a request may be when a retry at its agent starts. With the wait before a retry (up to 0.2 s) the client of an agent that is down
+/// has its response after at most 1.1 s. So has the client of an agent that accepts no connection: the first attempt takes the whole second in
+/// which a connection must be accepted. (Both times are set in envoy.yaml.)
 pub const LAST_ATTEMPT: Duration = Duration::from_millis(900);
 
 /// The header that agents receive the decided id in.
@@ -118,7 +118,7 @@ pub const ID_HEADER: &str = "x-deployment-id";
 /// The header that agents receive the removed prefix of the path in.
 pub const PREFIX_HEADER: &str = "x-forwarded-prefix";
 
-/// The header that tells, after Envoy has made gRPC of gRPC-Web, that the client speaks gRPC-Web. Clients' own are removed.
+/// The header that says, after Envoy has converted gRPC-Web to gRPC, that the client speaks gRPC-Web. Clients' own are removed.
 const GRPC_WEB_HEADER: &str = "x-pixell-grpc-web";
 
 /// One configuration of the data path.
@@ -152,7 +152,7 @@ impl Allowed {
         Self { claim: claim.clone(), payload, origin, preflight }
     }
 
-    /// Rejects a request that its token does not allow. What names no id is rejected anyway, for another reason.
+    /// Rejects a request that its token does not allow. A request that names no id is rejected elsewhere, for that reason.
     fn check<'a>(&self, request: &impl RequestHost, named: Named<'a>) -> Result<(), Rejection<'a>> {
         let id = match named {
             Named::ByHeader { value } => deployment_id(Some(value)).ok(),
@@ -186,7 +186,7 @@ pub enum Judges {
 }
 
 impl Judges {
-    /// What a filter is called by in Envoy's configuration.
+    /// The names of the filters in Envoy's configuration.
     pub const NAMES: [(&str, Self); 4] =
         [("router", Self::Requests), ("retry", Self::Attempts), ("incoming", Self::Incoming), ("hops", Self::Hops)];
 
@@ -248,9 +248,10 @@ impl DataPath {
         Routes { map, fallback_port: self.fallback_port, peers: self.hops.map(|_| Peers { map: fleet, failed }) }
     }
 
-    /// What the first id header says that has a value, and whether it is [`ID_HEADER`].
+    /// The value of the first id header that has one, and whether this header is [`ID_HEADER`].
     fn named<'r>(&self, request: &'r impl RequestHost) -> Option<(Cow<'r, [u8]>, bool)> {
-        // Requests that no header addresses have none of them, nearly always. The first is asked for its value at once, for the others.
+        // A request without an id in a header nearly always has none of these headers. All other requests usually have the first one, so its value
+        // is read without a check.
         let mut headers = self.id_headers.iter().enumerate().filter(|(n, header)| *n == 0 || request.has(header));
         headers.find_map(|(_, header)| Some((request.header(header)?, header.name == ID_HEADER)))
     }
@@ -287,7 +288,7 @@ impl DataPath {
                 let port = self.port(request, ports);
                 let is_card = is_card_path(&path) && *request.method() == *b"GET";
                 let route = routes.map.find(id).unwrap_or_else(|| StoredRoute::active(port));
-                // In a redirect the scheme only decides which port may be left out. To ask for it is a call of the host.
+                // In a redirect the scheme only decides which port may be left out, and reading it costs a host call.
                 let matters = is_card || authority.ends_with(b":443") || authority.ends_with(b":80");
                 let is_https = matters && request.is_https();
                 let is_prefix_alone = matches!(named, Named::ByPath { rest, .. } if !rest.starts_with(b"/"));
@@ -325,7 +326,8 @@ impl DataPath {
         if grpc != other && self.protocol(request) != Client::Http { grpc } else { other }
     }
 
-    /// The decision on a request. What its token does not allow is rejected before the map is asked, so that it learns nothing of the map.
+    /// The decision on a request. If its token does not allow it, it is rejected before the map is read, so that the client learns nothing of
+    /// the map.
     fn decide_if_allowed<'a>(&self, request: &impl RequestHost, named: Named<'a>, routes: &Routes<'_>) -> Decision<'a> {
         match self.allowed.as_ref().map_or(Ok(()), |allowed| allowed.check(request, named)) {
             Ok(()) => decide(named, routes),

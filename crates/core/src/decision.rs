@@ -51,8 +51,8 @@ pub enum Decision<'a> {
     Reject(Rejection<'a>),
 }
 
-/// The endpoint that a request goes to, as a TCP port of 127.0.0.1. Where the client's protocol decides, there are two, so that a request
-/// that is not asked for its protocol pays nothing for it.
+/// The endpoint that a request goes to, as a TCP port of 127.0.0.1. If the client's protocol decides, there are two ports, so that the
+/// protocol is only read if it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
     /// For gRPC.
@@ -84,10 +84,10 @@ pub fn deployment_id(header: Option<&[u8]>) -> Result<DeploymentId<'_>, Rejectio
     if ids.all(|id| id == Ok(first)) { Ok(first) } else { Err(Rejection::InvalidDeploymentId) }
 }
 
-/// Decides on a request that names `named`, by the routes as they are now.
+/// Decides on a request that names `named`, by the present routes.
 #[must_use]
 pub fn decide<'a>(named: Named<'a>, routes: &Routes<'_>) -> Decision<'a> {
-    // The map holds only ids, so bytes that are in it are one, and most requests need no look at each byte.
+    // The map contains only valid ids, so bytes that are found in it are a valid id, and most requests need no check of each byte.
     if let Named::ByHeader { value } = named
         && let Some(route @ StoredRoute { state: RouteState::Active, .. }) = routes.map.find(value)
     {
@@ -145,8 +145,8 @@ fn default_ports(route: &StoredRoute<'_>) -> Ports {
     Ports { grpc: route.port, other: route.endpoint(EndpointName::REST).unwrap_or(route.port) }
 }
 
-/// Decides whether a request that was given the port `bound`, and has not reached it, may go there by the routes as they are now. An id
-/// that is draining still leads to its ports, because the request is older than that.
+/// Decides whether a request that was given the port `bound`, and has not reached it, may go there by the present routes. A draining id
+/// still leads to its ports, because the request is older than the draining.
 ///
 /// # Errors
 /// The rejection, if it may not.
@@ -284,7 +284,7 @@ mod tests {
             for header in [&b"a"[..], b" a", b"a,a"] {
                 assert_eq!(decide_attempt(Some(header), Some(1024), &routes), expected, "{route:?} {fallback_port:?}");
             }
-            // If it cannot be told what the request was bound to, it goes nowhere.
+            // If the request's port is unknown, the request is rejected.
             assert!(decide_attempt(Some(b"a"), None, &routes).is_err());
             assert_eq!(decide_attempt(None, Some(1024), &routes), Err(Rejection::MissingDeploymentId));
         }
@@ -295,7 +295,7 @@ mod tests {
         check(Some(Route::active(1025)), None, Err(Rejection::DeploymentMoved));
         check(Some(Route::draining(1025)), Some(1024), Err(Rejection::DeploymentMoved));
         check(None, None, Err(Rejection::UnknownDeployment(id("a"))));
-        // It has moved to another task. What drains there had it and has it no more, which is no reason to call it unknown.
+        // The deployment has moved to another task. It is not unknown even if that task drains it.
         let (none, failed) = (map(Some(&[])), Failed::default());
         for peer in [at(1), draining(1)] {
             let fleet = fleet(&[("p", peer)], &[("a", &["p"])]);

@@ -21,17 +21,17 @@ pub const ADDRESSED_HEADER: &str = "x-pixell-addressed";
 /// For how long a peer that failed is left out.
 pub const PAUSE: Duration = Duration::from_secs(2);
 
-/// How old a request may be when an attempt to reach a peer starts, the first one aside. A peer must accept a connection within 0.25 s (see
+/// How old a request may be when a retry at a peer starts. A peer must accept a connection within 0.25 s (see
 /// `envoy/fleet/cluster.yaml`), so a client has its response within 2 s.
 pub const LAST_ATTEMPT: Duration = Duration::from_millis(1500);
 
-/// How often a request may come back from peers and be sent again.
+/// How often a request may come back from peers and be retried.
 const MOST_RETURNS: u8 = 2;
 
-/// How often a request may lose its connection before a peer has seen it, and be sent again.
+/// How often a request may lose its connection before a peer has seen it, and be retried.
 const MOST_LOSSES: u8 = 3;
 
-/// How many attempts of a request may reach no host, until a peer that is the only one counts as failed when the next one reaches none.
+/// How many attempts of a request may reach no host before the only peer of an id counts as failed.
 const MOST_MISSES: u8 = 1;
 
 /// How hops leave this task.
@@ -39,7 +39,7 @@ const MOST_MISSES: u8 = 1;
 pub struct Hops {
     /// The port that all peers listen on for each other.
     pub port: u16,
-    /// The address of this task's own such port, for a request whose agent has moved here while it was on its way.
+    /// The address at which this task reaches its own port for peers, for a request whose agent has moved here meanwhile.
     pub local: IpAddr,
 }
 
@@ -51,7 +51,7 @@ impl Hops {
     }
 }
 
-/// The peers of a worker: the fleet map, and which of them failed just now.
+/// The peers of a worker: the fleet map, and which of them have just failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Peers<'m> {
     /// The fleet map.
@@ -63,10 +63,10 @@ pub struct Peers<'m> {
 /// What the fleet map has for an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The first of its peers that takes requests and has not failed just now; else the first of those that ended a connection, because the next
-    /// one may stay.
+    /// The first of its peers that takes requests and has not just failed; else the first of those that ended a connection, because the next
+    /// connection may stay open.
     Host(IpAddr),
-    /// None of the peers that take requests accepts a connection just now.
+    /// Of the peers that take requests, none accepts a connection at present.
     Failed,
     /// All its peers are draining.
     Draining,
@@ -75,7 +75,7 @@ pub enum Choice {
 }
 
 impl Peers<'_> {
-    /// The peer for a request to `id` that was not at any of the hosts `except`.
+    /// The peer for a request to `id`; none of the hosts `except`, where the request has been.
     #[must_use]
     pub fn choose(&self, id: &[u8], except: &[IpAddr]) -> Choice {
         let (mut otherwise, mut closed) = (Choice::Nothing, None);
@@ -96,12 +96,12 @@ impl Peers<'_> {
     }
 }
 
-/// What became of an attempt that was not the last one.
+/// How an attempt that was not the last one ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The peer has no active route for the request.
     Returned,
-    /// The connection that the attempt began with ended, or the peer refused the stream. A new connection may do better.
+    /// The connection that the attempt began with ended, or the peer refused the stream. It may work on a new connection.
     Lost,
     /// The peer accepted no connection.
     Unreachable,
@@ -125,7 +125,7 @@ pub struct Trail {
 /// What is known when an attempt starts.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
-    /// How many responses of peers said so far that they have no route for the request.
+    /// How many peers have responded so far that they have no route for the request.
     pub returns: u8,
     /// Whether it has a connection already.
     pub is_connected: bool,
@@ -140,8 +140,8 @@ impl Trail {
         Self { returns: 0, losses: 0, misses: 0, is_connected: false, hosts: vec![host] }
     }
 
-    /// The host of the attempt that was let go on last, and whether the request has only waited for a connection to it so far; `None` before
-    /// that.
+    /// The host of the last attempt that was allowed, and whether the request has so far only waited for a connection to it; `None` before the
+    /// first attempt.
     #[must_use]
     pub fn last(&self) -> Option<(IpAddr, bool)> {
         // The last one in the list is that of the coming attempt.
@@ -150,7 +150,7 @@ impl Trail {
         Some((host, self.losses == 0 && asked.iter().all(|earlier| *earlier == host)))
     }
 
-    /// Takes in what became of the attempt before: its host, and how it ended. `None` if this is the first one.
+    /// Notes how the previous attempt ended, and returns this with its host; `None` if this is the first attempt.
     pub fn note(&mut self, attempt: Attempt) -> Option<(IpAddr, Outcome)> {
         let was_connected = std::mem::replace(&mut self.is_connected, attempt.is_connected);
         let before = self.hosts.len().checked_sub(2).and_then(|at| self.hosts.get(at)).copied()?;
@@ -167,8 +167,8 @@ impl Trail {
         Some((before, outcome))
     }
 
-    /// Decides on the attempt that starts now: whether it may go on to the host that was chosen for it when the one before started, and where
-    /// the next one goes if this one fails. `before` is what became of the attempt before; `next` is what the maps have now besides the hosts
+    /// Decides on the attempt that starts now: whether it may go on to the host that was chosen for it when the previous one started, and where
+    /// the next one goes if this one fails. `before` is how the previous attempt ended; `next` returns the next host of the maps besides those
     /// that it is given.
     ///
     /// # Errors
@@ -185,7 +185,7 @@ impl Trail {
             return Err(self.rejection());
         }
         let next = next(&self.hosts);
-        // A peer that is the only one is asked twice: the first packet to it may have been lost.
+        // The only peer of an id is tried twice, because the first packet to it may have been lost.
         let may_stay = match before {
             Some(Outcome::Lost) => true,
             Some(Outcome::Unreachable) => self.misses <= MOST_MISSES,

@@ -1,6 +1,6 @@
 //! The core of the pixell-envoy filter: decides where a request goes, and what a call of the route API does to the route map.
 //!
-//! It builds on any target and knows no host. What it needs of one are small traits: shared data and a change signal ([`store`]), a request
+//! It builds on any target and knows no host. A host implements small traits: shared data and a change signal ([`store`]), a request
 //! ([`data_path::RequestHost`]), a response ([`responses::ResponseHost`]), metrics ([`admin::tally::Metrics`]).
 //!
 //! | module | what it is |
@@ -13,7 +13,7 @@
 //! | [`routes`] | the route map, what a write does to it, its form as JSON |
 //! | [`fleet`] | the fleet map: which other tasks serve which ids, and what a write does to it |
 //! | [`cidr`] | a network in CIDR notation |
-//! | [`decision`] | header and map to forward or reject |
+//! | [`decision`] | from a request and the maps to the decision: forward or reject |
 //! | [`hop`] | which other task gets a request, and its way there |
 //! | [`claim`] | which deployments a client's token allows it to call |
 //! | [`timestamp`] | a time to the second, as text |

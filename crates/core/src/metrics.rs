@@ -49,13 +49,13 @@ pub const FLEET_REFUSED_WRITES: &str = "pixell_fleet_map_refused_writes_total";
 /// ([`crate::responses::Unchanged::REASONS`]).
 pub const CARDS_UNCHANGED: &str = "pixell_agent_cards_unchanged_total";
 
-/// Counter: connections of clients that held as many already as they may.
+/// Counter: connections that were closed because their client already had the largest number.
 pub const REFUSED_CONNECTIONS: &str = "pixell_client_connections_refused_total";
 
 /// Counter: requests that another task of the fleet serves, or has sent here, by `hop` ([`HOPS`]).
 pub const FLEET_REQUESTS: &str = "pixell_fleet_requests_total";
 
-/// Counter: the same that came back because the peer had no active route for them, or refused the stream, by `hop`.
+/// Counter: such requests that came back because the peer had no active route for them, or refused the stream, by `hop`.
 pub const FLEET_MISDIRECTED: &str = "pixell_fleet_misdirected_total";
 
 /// Counter: attempts to reach a peer that accepted no connection.

@@ -4,10 +4,10 @@ use crate::deployment_id::DeploymentId;
 use crate::problem::Problem;
 use std::borrow::Cow;
 
-/// Header that tells a rejection from a response of the agent; its value is [`Rejection::code`].
+/// Header that distinguishes a rejection from a response of the agent; its value is [`Rejection::code`].
 pub const ERROR_HEADER: &str = "x-pixell-error";
 
-/// Why a request is not forwarded. (Envoy itself has further codes for what becomes of a forwarded request: see envoy.yaml.)
+/// Why a request is not forwarded. (Envoy itself has further codes, for requests that were forwarded: see envoy.yaml.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection<'a> {
     /// The request names no deployment.
@@ -22,8 +22,8 @@ pub enum Rejection<'a> {
     UnknownEndpoint(DeploymentId<'a>),
     /// The deployment takes no new requests.
     DeploymentDraining(DeploymentId<'a>),
-    /// The deployment got another port while the request waited for the agent at the old one, which is not asked any more: the port
-    /// may be somebody else's by now.
+    /// The deployment got another port while the request waited for the agent at the old one. The request is not retried there, because
+    /// another agent may have that port by now.
     DeploymentMoved,
     /// No route map has been pushed since Envoy started.
     RouteMapNotLoaded,
@@ -181,15 +181,15 @@ impl GrpcStatus {
     }
 }
 
-/// The protocol of a client, told by the content type of its request.
+/// The protocol of a client, by the content type of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
     /// `application/grpc`, alone or followed by `+` and a message format.
     Grpc,
-    /// `application/grpc` followed by `;` and a parameter. It is gRPC, although Envoy does not count it as such. Nor does it what it has made
-    /// of gRPC-Web.
+    /// `application/grpc` followed by `;` and a parameter. This is gRPC, although Envoy does not recognise it. Nor does Envoy recognise the gRPC
+    /// that it has converted from gRPC-Web.
     GrpcWithParameter,
-    /// Anything else. (`application/grpc-web` is another protocol, which Envoy makes gRPC of before it gets here.)
+    /// Anything else. (`application/grpc-web` is another protocol, which Envoy has already converted to gRPC.)
     Http,
 }
 

@@ -1,8 +1,8 @@
-//! Requests that may be waiting for a connection to their agent. Envoy has no limit of its own for that: a request that finds all
-//! connections of its agent busy would wait for ever, without a line in the log.
+//! Requests that may be waiting for a connection to their agent. Envoy has no limit for this: a request that finds all connections of
+//! its agent busy would wait forever, without a line in the log.
 
-/// The streams that were forwarded during the last seconds. Streams that have ended since are dropped when their time comes: to
-/// forget each one at once would cost every request something.
+/// The streams that were forwarded during the last seconds. Streams that have ended since are dropped when their time comes, because
+/// dropping each one at once would cost every request something.
 #[derive(Debug, Default)]
 pub struct Waiting {
     /// Streams by the second in which they were forwarded, the present one first.

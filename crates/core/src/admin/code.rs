@@ -9,7 +9,7 @@ pub enum Code {
     ConflictRetriesExhausted,
     /// The fleet is off.
     FleetDisabled,
-    /// `Host` or `Origin` names another machine than this one.
+    /// `Host` or `Origin` does not name this machine.
     ForeignOrigin,
     /// The id in the path is not a deployment id.
     InvalidDeploymentId,
@@ -27,17 +27,17 @@ pub enum Code {
     MethodNotAllowed,
     /// There is no such path, or no such route.
     NotFound,
-    /// Bodies that are still arriving take all the room there is for them.
+    /// Bodies that are still arriving have reached their memory limit.
     Overloaded,
     /// The body, or the map that it asks for, is too large.
     PayloadTooLarge,
     /// The body gives one port to several ids.
     PortInUse,
-    /// The map has another version than `If-Match` or `If-None-Match` asks for.
+    /// The map does not have the version that `If-Match` or `If-None-Match` requires.
     PreconditionFailed,
     /// The bearer token is missing or wrong.
     Unauthorized,
-    /// The body has another content type than JSON.
+    /// The content type of the body is not JSON.
     UnsupportedMediaType,
 }
 

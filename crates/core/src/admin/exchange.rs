@@ -12,7 +12,7 @@ use crate::store::{Backend, ChangeSignal, SharedData};
 use crate::unfinished::{Body, Unfinished};
 
 /// Longest body, in bytes, of a request to a path that takes none. Some clients send a few bytes with every request; Envoy's own admin
-/// interface would keep as many as come.
+/// interface would buffer a body of any size.
 const MOST_UNASKED: usize = 4096;
 
 /// The route API and the status page.
@@ -24,7 +24,7 @@ pub struct Admin {
     pub page: StatusPage,
     /// Bodies that are still arriving.
     pub unfinished: Unfinished,
-    /// Those of writes to the fleet map, apart from the others, because they are much larger.
+    /// Unfinished bodies of writes to the fleet map, counted separately because they are much larger.
     pub unfinished_fleet: Unfinished,
 }
 
@@ -166,7 +166,7 @@ impl Exchange {
         }
         match admin.api.begin(&head.head(), backend) {
             Begun::Done(reply) => {
-                // A read that is rejected says nothing about the map; what is not a read can only be meant as a write.
+                // A rejected read does not concern the map; every other request can only be meant as a write.
                 let read = matches!(head.method.as_slice(), b"GET" | b"HEAD" | b"OPTIONS");
                 let outcome = if read { Outcome::Read } else { reply.outcome };
                 Step::Reply(reply, outcome, map)

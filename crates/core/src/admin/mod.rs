@@ -142,7 +142,7 @@ impl RouteApi {
                 Stop::Moved => Stop::Moved,
                 Stop::Rejected(invalid) => Stop::Rejected(rejected(invalid)),
             })?;
-            // Replacing nothing by an empty map is a change all the same: from now on the map counts as loaded.
+            // Replacing nothing by an empty map is a change, too: from now on the map counts as loaded.
             let changes = !applied.is_empty() || (!map.is_loaded() && change.replace);
             let edition = changes.then(|| edition(&map, &applied)).transpose().map_err(no_edition)?;
             Ok((edition, applied))
@@ -163,7 +163,7 @@ struct Committed<T = Applied> {
     outcome: Outcome,
 }
 
-/// Publishes on these terms what `decide` makes of a map: the edition, unless the map stays as it is, and what the client is told.
+/// Publishes on these terms what `decide` returns for a map: the edition, unless the map does not change, and the client's result.
 fn publish_on<D: SharedData, T>(
     terms: &Terms,
     backend: &Backend<'_, D, impl ChangeSignal>,
@@ -210,7 +210,7 @@ fn check_names(head: &Head<'_>) -> Result<(), Problem> {
     } else {
         return Ok(());
     };
-    let detail = format!("the route API is called as 127.0.0.1, localhost or [::1], and {name} names something else");
+    let detail = format!("the route API must be called as 127.0.0.1, localhost or [::1], but {name} names another host");
     Err(Code::ForeignOrigin.problem(detail))
 }
 

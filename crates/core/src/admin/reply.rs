@@ -75,7 +75,7 @@ impl Reply {
     }
 }
 
-/// A reader of the map wants it as it is now, not as a cache between remembers it.
+/// A reader must get the present map, not one from a cache in between.
 fn no_store() -> (&'static str, String) {
     ("cache-control", "no-store".to_owned())
 }
@@ -194,7 +194,7 @@ pub(super) fn applied_body(version: Version, applied: &Applied) -> String {
     )
 }
 
-/// How many displaced routes a warning tells of, so that a large write has a short one.
+/// How many displaced routes a warning names, so that the warning of a large write is short, too.
 const WARNED: usize = 3;
 
 /// What to do about a displaced route.

@@ -82,8 +82,8 @@ pub fn record(outcome: Outcome, map: Map, metrics: &impl Metrics, data: &impl Sh
     }
 }
 
-/// Makes the gauges tell of a map as it is now. Two writers may get here in another order than that of their maps, so each looks
-/// whether the map has moved on since it set the gauges.
+/// Sets the gauges from the present map. Two writers may get here in another order than that of their maps, so each checks whether
+/// the map has changed since it set the gauges.
 pub fn settle(map: Map, metrics: &impl Metrics, data: &impl SharedData, signal: &impl ChangeSignal) {
     for _ in 0..MAX_SETTLING {
         let seen = signal.read();
@@ -96,7 +96,7 @@ pub fn settle(map: Map, metrics: &impl Metrics, data: &impl SharedData, signal: 
             Map::Fleet => {
                 let map = Stored::now(data, &FLEET_MAP);
                 metrics.set(Gauge::FleetRoutes, map.len() as u64);
-                // If it moved on meanwhile, so has the signal.
+                // If the map has changed meanwhile, so has the signal.
                 metrics.set(Gauge::FleetPeers, FleetMap::new(&map).peer_count().unwrap_or_default() as u64);
                 metrics.set(Gauge::FleetGeneration, map.version().generation);
             }

@@ -7,7 +7,7 @@ use crate::rejection::Rejection;
 impl DataPath {
     /// Whether an attempt may go where its request was sent before.
     pub(super) fn judge_attempt(&self, request: &impl RequestHost, routes: &Routes<'_>) -> Verdict {
-        // It follows its request's judgement at once. A map that another worker stored in between must not make an error of it.
+        // The first attempt follows the request's own judgement at once. A map that another worker stores in between must not reject it.
         if request.header(&self.attempt).is_some_and(|attempt| *attempt == *b"1") {
             return Verdict::Continue;
         }
@@ -19,7 +19,7 @@ impl DataPath {
         }
     }
 
-    /// Whether a request that waits for a connection to `port` of its agent may go on waiting, by the map as it is now.
+    /// Whether a request that waits for a connection to `port` of its agent may go on waiting, by the present map.
     pub fn judge_waiting(&self, request: &impl RequestHost, port: u16, maps: &Maps) -> Verdict {
         self.judge_bound(request, Some(port), &self.routes(maps))
     }
@@ -31,7 +31,7 @@ impl DataPath {
         let id = request.header(&self.decided_id);
         match decide_attempt(id.as_deref(), port, &Routes { fallback_port, ..*routes }) {
             Ok(()) => Verdict::Continue,
-            // The agent has seen nothing of it, so the task that the client reached can send it where the agent is now.
+            // The agent has not seen the request, so the task that the client reached can send it where the agent is now.
             Err(Rejection::DeploymentMoved | Rejection::UnknownDeployment(_)) if is_from_peer => self.send_back(request, None),
             Err(rejection) => Verdict::Reject(self.rejected(request, rejection)),
         }

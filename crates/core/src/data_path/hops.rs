@@ -20,8 +20,8 @@ impl DataPath {
     /// What happens to a request that a peer has sent: it goes to an agent of this task, or back.
     pub(super) fn judge_incoming(&self, request: &impl RequestHost, map: &RouteCache) -> Verdict {
         let routes = Routes { map, fallback_port: None, peers: None };
-        // The peer has decided on this id, and checked what the client may do with it. This task's own settings, which may be others, must not
-        // make another one of it.
+        // The peer has found out which id the request names, and checked that its client may call it. This task's settings may differ, but must
+        // not change the id.
         let decided = request.header(&self.decided_id).unwrap_or_default();
         let verdict = if request.has(&self.addressed) {
             self.judge_addressed(request, Some(&decided), &routes)
@@ -41,7 +41,7 @@ impl DataPath {
         Verdict::Reject(Rejected { id, is_misdirected: true, ..rejected })
     }
 
-    /// What happens to an attempt to reach a peer, and what became of the one before.
+    /// What happens to an attempt to reach a peer, and how the previous attempt ended.
     pub fn judge_hop(&self, request: &impl RequestHost, maps: &mut Maps) -> (Option<Outcome>, Verdict) {
         let id = request.header(&self.decided_id);
         let trail = request.trail().and_then(|bytes| Trail::parse(&bytes));
@@ -62,7 +62,7 @@ impl DataPath {
         if let Some((host, Outcome::Unreachable)) = outcome
             && host != hops.local
         {
-            // It has not failed yet if it is asked once more.
+            // The peer has not failed yet if it is tried once more.
             let is_asked_again = chosen.is_ok() && trail.last().is_some_and(|(present, _)| present == host);
             if !is_asked_again {
                 maps.failed.add(host, Failure::Unreachable, request.now());
@@ -75,10 +75,10 @@ impl DataPath {
         (outcome.map(|(_, outcome)| outcome), verdict)
     }
 
-    /// What the end of a request that went to a peer says of the peer that it was at last; `None` if that is no failure, or a known one.
+    /// The failure of a request's last peer, found at the end of the request; `None` if the peer has not failed, or was already known to.
     ///
-    /// An attempt after another one tells what became of that ([`Self::judge_hop`]). No attempt follows the last one, which may be the only one.
-    /// `since` is when the request was sent out, by the clock of [`RequestHost::now`].
+    /// Each attempt finds out how the previous one ended ([`Self::judge_hop`]). No attempt follows the last one, which may be the only one.
+    /// `since` is the time at which the request was sent, by the clock of [`RequestHost::now`].
     pub fn end_hop(&self, request: &impl RequestHost, since: Duration, maps: &mut Maps) -> Option<Failure> {
         let trail = Trail::parse(&request.trail()?)?;
         let (host, has_only_waited) = trail.last().filter(|(host, _)| self.hops.is_some_and(|hops| *host != hops.local))?;
@@ -96,15 +96,15 @@ impl DataPath {
             maps.failed.reached(host);
             return None;
         }
-        // The client or its deadline has ended it, or an attempt that had no host left, which told of the failure already. (A peer that sent it
-        // back had accepted a connection.)
+        // The client or its deadline has ended the request; or the last attempt had no host left, and has already noted the failure. (A peer that
+        // sent the request back had accepted a connection.)
         let is_known = maps.failed.of(host) == Some(Failure::Unreachable);
         let has_failed = has_only_waited && request.returns() == 0 && maps.failed.wait(host, since, now);
         (has_failed && !is_known).then_some(Failure::Unreachable)
     }
 }
 
-/// Whether a rejection says that this task does not serve the id now, so that another one may.
+/// Whether a rejection says that this task does not serve the id now, so that another task may serve it.
 fn is_elsewhere(code: &str) -> bool {
     ["unknown_deployment", "deployment_draining", "route_map_not_loaded"].contains(&code)
 }

@@ -16,7 +16,7 @@ pub enum Verdict {
         port: u16,
         /// The deployment that the port was chosen for.
         id: Vec<u8>,
-        /// What the agent receives otherwise than the client sent it; `None` if that is nothing.
+        /// What the agent receives differently from what the client sent; `None` if there is no difference.
         changes: Option<Box<Changes>>,
     },
     /// Send it to a peer instead.
@@ -34,7 +34,8 @@ pub enum Verdict {
     Reject(Rejected),
 }
 
-/// Changes of a request before it is forwarded, beside the decided id in [`super::ID_HEADER`]. A request that has that already needs none.
+/// Changes of a request before it is forwarded, besides the decided id in [`super::ID_HEADER`]. A request that already has the id there needs
+/// none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// `:path`, if it changes.
@@ -81,7 +82,7 @@ pub struct Rejected {
     /// What the request's [`super::ID_HEADER`] must say for the log and the trace, if it does not say it by itself: the id that the request names in
     /// another way, or nothing in place of one that does not count.
     pub id: Option<Vec<u8>>,
-    /// Whether it tells a peer to look elsewhere: then it is no rejection that a client gets.
+    /// Whether it tells a peer to try another task: then no client gets it.
     pub is_misdirected: bool,
 }
 
@@ -95,7 +96,7 @@ pub enum Response {
         /// The message, not yet percent-encoded.
         message: String,
     },
-    /// The same to a client that the host does not count as one of gRPC, so that the response is written out.
+    /// The same to a gRPC client that the host does not recognise as one, so that the response is written out.
     WrittenGrpc {
         /// The status.
         status: GrpcStatus,

@@ -109,7 +109,7 @@ pub struct Applied<'m> {
 pub struct Counts {
     /// Those that are new.
     pub added: usize,
-    /// Those whose peers, or the order of them, are other ones than before.
+    /// Those whose peers, or their order, differ from before.
     pub changed: usize,
     /// Those that are gone.
     pub removed: usize,
@@ -132,7 +132,7 @@ impl Applied<'_> {
 }
 
 impl Change<'_> {
-    /// Finds out what the change does to `map`, as it is now, and whether it may. A peer that it adds or changes is as it is since `now`.
+    /// Finds out what the change does to the present `map`, and whether it may. A peer that it adds or changes gets the time `now`.
     ///
     /// # Errors
     /// [`Stop::Rejected`] with every error; [`Stop::Moved`] if the map moved on meanwhile.
@@ -203,7 +203,7 @@ impl Change<'_> {
         wanted
     }
 
-    /// Reports peers that go although a route that stays as it is names them.
+    /// Reports peers that are removed although an unchanged route names them.
     fn check_removed_peers<D: SharedData>(
         &self,
         map: &FleetMap<'_, D>,
@@ -276,7 +276,7 @@ fn changed<'m, D: SharedData>(
     Ok((routes, counts))
 }
 
-/// What makes the map one of the wanted routes alone.
+/// The edits that leave only the wanted routes in the map.
 fn differences<'m, D: SharedData>(
     map: &'m FleetMap<'_, D>,
     wanted: &[ChangedRoute<'m>],

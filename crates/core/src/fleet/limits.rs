@@ -60,7 +60,7 @@ impl FleetLimits {
 pub enum InvalidHost {
     /// It is no literal address.
     NoAddress,
-    /// It is an address of this kind, which can be no peer's.
+    /// It is an address of this kind, which cannot be a peer's.
     NoPeers(&'static str),
     /// It is an IPv4 address in the form of an IPv6 one.
     Embedded(Ipv4Addr),
@@ -81,7 +81,7 @@ impl std::fmt::Display for InvalidHost {
 
 impl std::error::Error for InvalidHost {}
 
-/// The kind of an address that is never a peer's, also if an IPv4 address stands in an IPv6 one.
+/// The kind of an address that is never a peer's; an IPv4 address inside an IPv6 one counts, too.
 fn kind_of(address: IpAddr) -> Option<&'static str> {
     let embedded = if let IpAddr::V6(address) = address { address.to_ipv4() } else { None };
     own_kind(address).or_else(|| own_kind(embedded?.into()))

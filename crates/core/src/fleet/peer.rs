@@ -21,7 +21,7 @@ pub struct Peer {
 pub(super) struct PeerNumber(pub(super) u16);
 
 impl PeerNumber {
-    /// The key of the peer in the table of peers, which takes what an id is made of. Keys have the order of their numbers.
+    /// The key of the peer in the table of peers, made of the characters of an id. Keys have the order of their numbers.
     pub(super) fn key(self) -> [u8; 4] {
         let letter = |shift: u32| b'a' + (self.0 >> shift & 15).to_le_bytes()[0];
         [letter(12), letter(8), letter(4), letter(0)]
@@ -44,7 +44,7 @@ impl PeerNumber {
 pub(super) struct StoredPeer<'a> {
     pub(super) name: &'a [u8],
     pub(super) peer: Peer,
-    /// When this Envoy learned of the peer as it is now.
+    /// When this Envoy learned of the peer's present host and state.
     pub(super) since: Timestamp,
 }
 

@@ -20,7 +20,7 @@ pub struct Peers<'a> {
 pub(super) struct Entry {
     pub(super) number: PeerNumber,
     pub(super) peer: Peer,
-    /// When this Envoy learned of the peer as it is now.
+    /// When this Envoy learned of the peer's present host and state.
     pub(super) since: Timestamp,
 }
 

@@ -1,4 +1,4 @@
-//! A preference: the peers of a route, the one to be asked first at the front.
+//! A preference: the peers of a route, the first choice first.
 
 use super::peer::PeerNumber;
 

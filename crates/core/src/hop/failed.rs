@@ -1,14 +1,14 @@
-//! The peers that failed just now, as far as one worker knows.
+//! The peers that have just failed, as far as one worker knows.
 
 use super::PAUSE;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// For how long a peer may keep requests waiting for a connection, all of them together, until it counts as one that accepts none. Envoy itself
-/// gives up a connection after this time (`connect_timeout` in `envoy/fleet/cluster.yaml`), but tells only requests that are still there.
+/// How long requests may wait in total for a connection to a peer before it counts as one that accepts none. Envoy itself gives up a connection
+/// after this time (`connect_timeout` in `envoy/fleet/cluster.yaml`), but the filter learns this only for requests that have not ended.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 
-/// For how long a wait counts: the peer is asked again after [`PAUSE`], and the next client without a connection shows that nothing has changed.
+/// For how long a wait counts: the peer is tried again after [`PAUSE`], and the next client without a connection shows that nothing has changed.
 const MEMORY: Duration = Duration::from_secs(4);
 
 /// How a peer failed.
@@ -16,12 +16,12 @@ const MEMORY: Duration = Duration::from_secs(4);
 pub enum Failure {
     /// It accepted no connection.
     Unreachable,
-    /// It ended the connection or the stream before it responded. That may be the end of one connection and nothing else.
+    /// It ended the connection or the stream before it responded. The next connection may work.
     Closed,
 }
 
 impl Failure {
-    /// What the response code details of Envoy's own response say of the peer that was asked last; `None` if they do not say that it has failed.
+    /// The failure of the last peer, from the response code details of Envoy's own response; `None` if they name no failure of the peer.
     #[must_use]
     pub fn of(details: &[u8]) -> Option<Self> {
         let reason = details.strip_prefix(b"upstream_reset_before_response_started{")?;
@@ -47,9 +47,9 @@ pub struct Failed {
 #[derive(Clone, Copy, Debug)]
 struct Wait {
     host: IpAddr,
-    /// For how long there was one, by a clock on which several at a time count once.
+    /// How long requests waited; the time of several at once counts once.
     sum: Duration,
-    /// When the last one ended.
+    /// When the last of them ended.
     until: Duration,
 }
 
@@ -66,8 +66,8 @@ impl Failed {
         self.peers.iter().find(|(failed, ..)| *failed == host).map(|(_, failure, _)| *failure)
     }
 
-    /// Notes that a peer has failed at `now`, by a clock that never goes back. One that accepts no connection does so no better because an old
-    /// connection to it ends.
+    /// Notes that a peer has failed at `now`, by a monotonic clock. If it accepts no connection, the end of an old connection does not change
+    /// that.
     pub fn add(&mut self, host: IpAddr, failure: Failure, now: Duration) {
         if failure == Failure::Closed && self.of(host) == Some(Failure::Unreachable) {
             return;
@@ -76,8 +76,8 @@ impl Failed {
         self.peers.push((host, failure, now));
     }
 
-    /// Notes that a request for a peer ended at `now` and had waited for a connection since `from`. Whether the peer counts as failed now: a
-    /// client may end its request at any time, so one that does so early proves nothing.
+    /// Notes that a request for a peer ended at `now` and had waited for a connection since `from`. Returns whether the peer now counts as failed:
+    /// a client may end its request at any time, so one short wait proves nothing.
     pub fn wait(&mut self, host: IpAddr, from: Duration, now: Duration) -> bool {
         let mut wait = Wait { host, sum: Duration::ZERO, until: Duration::ZERO };
         self.waits.retain(|known| {
@@ -96,12 +96,12 @@ impl Failed {
         has_failed
     }
 
-    /// Notes that a peer has accepted a connection, so that earlier waits say nothing more.
+    /// Notes that a peer has accepted a connection, so that earlier waits no longer count.
     pub fn reached(&mut self, host: IpAddr) {
         self.waits.retain(|wait| wait.host != host);
     }
 
-    /// Forgets what was longer ago than it counts.
+    /// Forgets failures and waits that no longer count.
     pub fn forget(&mut self, now: Duration) {
         self.peers.retain(|(.., at)| now.saturating_sub(*at) < PAUSE);
         self.waits.retain(|wait| now.saturating_sub(wait.until) < MEMORY);

@@ -1,7 +1,7 @@
 //! An A2A agent card: the URLs of its interfaces are replaced by those under which the client reaches them.
 //!
-//! Only the text of these strings is replaced. So the order of the members, those that nobody here knows, the spelling of numbers and the white
-//! space stay as the agent wrote them, and duplicate members are duplicate members.
+//! Only the text of these strings is replaced. So the order of the members, unknown members, duplicate ones, the spelling of numbers and the
+//! white space stay as the agent wrote them.
 
 use super::Unchanged;
 use super::url::{Authority, Target, default_port};

@@ -1,4 +1,4 @@
-//! Responses to requests that a path or a host addresses, changed where they would lead the client astray: an agent does not know the prefix
+//! Responses to requests whose path or host names the agent, changed if they would lead the client astray: an agent does not know the prefix
 //! that was removed, nor the authority under which clients reach it.
 //!
 //! A host shows the request and the head of the response, and carries out the changes. The head goes to the client first. The body of an
@@ -46,13 +46,13 @@ pub enum Change {
 pub enum Unchanged {
     /// It is signed: a change would break the signature.
     Signed,
-    /// It has a content coding, although it was asked for without.
+    /// It has a content coding, although the request asked for none.
     Encoded,
     /// It is above [`card::LARGEST`], or has more than [`card::MOST_INTERFACES`].
     TooLarge,
     /// It is not a JSON object.
     Invalid,
-    /// The client's authority is none that may be written into URLs.
+    /// The client's authority may not be written into URLs.
     OriginNotAllowed,
     /// Too many cards are arriving at a time.
     Overloaded,
@@ -81,17 +81,17 @@ impl Unchanged {
     pub fn line(self, id: &str) -> String {
         let why = match self {
             Self::Signed => "it is signed",
-            Self::Encoded => "it has a content-encoding, although it was asked for without",
+            Self::Encoded => "it has a content-encoding, although the request asked for none",
             Self::TooLarge => "it is larger than 1 MiB or has more than 1,000 interfaces",
             Self::Invalid => "it is not a JSON object",
-            Self::OriginNotAllowed => "the client's authority is not one of the external origins, or no authority",
+            Self::OriginNotAllowed => "the client's authority is not valid, or not one of the external origins",
             Self::Overloaded => "too many cards are arriving",
         };
         format!("the agent card of {id} passes unchanged, and its URLs may lead nowhere: {why}")
     }
 }
 
-/// What becomes of a response.
+/// What happens to a response.
 #[derive(Debug, Default)]
 pub struct Head {
     /// Changes of its headers, in their order.
@@ -102,7 +102,7 @@ pub struct Head {
     pub card: Option<Card>,
 }
 
-/// What becomes of a part of a card.
+/// What happens to a part of a card.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Part {
     /// It is held back: nothing is sent in its place.
@@ -136,8 +136,8 @@ pub fn is_card_path(path: &[u8]) -> bool {
     [&b"/.well-known/agent-card.json"[..], b"/.well-known/agent.json"].iter().any(|end| path.ends_with(end))
 }
 
-/// What an agent is asked for a card with: nothing but the whole card as it is. Without `te` no agent sends trailers, for which the body would
-/// have to be there when they come.
+/// The changes of a request for a card, so that the agent sends the whole card as it is. Without `te` no agent sends trailers; the whole body
+/// would have to be sent before them.
 pub const CARD_REQUEST: [(&str, Option<&[u8]>); 8] = [
     ("accept-encoding", Some(b"identity")),
     ("te", None),
@@ -156,7 +156,7 @@ impl Responses {
         Self { addressing, origins, unfinished: Unfinished::new(card::LARGEST, MOST_CARDS) }
     }
 
-    /// What becomes of the response, by its head.
+    /// What happens to the response, by its head.
     pub fn head(&self, host: &impl ResponseHost) -> Head {
         let mut head = Head::default();
         let Some(note) = host.note() else { return head };
@@ -167,7 +167,7 @@ impl Responses {
             return head;
         }
         let Some(reached) = Reached::of(&note, &self.addressing, &self.origins) else { return head };
-        // With several no client knows where to go.
+        // If there are several, no client knows where to go.
         if let [location] = locations.as_slice()
             && let Some(new) = std::str::from_utf8(location).ok().and_then(|url| self.location(url, &reached))
         {
@@ -177,8 +177,8 @@ impl Responses {
             let scoped = cookie::scoped(cookie, &reached.prefix, &reached.path);
             head.changes.push(if number == 0 { Change::Set("set-cookie", scoped) } else { Change::Add("set-cookie", scoped) });
         }
-        // Without this header, a service worker may have the directory of its script (Service Workers, "Update"), which is here that of all
-        // agents.
+        // Without this header, the scope of a service worker is the directory of its script (Service Workers, "Update"), which is here that of
+        // all agents.
         if note.is_prefix_alone {
             head.changes.push(Change::Set("service-worker-allowed", format!("{}/", reached.prefix).into()));
         } else if !service_worker.is_empty() {
@@ -234,7 +234,7 @@ impl Responses {
     }
 }
 
-/// Headers that say what is not true any more of a card that may be changed, or keep it in a cache of everybody's.
+/// Headers that are no longer true of a card that may be changed, or that let a shared cache keep it.
 const UNTRUE: [&str; 9] = [
     "content-length",
     "etag",

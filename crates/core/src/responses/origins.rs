@@ -2,7 +2,7 @@
 
 use super::url::{Authority, default_port};
 
-/// Origins such as `https://agents.example.com` or `https://*.example.com`; none of them means that every authority is one.
+/// Origins such as `https://agents.example.com` or `https://*.example.com`; without any, every authority is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExternalOrigins(Vec<Origin>);
 

@@ -13,7 +13,7 @@ pub struct Note<'a> {
     pub port: u16,
     /// Whether it asks for an agent card.
     pub is_card: bool,
-    /// Whether the client used `https`, as far as Envoy knows: the external origins know better.
+    /// Whether the client used `https`, as far as Envoy knows; the external origins override this.
     pub is_https: bool,
     /// Whether nothing but the prefix was in the path. Then the path's own directory is that of all agents.
     pub is_prefix_alone: bool,

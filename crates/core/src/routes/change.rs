@@ -90,7 +90,7 @@ pub enum Invalid {
 }
 
 impl Change<'_> {
-    /// Finds out what the change does to `map`, as it is now, and whether it may.
+    /// Finds out what the change does to the present `map`, and whether it may.
     ///
     /// # Errors
     /// [`Stop::Rejected`] with every error; [`Stop::Moved`] if the map moved on meanwhile.

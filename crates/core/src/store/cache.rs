@@ -5,8 +5,8 @@ use super::stored::fetch;
 use super::{ChangeSignal, Layout, SharedData, TAG_LEN, Version, id_shard};
 use crate::table::{Table, hash};
 
-/// How often a refresh starts over because the map moved on meanwhile. Each time another writer has made progress, so this is a bound on
-/// bad luck; the next request goes on from there.
+/// How often a refresh starts over because the map moved on meanwhile. Each time another writer has made progress, so more restarts are
+/// very unlikely; the next request goes on from there.
 const MAX_ATTEMPTS: usize = 100;
 
 /// A worker's copy of a map's tables, brought up to date when the change signal says so.

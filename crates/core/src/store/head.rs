@@ -17,7 +17,7 @@ const REFERENCE_LEN: usize = 8;
 /// The version of a map; 0 and 0 before the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version {
-    /// Drawn when the first map of this Envoy process was stored.
+    /// A random number, chosen when the first map of this Envoy process was stored.
     pub epoch: u64,
     /// Grows by one with each effective change; 1 for the first map.
     pub generation: u64,

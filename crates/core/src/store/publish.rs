@@ -22,11 +22,11 @@ pub struct Backend<'a, D, S> {
     pub signal: &'a S,
     /// Draws the epoch of a first map; not 0.
     pub new_epoch: fn() -> u64,
-    /// The time of day. It may be noted in what is published, and never decides what is.
+    /// The time of day. It may be stored in the map, but never decides what is published.
     pub now: fn() -> Timestamp,
 }
 
-/// What to do with the map, decided from what it is now. `T` is what the writer is told about it.
+/// What to do with the map, decided from its present content. `T` is what the writer is told about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update<T> {
     /// Store this edition.

@@ -19,7 +19,7 @@ pub struct Stored<'a, D> {
 pub struct Moved;
 
 impl<'a, D: SharedData> Stored<'a, D> {
-    /// The map as it is now.
+    /// The present map.
     pub fn now(data: &'a D, layout: &'static Layout) -> Self {
         let (bytes, number) = data.get(layout.head_key().as_str());
         Self { data, layout, head: Head::parse(layout, bytes), number }

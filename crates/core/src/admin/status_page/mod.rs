@@ -1,6 +1,6 @@
 //! The status page, `GET /`: one document with its style and script inside, which reads what its viewer may read.
 //!
-//! It holds nothing secret itself: the counters come from `/stats`, the route map from `/v1/`, each under its own rule.
+//! The document itself contains no secret: the counters come from `/stats`, the route map from `/v1/`, each under its own rule.
 
 use super::code::Code;
 use super::reply::{Outcome, Reply};
@@ -29,7 +29,7 @@ pub struct StatusPage {
 }
 
 impl StatusPage {
-    /// Puts the page together, with a policy that lets nothing run or load but its own parts, told by their hashes. `agents_url` is that of
+    /// Puts the page together, with a policy that allows only its own script and style, by their hashes. `agents_url` is that of
     /// [`AdminConfig`](crate::config::AdminConfig).
     #[must_use]
     pub fn new(agents_url: &str) -> Self {
