@@ -178,10 +178,8 @@ fn hops(fields: &mut Fields<'_, '_>) -> Option<Hops> {
     };
     inner.reject_the_rest();
     if port.is_none() || local.is_none() {
-        fields.error(
-            "fleet",
-            "must have \"port\", where all peers listen, and \"local\", this task's own address for that port",
-        );
+        fields
+            .error("fleet", "must have \"port\", where all peers listen, and \"local\", this task's own address for that port");
     }
     Some(Hops { port: port?, local: local? })
 }
