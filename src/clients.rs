@@ -1,5 +1,5 @@
-//! What one client address may hold: connections to the data path (a network filter, which also ends those that say nothing), and
-//! requests to one agent (an HTTP filter behind the router's).
+//! What one client address may hold: connections to the data path (a network filter, which also ends silent ones), and requests to one
+//! agent (an HTTP filter behind the router's).
 
 use crate::host::{self, HostData};
 use crate::metrics::ClientMetrics;
@@ -18,7 +18,7 @@ use std::time::Duration;
 const REQUESTS: &[u8] = b"requests";
 /// The clusters whose agents take one request at a time on a connection.
 const HTTP1_CLUSTERS: [&[u8]; 2] = [b"agents_http1", b"agents_websocket"];
-/// How often Envoy calls the plugin to look for connections that have said nothing.
+/// How often Envoy calls the plugin to look for connections that have sent nothing.
 const TICK: Duration = Duration::from_secs(1);
 
 thread_local! {
@@ -102,7 +102,7 @@ impl RootContext for ClientsRoot {
     }
 }
 
-/// The client's address: the load balancer's word for it, if PROXY protocol is on, else the peer's.
+/// The client's address: the one that the load balancer sends, if PROXY protocol is on, else that of the connection.
 fn holder(deployment: Option<&[u8]>) -> Option<Holder> {
     host::property("source\0address").and_then(|address| Holder::of(&address, deployment))
 }

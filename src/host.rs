@@ -1,4 +1,4 @@
-//! The host: what the core asks for, by Envoy's host calls.
+//! The host: implements what the core needs by Envoy's host calls.
 
 use pixell_core::data_path::Header;
 use pixell_core::filter_state::{self, in_wasm};
@@ -57,8 +57,8 @@ pub(crate) enum Signal {
 }
 
 impl Signal {
-    /// Finds out which one works here, and raises it: should an earlier VM have died between publishing a map and telling so,
-    /// the workers learn of that map now.
+    /// Finds out which signal works here, and raises it: if an earlier VM died between publishing a map and raising the signal, the
+    /// workers learn of that map now.
     pub(crate) fn open() -> Self {
         if let Ok(id) = hostcalls::define_metric(MetricType::Gauge, CHANGES) {
             let gauge = Self::Gauge(id);
@@ -119,7 +119,7 @@ fn number(bytes: &[u8]) -> u64 {
 
 /// A random number, never 0.
 pub(crate) fn random() -> u64 {
-    // The hasher's keys come from the host's random source; the standard library has no plainer way to it.
+    // The hasher's keys come from the host's random source; the standard library has no simpler access to it.
     RandomState::new().build_hasher().finish().max(1)
 }
 
@@ -135,8 +135,8 @@ pub(crate) fn head(name: &str) -> Option<Vec<u8>> {
         ":path" => property("request\0path"),
         ":method" => property("request\0method"),
         ":authority" => property("request\0host"),
-        // An empty condition is an error and not a write without one, and an empty origin is a foreign one, so they are told from
-        // absent ones.
+        // An empty condition is an error, not a write without a condition, and an empty origin is foreign. So empty headers must be
+        // distinguished from absent ones.
         "if-match" | "if-none-match" | "origin" => request_header(name).or_else(|| first_value(name)),
         _ => request_header(name),
     }
@@ -194,7 +194,7 @@ pub(crate) fn note() -> Option<Vec<u8>> {
 const HOP: &str = in_wasm(filter_state::HOP);
 
 /// Leaves to Envoy's access log whether the request goes to a peer (`out`) or was sent by one (`in`), as the filter state `wasm.pixell.hop`.
-/// Envoy's route for hops asks for it, too.
+/// Envoy's route for hops matches it, too.
 pub(crate) fn note_hop(hop: &str) -> Result<(), Status> {
     hostcalls::set_property(vec![HOP], Some(hop.as_bytes()))
 }
@@ -223,7 +223,7 @@ pub(crate) fn time_of_day() -> Timestamp {
     Timestamp::from_unix(now.map_or(0, |now| now.as_secs()))
 }
 
-/// The time by Envoy's clock that never goes back.
+/// The time of Envoy's monotonic clock.
 pub(crate) fn now() -> Duration {
     thread_local! {
         static BEGAN: Instant = Instant::now();

@@ -2,7 +2,7 @@
 //! applies what it says.
 //!
 //! The four roles are four modules (`crates/router-module`, `crates/responses-module`, `crates/admin-module`, `crates/clients-module`), each
-//! of which starts one of them here. The linker leaves out of a module what only the other roles reach.
+//! of which starts one role here. The linker leaves out of a module what only other roles use.
 #![cfg(target_os = "wasi")]
 
 mod admin;

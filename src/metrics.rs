@@ -1,4 +1,4 @@
-//! Envoy's metrics as the filter uses them. A metric that Envoy's configuration switches off takes every value and shows none.
+//! Envoy's metrics as the filter uses them. A metric that Envoy's configuration switches off accepts every value and shows none.
 
 use crate::host;
 use pixell_core::admin::tally::{Gauge, Map, Metrics};
@@ -119,7 +119,7 @@ impl RouterMetrics {
         self.misdirected.increment(hop);
     }
 
-    /// Counts what became of an attempt to reach a peer.
+    /// Counts how an attempt to reach a peer ended.
     pub(crate) fn ended(&self, outcome: Outcome) {
         match outcome {
             Outcome::Returned => self.misdirected("out"),
@@ -159,7 +159,7 @@ impl CardMetrics {
     }
 }
 
-/// What the plugins count that keep clients to their share.
+/// What the plugins for clients' shares count.
 pub(crate) struct ClientMetrics {
     rejections: Labelled<{ REJECTION_REASONS.len() }>,
     refused: Metric,
@@ -185,8 +185,8 @@ impl ClientMetrics {
 pub(crate) struct Refreshes(Option<Metric>);
 
 impl Refreshes {
-    /// Counts one. The counter is named when the worker first takes a request: Envoy does not tell a VM whose it is, and one of
-    /// them, the main thread's, never takes any.
+    /// Counts one refresh. The counter gets its name when the worker takes its first request: Envoy does not tell a VM to which worker it
+    /// belongs, and the main thread's VM never takes a request.
     pub(crate) fn count(&mut self) {
         let named = || Metric::counter(&labelled(REFRESHES, "worker", &worker_label(host::next_number(WORKERS))));
         self.0.get_or_insert_with(named).increment();

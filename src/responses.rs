@@ -1,5 +1,5 @@
-//! Responses to requests that a path or a host addresses: their heads, and the bodies of agent cards. Envoy's routes enable this filter, and it
-//! stands behind the router's, whose note it reads.
+//! Responses to requests whose path or host names the agent: their heads, and the bodies of agent cards. Envoy's routes enable this filter. It
+//! comes after the router's filter, whose note it reads.
 
 use crate::host;
 use crate::metrics::CardMetrics;
@@ -89,9 +89,9 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        // Nothing can be sent before trailers any more. So that the client does not take an empty card for the agent's, it gets none.
+        // It is too late to send a body before the trailers. The response is reset, so that the client does not take an empty card for the agent's.
         if self.card.as_ref().is_some_and(Card::holds) {
-            log::warn!("an agent card that ends with trailers, although none were asked for, was broken off");
+            log::warn!("an agent card with trailers, which were not requested, was cut off");
             let _ = hostcalls::reset_http_response();
             return Action::Pause;
         }
@@ -122,7 +122,7 @@ impl ResponseHost for Shown {
     }
 
     fn response(&self, name: &str) -> Vec<Cow<'_, [u8]>> {
-        // To look for one that is absent costs Envoy and this module much less than to hand over all headers.
+        // Looking for a header that is absent costs Envoy and this module much less than copying all headers.
         if !matches!(hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name), Ok(Some(_))) {
             return Vec::new();
         }

@@ -1,5 +1,5 @@
-//! The data path: one header read, one signal read and two foreign calls for each request that is forwarded; and, for a retry, the
-//! question whether the request may still go to the port that it was sent to before.
+//! The data path: for each request that is forwarded, one header, one read of the signal and two foreign calls; and for a retry, the check
+//! whether the request may still go to its port.
 
 use crate::host::{self, HostData, Signal};
 use crate::metrics::{Refreshes, RouterMetrics};
@@ -300,7 +300,7 @@ impl Router {
         for stream in streams {
             // An error means that the stream has ended.
             if hostcalls::set_effective_context(stream).is_ok() && waits_for_a_connection() {
-                // Outside of a callback of the stream, its headers cannot be read. A written response suits every client of gRPC.
+                // Outside of a callback of the stream, its headers cannot be read. Every gRPC client understands a response that is written out.
                 let grpc = GRPC.iter().any(|(path, name)| host::property(path).is_some_and(|found| found == *name));
                 let client = if grpc { Client::GrpcWithParameter } else { Client::Http };
                 self.reject(&Rejected::new(Rejection::Overloaded, client));

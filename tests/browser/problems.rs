@@ -57,12 +57,12 @@ async fn a_crash_of_the_filter_stays_on_the_page() {
     // The response to this request does not matter. Envoy restarts the filter at the worker's next request, and any worker may get a
     // connection.
     drop(trap().send().await);
-    let started_anew = || async {
+    let is_restarted = || async {
         // All at once, because one idle worker might take one after the other.
         futures_util::future::join_all((0..50).map(|_| ask(&envoy, None))).await;
         Ok((envoy.stats().await?.sum(r"^wasm\.pixell\.router\.vm_reload_success$")? > 0).then_some(()))
     };
-    harness::wait::until("the filter to be started anew", Duration::from_secs(10), started_anew).await.unwrap();
+    harness::wait::until("the filter to be restarted", Duration::from_secs(10), is_restarted).await.unwrap();
     tells(&browser, "bad", "The filter has crashed and was restarted", "please report it", "the filter has crashed").await;
 }
 

@@ -128,7 +128,7 @@ async fn what_watches_tokens_rates_and_certificates_moves() {
     let (certificate, key) = certificate::self_signed(directory.path(), 5).unwrap();
     let files = [("PIXELL_TLS_CERT_FILE", certificate.to_str().unwrap()), ("PIXELL_TLS_KEY_FILE", key.to_str().unwrap())];
     let secret = with_settings(&files).start().await.unwrap();
-    // A key that is none, and then a new pair.
+    // A file that is not a key, and then a new pair.
     let replace = |file: &std::path::Path, text: &[u8]| {
         let next = file.with_extension("next");
         std::fs::write(&next, text).unwrap();

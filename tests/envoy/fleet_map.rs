@@ -75,7 +75,7 @@ async fn later(then: Timestamp) -> Timestamp {
     wait::until("the next second", Duration::from_secs(10), probe).await.unwrap()
 }
 
-/// What is said of the peers, without the times; and since when each of them is so. Both workers must agree.
+/// The reports on the peers without the times, and the time of each. Both workers must agree.
 async fn reports(api: &Api) -> (Value, BTreeMap<String, String>) {
     let mut found = api.call("GET", "/v1/fleet/peers", "").await.json().unwrap();
     assert_eq!(api.call("GET", "/v1/fleet/peers", "").await.json().unwrap(), found);

@@ -225,7 +225,7 @@ const STATES: [&str; 2] = ["active", "draining"];
 /// The most endpoints of a route.
 const MOST: usize = 8;
 
-/// The route that an entry makes of the one before; `None` removes it, and `Some(None)` is none that can be.
+/// The route that an entry makes of the previous one; `None` removes it, and `Some(None)` is an impossible route.
 #[expect(clippy::option_option, reason = "an entry that removes a route is no error")]
 fn routed(entry: &Entry, before: Option<&Route>) -> Option<Option<Route>> {
     let number = |port: u32| u16::try_from(port).unwrap();

@@ -154,7 +154,7 @@ async fn cards_lead_back_to_the_origin_that_the_client_used() {
         assert_eq!(seen.header("cache-control"), Some("private, no-store"));
         assert_eq!(urls(&seen.json()), expected, "{seen:?}");
     }
-    // An origin that is none of the proxy's, and a client that names its agent by the header: the card passes.
+    // An origin that is not the proxy's, or a client that names its agent by the header: the card passes.
     for headers in [&[("host", "evil.test")][..], &[("host", "agents.test"), ("x-deployment-id", "x")]] {
         let path = if headers.len() == 1 { format!("/agents/x/api{CARD}") } else { CARD.to_owned() };
         let seen = tasks.get_both(&path, headers).await;

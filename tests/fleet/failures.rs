@@ -73,7 +73,7 @@ async fn a_stale_record_costs_one_attempt_and_the_agent_gets_the_request_once() 
     for number in 1..=20 {
         let answer = tasks.send(0, "/x", |request| request.header("x-deployment-id", "a").body("body"));
         let answer = answer.await;
-        // What the agent says of itself is not believed, and its response is not retried.
+        // The proxy does not trust the headers of the agent, and does not retry its response.
         assert_eq!((answer.status, answer.body.as_str(), answer.header("x-pixell-misdirected")), (503, "mine", None));
         assert_eq!((arrived(&tasks, 1).await, arrived(&tasks, 2).await), (number, number));
     }
@@ -141,7 +141,7 @@ async fn a_dead_peer_is_left_out() {
     tasks.fabric.cut(1, false).unwrap();
     tasks.routes(1, json!({ "cut": 1024 })).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    // The peer is asked again, once for each request. Its agent does not run, which is not the peer's fault.
+    // The peer is tried again, once for each request. Its agent does not run, which is not a failure of the peer.
     for requests in 1..=2 {
         let answer = tasks.ask(0, "cut").await;
         assert_eq!(answer.header("x-pixell-error"), Some("agent_unreachable"), "{answer:?}");

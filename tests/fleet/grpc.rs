@@ -44,7 +44,7 @@ async fn calls(address: SocketAddr) -> Vec<String> {
         }
         seen.push(format!("{kind} {count} {:?}", stream.trailers().await.unwrap().map(|trailers| trailers.len())));
     }
-    // Each chunk is sent once the one before has come back, so that one which is kept back ends the talk.
+    // Each chunk is sent when the previous one has come back, so that a chunk which is held back stops the stream.
     let (talk, chunks) = tokio::sync::mpsc::channel(1);
     let chunk = |number| Chunk { number, data: vec![3; 10].into() };
     talk.send(chunk(0)).await.unwrap();

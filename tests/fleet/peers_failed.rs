@@ -112,10 +112,10 @@ async fn a_peer_that_closes_or_resets_is_left_out_for_two_seconds() {
         let failures = tasks.count(0, FAILURES).await - before;
         let most = 1 + started.elapsed().as_secs() / 2;
         assert!((closed..=most).contains(&failures), "{closed} closed, {failures} failures of at most {most}");
-        // If no other peer has the agent, this one is asked all the same: it may be well again.
+        // If no other peer has the agent, this one is tried all the same: it may have recovered.
         let is_closed = || async { tasks.ask(0, "only").await.header("x-pixell-error") == Some("agent_closed") };
         let is_asked = || async { Ok((is_closed().await && is_closed().await).then_some(())) };
-        wait::until("the only peer to be asked", WAIT, is_asked).await.unwrap();
+        wait::until("the only peer to be tried", WAIT, is_asked).await.unwrap();
         peer.now(Does::Respond);
         wait::until("the only peer to respond", WAIT, || async {
             Ok((tasks.ask(0, "only").await.status == 418).then_some(()))
@@ -123,7 +123,7 @@ async fn a_peer_that_closes_or_resets_is_left_out_for_two_seconds() {
         .await
         .unwrap();
         // And so it is, after its pause, for ids that another one has.
-        wait::until("the first peer to be asked again", WAIT, || async {
+        wait::until("the first peer to be tried again", WAIT, || async {
             Ok((tasks.ask(0, "a").await.status == 418).then_some(()))
         })
         .await

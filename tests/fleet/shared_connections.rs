@@ -49,7 +49,7 @@ async fn others_are_served(tasks: &Tasks, connections: u64) {
     assert_eq!(tasks.count(0, "cluster.peers.upstream_cx_active").await, connections);
 }
 
-/// Waits until no more of these bytes come, after so many for each client.
+/// Waits until each client has received at least this many bytes, and no more come.
 async fn stalls(tasks: &Tasks, bytes: &str, clients: usize) {
     let least = u64::try_from(clients * WINDOW).unwrap();
     let started = Instant::now();

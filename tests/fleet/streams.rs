@@ -23,7 +23,7 @@ async fn websockets_and_events_go_through_with_certificates() {
 }
 
 async fn websockets_and_events_go_through(peers: Peers) {
-    // Calls end after 3 s. A WebSocket is none.
+    // Calls end after 3 s. A WebSocket is not a call.
     let tasks = Tasks::by(peers, vec![("PIXELL_CALL_TIMEOUT_SECONDS", "3".to_owned())]).await;
     let agent = tasks.agent(1, || agents::page::start("page", 0)).await;
     tasks.routes(0, json!({})).await;

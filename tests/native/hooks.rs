@@ -16,7 +16,7 @@ pub(crate) const TRAP: &str = "x-test-trap";
 /// Where an agent of [`card`] has its card. Its response to this passes every hook of every filter on its way.
 pub(crate) const CARD: &str = "/agents/card/.well-known/agent-card.json";
 
-/// What becomes of a request if a hook panics.
+/// What happens to a request if a hook panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     /// The client gets the rejection `internal`.
@@ -73,7 +73,7 @@ pub(crate) struct Got {
     status: u16,
     code: String,
     content_type: String,
-    /// `None` if the response was broken off, before its head or after it.
+    /// `None` if the response was cut off, before its head or after it.
     body: Option<String>,
 }
 

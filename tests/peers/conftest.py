@@ -35,7 +35,7 @@ def running(envoy: EnvoyProcess, failures: str) -> Iterator[EnvoyProcess]:
     try:
         envoy.start()
         yield envoy
-        # A VM that has trapped is counted when it is next asked, so it is asked by the tests themselves.
+        # Envoy counts a VM that has trapped at its next request, so the tests send one.
         assert sum(envoy.stats(failures).values()) == 0
     finally:
         # Shown by pytest where the test fails. Each call is a line of it.

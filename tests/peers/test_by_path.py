@@ -143,7 +143,7 @@ async def test_the_mcp_sdk(start: Start, authority: str) -> None:
             assert result.structuredContent == {"result": one + 2}
         ended = session_id()
     assert ended
-    # It has ended by a DELETE, so the server knows it no more.
+    # A DELETE has ended it, so the server no longer knows it.
     headers = {"mcp-session-id": ended, "accept": "application/json, text/event-stream"}
     async with httpx.AsyncClient() as http:
         answer = await http.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers=headers)
@@ -153,7 +153,7 @@ async def test_the_mcp_sdk(start: Start, authority: str) -> None:
 @pytest.mark.parametrize("prefix", ["/agents/path-pages", "/agents/path-pages/ui", "/agents/path-pages/-/ui"])
 def test_a_server_of_pages(start: Start, envoy: EnvoyProcess, authority: str, prefix: str) -> None:
     other, pages = start("web", "path-pages"), start("pages", "path-pages")
-    # The short form leads to `a2a`, for want of `rest`.
+    # The short form leads to `a2a`, because there is no `rest`.
     push(envoy, "path-pages", pages.port if prefix.endswith("pages") else other.port, ui=pages.port)
     base = f"http://{authority}{prefix}"
     with httpx.Client(follow_redirects=True, timeout=LIMIT) as browser:

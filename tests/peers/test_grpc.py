@@ -59,7 +59,7 @@ def test_health(channel: grpc.Channel) -> None:
 
 
 def test_reflection(channel: grpc.Channel) -> None:
-    """A caller that knows nothing but the header calls what the agent says it has."""
+    """A client that knows only the header calls the methods that the agent lists."""
     database = ProtoReflectionDescriptorDatabase(channel)
     assert {"pixell.agent.AgentService", "pixell.test.Streams", "grpc.health.v1.Health"} <= set(database.get_services())
     service = DescriptorPool(database).FindServiceByName("pixell.agent.AgentService")

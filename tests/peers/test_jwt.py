@@ -176,7 +176,7 @@ def test_a_claim_names_the_agents_that_a_token_allows(place: Place) -> None:
     response = place.get(one, "h", "/agents/other/about")
     assert response.status_code in (200, 404) and "x-pixell-error" not in response.headers
     check_rejection(place.get(one, "other", "/agents/h/about"), 403, "not_allowed")
-    # It is asked before the map is, so ids that exist look like those that do not.
+    # It is checked before the map is read, so ids that exist look like those that do not.
     assert check_rejection(place.get(one, "nobody"), 403, "not_allowed")["title"] == "Forbidden"
     check_rejection(place.get(place.token("*"), "nobody"), 404, "unknown_deployment")
     check_rejection(place.get(place.token("*"), ""), 400, "missing_deployment_id")

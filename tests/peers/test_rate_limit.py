@@ -201,7 +201,7 @@ def test_clients_with_tokens_have_the_buckets_of_their_subjects(form: str, tmp_p
         assert [one("alice"), one("alice", jti="2"), one("bob"), one("bob"), one("alice")] == [200, 429, 200, 429, 429]
         # Without a subject it is the address that counts.
         assert [one(None), one(None), one(""), one("carol")] == [200, 429, 429, 200]
-        # A subject that looks like an address is none.
+        # A subject that looks like an address is not one.
         assert [one("127.0.0.1"), one("address")] == [200, 200]
         # So it is for a preflight, which has no token. It does not spend what a client of its address may send.
         preflight = {"origin": "https://a.test", "access-control-request-method": "GET"}

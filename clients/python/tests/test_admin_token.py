@@ -109,7 +109,7 @@ def test_variable_and_file_together_are_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(FILE, str(tmp_path / "admin-token"))
     with pytest.raises(InvalidArgument, match="both"):
         RouteApiClient()
-    # An empty name is none.
+    # An empty name counts as not set.
     monkeypatch.setenv(FILE, "")
     RouteApiClient()
     assert VARIABLE not in os.environ

@@ -90,7 +90,7 @@ async def test_asking_delays_no_push(store: MemoryStore, monkeypatch: pytest.Mon
         # While neither question has ended.
         await until(lambda: "y" in a.api.routes, "a change")
         assert ended == []
-        # No response is none.
+        # Silence does not count as a response.
         await until(lambda: "x" not in a.api.routes, "b is dropped")
     await b.manager.client().close()
 

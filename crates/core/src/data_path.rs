@@ -69,7 +69,7 @@ pub trait RequestHost {
     /// Whether there is a connection for the request. If so, the agent is not down: it refused the stream.
     fn was_connected(&self) -> bool;
 
-    /// The trail that was left with the request before it first went to a peer, or at the attempt before; `None` if there is none.
+    /// The trail that was left with the request before it first went to a peer, or at the previous attempt; `None` if there is none.
     fn trail(&self) -> Option<Cow<'_, [u8]>>;
 
     /// Whether a peer has sent the request.

@@ -124,7 +124,7 @@ proptest! {
             present = next.unwrap_or(present);
             trail = Trail::parse(&trail.to_bytes()).unwrap();
         }
-        prop_assert!(reached, "it goes on for ever");
+        prop_assert!(reached, "it goes on forever");
         prop_assert!(returns <= 3);
         // A second time if the map had no other one when the first attempt started, and more often only after a connection was lost.
         let mut hosts = asked.clone();

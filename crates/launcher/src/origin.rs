@@ -27,7 +27,7 @@ impl Origin {
         (domains.len() == count).then_some(origins)
     }
 
-    /// Parses a list of origins separated by commas; `None` if one of them is none, or is named twice.
+    /// Parses a list of origins separated by commas; `None` if one of them is not valid, or is named twice.
     #[must_use]
     pub fn parse_set(text: &str) -> Option<Vec<Self>> {
         let origins = text.split(',').map(|text| Self::parse(text.trim())).collect::<Option<Vec<_>>>()?;

@@ -103,7 +103,7 @@ fn context(side: &str) -> String {
     )
 }
 
-/// Whether a text is a host name in lower case (RFC 1123, 2.1). A wildcard is none: all tasks have the same name.
+/// Whether a text is a host name in lower case (RFC 1123, 2.1). A wildcard is not: all tasks have the same name.
 fn is_host(text: &str) -> bool {
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(plain);

@@ -166,7 +166,7 @@ impl Queue {
         }
     }
 
-    /// Writes all chunks to `sink`, for ever.
+    /// Writes all chunks to `sink`, forever.
     fn write_to(&self, mut sink: impl Write) {
         loop {
             let chunk = self.next();

@@ -24,7 +24,7 @@ pub fn watch(relay: Relay, socket: PathBuf) -> io::Result<()> {
         let mut reported = None;
         loop {
             let lost = relay.lost();
-            // If Envoy does not listen yet, or not any more, a later report covers these lines, too.
+            // If Envoy does not listen yet, or no longer, a later report covers these lines, too.
             if reported != Some(lost) && report(&socket, &since(reported, lost)).is_ok() {
                 reported = Some(lost);
             }

@@ -2,7 +2,7 @@
 //! the module calls.
 //!
 //! The declarations follow Envoy's header `source/extensions/dynamic_modules/abi/abi.h`; `abi.txt` lists them, and a test compares
-//! both. Only what Envoy 1.38, 1.39 and 1.40 have alike is declared: a module that names a callback which Envoy lacks does not load.
+//! both. Only what Envoy 1.38, 1.39 and 1.40 have in common is declared: a module that names a callback which Envoy lacks does not load.
 #![allow(unsafe_code, reason = "this is the border to C; the rest of the crate has none")]
 
 use crate::abi_types::{DataStatus, LogLevel, Status};
@@ -21,7 +21,7 @@ pub(crate) use calls::{ConfigHost, Host, Map, Metric, Scheduler, only_validates,
 /// The version of the interface. Envoy compares it with its own, and warns if they differ.
 const ABI_VERSION: &CStr = c"v0.2.0";
 
-/// What Envoy knows an object of its own by.
+/// Envoy's pointer to an object of its own.
 type Ptr = *mut c_void;
 
 /// Bytes that Envoy or the module owns, by pointer and length.
@@ -101,7 +101,7 @@ fn run_or<T>(
     };
     let result = catch_unwind(AssertUnwindSafe(guarded)).unwrap_or_else(|_| {
         if catch_unwind(AssertUnwindSafe(|| on_panic(stream, &mut host))).is_err() {
-            write_log(LogLevel::Error, "the filter panicked while it told of a panic");
+            write_log(LogLevel::Error, "the filter panicked while it reported a panic");
         }
         otherwise
     });
@@ -128,7 +128,7 @@ fn free(slot: *const c_void) {
     });
 }
 
-/// Runs code that has no stream which could count a panic.
+/// Runs code that has no stream to count a panic.
 fn run_alone<T>(what: &str, hook: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(hook)).inspect_err(|_| fault::tell(what)).ok()
 }
@@ -173,7 +173,7 @@ hooks! {
         }
     }
 
-    /// A configuration is not used any more.
+    /// A configuration is no longer used.
     fn http_filter_config_destroy(filter: *const c_void) {
         run_alone(HOOK, || {
             // SAFETY: made by `Box::into_raw`, and Envoy is done with it.
@@ -253,10 +253,10 @@ hooks! {
         Status::Continue
     }
 
-    /// A stream is complete, and what is known of it can still be asked for.
+    /// A stream is complete, and its attributes can still be read.
     fn http_filter_stream_complete(host: Ptr, slot: *const c_void) {
         if reads(slot).end {
-            // After a panic there is no client to respond to any more.
+            // After a panic here there is no client left to respond to.
             run_or(HOOK, host, slot, (), |stream, host| stream.on_end(host), |_, _| fault::tell(HOOK));
         }
     }
@@ -267,7 +267,7 @@ hooks! {
     }
 }
 
-/// What Envoy insists on, though there is nothing to do.
+/// Hooks that Envoy requires, although they have nothing to do.
 macro_rules! idle_hooks {
     ($(fn $name:ident($($type:ty),*) $(-> $result:ident)?;)*) => {
         hooks! { $(#[doc = "Nothing to do."] fn $name($(_: $type),*) $(-> $result)? { $($result::Continue)? })* }

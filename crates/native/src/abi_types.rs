@@ -32,7 +32,7 @@ pub enum LogLevel {
 pub enum Status {
     /// The next filter is called.
     Continue = 0,
-    /// It is not.
+    /// The next filter is not called.
     Stop = 1,
 }
 
@@ -42,8 +42,8 @@ pub enum Status {
 pub enum DataStatus {
     /// The next filter is called.
     Continue = 0,
-    /// It is not, and Envoy keeps the part.
+    /// The next filter is not called, and Envoy keeps the part.
     StopAndKeep = 1,
-    /// It is not, and the part is dropped.
+    /// The next filter is not called, and the part is dropped.
     StopAndDrop = 3,
 }

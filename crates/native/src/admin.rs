@@ -24,7 +24,7 @@ pub(crate) struct AdminFilter {
     metrics: AdminMetrics,
     /// When the routes of the configuration were stored, in seconds since 1970.
     started_with_routes: Option<u64>,
-    /// Whether the gauges tell of the map. Envoy sets one for a stream only, so the first stream does it.
+    /// Whether the gauges have been set from the map. Envoy sets a gauge only for a stream, so the first stream does it.
     settled: AtomicBool,
 }
 
@@ -57,7 +57,7 @@ impl AdminFilter {
     }
 
     pub(crate) fn on_request_headers(&self, exchange: &mut Exchange, envoy: &mut Host<'_>, ends: bool) -> Status {
-        // Envoy counts for a stream only; a scrape comes by here.
+        // Envoy counts only for a stream, and a scrape is a stream of this filter.
         (0..fault::take_uncounted()).for_each(|_| self.metrics.panicked(envoy));
         if !self.settled.swap(true, Ordering::Relaxed) {
             self.settle(envoy);

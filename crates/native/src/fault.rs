@@ -1,4 +1,4 @@
-//! A panic of the module: what it said, and the places where a test makes one.
+//! A panic of the module: its message, and the places where a test makes one.
 
 use crate::host;
 use std::cell::RefCell;
@@ -6,11 +6,11 @@ use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 thread_local! {
-    /// What the last panic of this thread said of itself.
+    /// The message of the last panic of this thread.
     static REASON: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Keeps what a panic says of itself for [`reason`], in place of writing it to standard error, which is not Envoy's log.
+/// Keeps the message of a panic for [`reason`], instead of writing it to standard error, which is not Envoy's log.
 pub(crate) fn catch_reasons() {
     panic::set_hook(Box::new(|panic| {
         let said = panic.to_string();
@@ -28,7 +28,7 @@ pub(crate) fn reason() -> String {
 /// Panics that no stream has counted.
 static UNCOUNTED: AtomicU64 = AtomicU64::new(0);
 
-/// Tells of a panic that no stream can tell of.
+/// Logs and counts a panic that no stream can report.
 pub(crate) fn tell(place: &str) {
     UNCOUNTED.fetch_add(1, Ordering::Relaxed);
     host::error(&format!("the filter panicked in {place}: {}", reason()));
@@ -36,7 +36,7 @@ pub(crate) fn tell(place: &str) {
 
 /// How many panics a stream has to count for others.
 pub(crate) fn take_uncounted() -> u64 {
-    // Reading is cheap, and there are none.
+    // Nearly always there are none, and a load costs less than a swap.
     if UNCOUNTED.load(Ordering::Relaxed) == 0 { 0 } else { UNCOUNTED.swap(0, Ordering::Relaxed) }
 }
 

@@ -43,8 +43,8 @@ pub(crate) fn is_first_card(reason: &str) -> bool {
     CARDS.take(reason)
 }
 
-/// The filter state in which the filter of the listener tells the one before the agents' clusters when the request arrived. (The time that
-/// Envoy has for it is none of the attributes that it gives a native filter.)
+/// The filter state in which the filter of the listener leaves the time of arrival for the filter before the agents' clusters. (Envoy's own
+/// time of arrival is not among the attributes of a native filter.)
 const ARRIVED: &str = "pixell.arrived";
 
 /// The filter state that counts the responses of peers that have no route for the request.
@@ -70,7 +70,7 @@ pub(crate) fn leave_trail(host: &mut Host<'_>, trail: &[u8]) -> bool {
     host.set_state(TRAIL, trail)
 }
 
-/// What times are counted from.
+/// The start from which times are counted.
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 const fn nanoseconds(bytes: [u8; 8]) -> Duration {
@@ -159,12 +159,12 @@ pub(crate) fn joined<'a>(host: &'a Host<'_>, name: &str) -> Option<Cow<'a, [u8]>
     Some(all.into())
 }
 
-/// Whether a request is one of gRPC, or was one of gRPC-Web.
+/// Whether a request is gRPC, or was gRPC-Web.
 pub(crate) fn is_grpc(host: &Host<'_>) -> bool {
     Client::of(&joined(host, "content-type").unwrap_or_default()) != Client::Http
 }
 
-/// Removes from the headers or trailers of an agent's response what only this proxy says to a client.
+/// Removes the headers or trailers of an agent's response that only this proxy may send to a client.
 pub(crate) fn remove_forged(host: &mut Host<'_>, map: Map) {
     for name in host.names_beginning(map, b"x-pixell-") {
         if !host.remove_from(map, &name) {

@@ -1,8 +1,9 @@
 //! The pixell-envoy filter as an Envoy dynamic module: hooks, each of which fetches, asks the core (`pixell-core`) and applies what
 //! it says.
 //!
-//! One shared object has the four filters, told apart by `filter_name`: `router` (the data path), `retry` (the data path before each
-//! attempt to reach an agent), `responses` (what leads clients back) and `admin` (the route API). All of them share the route map, which lies in this process's memory.
+//! One shared object has the four filters, distinguished by `filter_name`: `router` (the data path), `retry` (the data path before each
+//! attempt to reach an agent), `responses` (what leads clients back) and `admin` (the route API). All of them share the route map, which is in
+//! this process's memory.
 //!
 //! | module | what it is |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! Envoy's metrics as the filter uses them. One that Envoy's configuration switches off takes every value and shows none.
+//! Envoy's metrics as the filter uses them. A metric that Envoy's configuration switches off accepts every value and shows none.
 //!
 //! The labels are part of the names, as in the Wasm filter, so that both show the same metrics: `stats_tags` of `envoy/envoy.yaml`
 //! takes them out again.

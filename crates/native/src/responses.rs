@@ -1,5 +1,5 @@
-//! Responses to requests that a path or a host addresses: their heads, and the bodies of agent cards. The router's stream of such a request
-//! sees to its response, so that it needs no second filter, as the Wasm filter does.
+//! Responses to requests whose path or host names the agent: their heads, and the bodies of agent cards. The router's stream of such a request
+//! also changes its response, so that no second filter is needed, as with Wasm.
 
 use crate::abi::{ConfigHost, Host, Map};
 use crate::abi_types::LogLevel;
@@ -16,7 +16,7 @@ pub(crate) struct ResponseConfig {
     metrics: CardMetrics,
 }
 
-/// What is still to come of a response.
+/// The part of a response that has not arrived yet.
 #[derive(Debug)]
 pub(crate) enum Awaited {
     /// Its head. This was noted about the request.
@@ -33,7 +33,7 @@ impl ResponseConfig {
         }
     }
 
-    /// The head of the response to the request that `note` is about. Gives what is still to come, if that matters.
+    /// The head of the response to the request that `note` is about. Returns the part that has yet to arrive, if that matters.
     pub(crate) fn on_head(&self, note: &[u8], envoy: &mut Host<'_>) -> Option<Awaited> {
         let head = self.responses.head(&Noted { envoy, note });
         apply(envoy, &head.changes);

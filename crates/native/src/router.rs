@@ -1,5 +1,5 @@
-//! The data path: one header read, one look at the change signal and one call of Envoy for each request that is forwarded; and, before
-//! each attempt to reach an agent, the question whether the request may go there.
+//! The data path: for each request that is forwarded, one header, one read of the change signal and one call of Envoy; and before each
+//! attempt to reach an agent, the check whether the request may go there.
 
 use crate::abi::{ConfigHost, Host, Map};
 use crate::abi_types::{Attribute, Status};
@@ -25,7 +25,7 @@ thread_local! {
     static MAPS: RefCell<Maps> = RefCell::default();
     /// What else this worker has, from its first request on.
     static WORKER: OnceCell<Worker> = const { OnceCell::new() };
-    /// What the filter before the agents' clusters has yet to count. Envoy would put its metrics among those of the cluster, so the filter of
+    /// The counts that the filter before the agents' clusters leaves. Envoy would put its metrics among those of the cluster, so the filter of
     /// the listener counts for it, before the same response reaches the client.
     static OWED: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
     /// Whether there is any.
@@ -44,8 +44,8 @@ impl Worker {
     }
 }
 
-/// A request that has no connection after this time is in a queue: a connection to a port of this machine is made, or not, much faster. Those
-/// whose connection is being made go on, as if the map had changed a moment later.
+/// A request that has no connection after this time is in a queue, because a connection to a port of this machine succeeds or fails much faster.
+/// Requests whose connection is being made go on, as if the map had changed a moment later.
 const QUEUED: Duration = Duration::from_millis(100);
 
 /// A configuration of the data path.
@@ -67,7 +67,7 @@ pub(crate) struct Kept {
     at_peer_since: Option<Duration>,
     /// Its place in the list of those that may be waiting.
     place: Option<Place>,
-    /// What is still to come of its response, if the path or the host addresses it.
+    /// The part of its response that has not arrived yet, if the path or the host names the agent.
     awaited: Option<Awaited>,
 }
 
@@ -163,7 +163,7 @@ impl Router {
         })
     }
 
-    /// What `judge` says by the maps as they are now.
+    /// What `judge` says by the present maps.
     fn with_maps(&self, envoy: &Host<'_>, judge: impl FnOnce(&mut Maps) -> Verdict) -> Verdict {
         MAPS.with(|maps| match maps.try_borrow_mut() {
             Ok(mut maps) => {
@@ -189,8 +189,7 @@ impl Router {
         }
     }
 
-    /// Rejects a request that has waited for a connection for as long as it may, or for one to a port that the map does not give its
-    /// deployment any more.
+    /// Rejects a request that has waited for a connection for as long as it may, or whose port the map no longer gives to its deployment.
     pub(crate) fn on_scheduled(&self, envoy: &mut Host<'_>, kept: &Kept, call: Call) {
         if envoy.text(Attribute::UpstreamLocalAddress).is_some() || envoy.number(Attribute::ResponseCode).is_some() {
             return;
@@ -219,8 +218,8 @@ impl Router {
         self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
     }
 
-    /// Which hooks are for a stream: of responses those of agents and of peers before their clusters, and those that may lead the client astray;
-    /// and the end of one that went to a peer.
+    /// Which hooks are for a stream: those for responses before the clusters of agents and peers, and for responses that may lead the client astray;
+    /// and the end of a request that went to a peer.
     pub(crate) fn reads(&self, kept: &Kept) -> Reads {
         let judges = self.data_path.judges();
         let is_attempt = judges == Judges::Attempts;

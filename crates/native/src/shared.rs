@@ -24,7 +24,7 @@ pub(crate) fn next_worker() -> u64 {
     WORKERS.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
 }
 
-/// The change signal, which also shows itself as a gauge while a stream is there to raise it, and tells those that wait.
+/// The change signal. It also sets a gauge while there is a stream to do so, and calls the requests that wait.
 #[derive(Debug)]
 pub(crate) struct ShownSignal<'a> {
     pub(crate) host: &'a Host<'a>,
@@ -50,6 +50,6 @@ pub(crate) fn backend<S>(signal: &S) -> Backend<'_, MemoryData, S> {
 
 /// A random number, never 0.
 fn random() -> u64 {
-    // The hasher's keys come from the system's random source; the standard library has no plainer way to it.
+    // The hasher's keys come from the system's random source; the standard library has no simpler access to it.
     RandomState::new().build_hasher().finish().max(1)
 }

@@ -1,6 +1,6 @@
-//! Ends requests that wait for a connection too long, or for one to an agent that the map does not name any more. Envoy has no limit for
-//! that, and calls a filter of itself only when something happens to its stream. So a thread of the module calls those that are due, on their
-//! workers, and a writer calls all that may be waiting.
+//! Ends requests that wait too long for a connection, or whose agent the map no longer names. Envoy has no limit for this, and calls a filter
+//! only when something happens to its stream. So a thread of the module calls the streams that are due, on their workers, and a writer calls
+//! all that may be waiting.
 
 use crate::abi::Scheduler;
 use crate::{fault, host};
@@ -38,8 +38,8 @@ impl Call {
     }
 }
 
-/// How many times after a change the thread calls streams because of it: those that were too young when the map changed. After the second
-/// time they are old enough (`QUEUED` in `router.rs`).
+/// How many times after a change the thread calls the streams that were too young when the map changed. The second time they are old enough
+/// (`QUEUED` in `router.rs`).
 const LOOKS: u8 = 2;
 
 /// How many are still to come.

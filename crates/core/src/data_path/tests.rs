@@ -1,4 +1,4 @@
-//! What becomes of requests and attempts, on a host of the tests.
+//! What happens to requests and attempts, on a host of the tests.
 
 mod hops;
 

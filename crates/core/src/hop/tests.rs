@@ -123,7 +123,7 @@ fn a_request_goes_from_peer_to_peer_until_one_takes_it() {
     assert_eq!(follow(1, &[1, 2], soon, of(&[(1, Returned)])), (hosts(&[1, 2]), Ok(())));
     assert_eq!(follow(1, &[1, 2, 3], soon, of(&[(1, Refused), (2, Refused)])), (hosts(&[1, 2, 3]), Ok(())));
     assert_eq!(follow(1, &[1, 2, 3], soon, of(&[(1, Returned), (2, Refused)])), (hosts(&[1, 2, 3]), Ok(())));
-    // The only one does not have it, or cannot be reached: then it is asked twice.
+    // The only peer does not have the route, or cannot be reached: then it is tried twice.
     assert_eq!(follow(1, &[1], soon, of(&[(1, Returned)])), (hosts(&[1]), Err("deployment_moved")));
     assert_eq!(follow(1, &[1], soon, of(&[(1, Refused)])), (hosts(&[1, 1]), Err("peer_unreachable")));
     let first = |number, _| if number == 0 { Refused } else { End::Taken };

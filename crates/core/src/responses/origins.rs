@@ -15,7 +15,7 @@ struct Origin {
 }
 
 impl ExternalOrigins {
-    /// Adds an origin; `None` if the text is none.
+    /// Adds an origin; `None` if the text is not an origin.
     #[must_use]
     pub fn with(mut self, text: &str) -> Option<Self> {
         let (scheme, authority) = match text.strip_prefix("https://") {
@@ -31,7 +31,7 @@ impl ExternalOrigins {
         Some(self)
     }
 
-    /// The scheme that a client of this authority uses: the origin's, or `seen` if no origins are configured. `None` if the authority is none,
+    /// The scheme that a client of this authority uses: the origin's, or `seen` if no origins are configured. `None` if the authority is not valid,
     /// or not that of an origin. A whole name goes before the longest one with a star, as in Envoy's virtual hosts.
     #[must_use]
     pub fn scheme_for(&self, authority: &str, seen: &'static str) -> Option<&'static str> {

@@ -16,7 +16,7 @@ pub enum Target<'a> {
     Absolute {
         /// What stands before the path, such as `http://localhost:5000`.
         origin: &'a str,
-        /// The authority. A port that is the scheme's own is none.
+        /// The authority, without a port if it is the scheme's own.
         authority: Authority<'a>,
         /// The port, the scheme's own if none is written.
         port: u16,

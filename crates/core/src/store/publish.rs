@@ -69,7 +69,7 @@ impl From<TooLarge> for NoEdition {
 /// Why an update was not decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop<E> {
-    /// The map moved on meanwhile; the update is asked again.
+    /// The map moved on meanwhile; the update is called again.
     Moved,
     /// The update rejects the change.
     Rejected(E),

@@ -1,4 +1,4 @@
-//! Writing a table: from the one before, with changes made.
+//! Writing a table: the previous one with changes.
 
 use super::{ENTRY_HEAD_LEN, Entry, HEADER_LEN, LEN_AT, SLOT_BITS_AT, SLOT_LEN, Table, TooLarge, hash};
 use crate::deployment_id::DeploymentId;

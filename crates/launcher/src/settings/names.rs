@@ -136,7 +136,7 @@ pub fn is_grave(name: &str) -> bool {
         .any(|start| name.starts_with(start))
 }
 
-/// The names that begin like a setting of the image but are none.
+/// The names that begin like a setting of the image but are not one.
 pub fn unknown_names(names: impl Iterator<Item = OsString>) -> Vec<String> {
     let mut unknown: Vec<String> = names
         .filter_map(|name| name.into_string().ok())

@@ -243,7 +243,7 @@ impl Host<'_> {
         unsafe { http_send_response(self.stream, status.into(), pointer, count, body, bytes(details)) };
     }
 
-    /// How many bytes of the request's body are there: what is kept, and what this hook is called for.
+    /// How many bytes of the request's body have arrived: those that are kept, and those that this hook is called for.
     pub(crate) fn body_size(&self) -> usize {
         // SAFETY: it takes numbers only.
         let size = |kind| unsafe { http_get_body_size(self.stream, kind) };
@@ -282,7 +282,7 @@ impl Host<'_> {
         part
     }
 
-    /// Puts `new` in the place of the part of the response's body that this hook is called for.
+    /// Replaces the part of the response's body that this hook is called for by `new`.
     pub(crate) fn replace_response_part(&mut self, new: &[u8]) {
         // SAFETY: Envoy copies the bytes, and drains no more than there are.
         unsafe {
@@ -321,7 +321,7 @@ impl Host<'_> {
         let _ = unsafe { change(self.stream, id, pointer, labels.iter().len(), value) };
     }
 
-    /// What calls [`crate::filter::Stream::on_scheduled`] from any thread; `None` if Envoy has none for this stream.
+    /// A scheduler, which calls [`crate::filter::Stream::on_scheduled`] from any thread; `None` if Envoy has none for this stream.
     pub(crate) fn scheduler(&self) -> Option<Scheduler> {
         // SAFETY: the stream is alive.
         let scheduler = unsafe { http_filter_scheduler_new(self.stream) };
@@ -346,7 +346,7 @@ impl Scheduler {
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
-        // SAFETY: it was made by `Host::scheduler` and is used no more.
+        // SAFETY: it was made by `Host::scheduler` and is no longer used.
         unsafe { http_filter_scheduler_delete(self.0) };
     }
 }

@@ -209,7 +209,7 @@ impl Stream {
         }
     }
 
-    /// The trailers of the agent's response; gives what becomes of them.
+    /// The trailers of the agent's response; returns what the filter makes of them.
     pub(crate) fn response_trailers_of(&self, trailers: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
         self.with(|envoy| envoy.response_trailers = trailers);
         self.response_trailers();

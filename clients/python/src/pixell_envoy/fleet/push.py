@@ -20,7 +20,7 @@ _OFF = Problem(409, "fleet_disabled", "Conflict", "this Envoy has no fleet map: 
 
 _MOST = re.compile(r"at most ([0-9]{1,9}) ")
 
-# How many lines about what was left out one process writes at most: a hostile task may change its record for ever.
+# How many lines about what was left out one process writes at most: a hostile task may change its record forever.
 _MOST_LINES = 1000
 
 

@@ -54,7 +54,7 @@ fn the_edge_decides_in_the_order_of_the_contract() {
     assert_eq!(hop(by("e", &[1])).address.ip(), host(2));
     assert_eq!(code(&by("e", &[1, 2])), "peer_unreachable");
     assert_eq!(hop(by("f", &[])).address.ip(), host(2));
-    // One that ended a connection is asked if there is nothing better.
+    // A peer that ended a connection is tried if there is no better one.
     let closed = |id: &'static str, closed: &[u8]| {
         let mut maps = worker();
         closed.iter().for_each(|last| maps.failed.add(host(*last), Failure::Closed, Duration::ZERO));
@@ -190,7 +190,7 @@ fn a_request_of_a_peer_goes_back_if_its_agent_moves_while_it_waits() {
     assert_eq!(by("x", 9, false, 0), Verdict::Continue);
 }
 
-/// Attempts at peers: what becomes of them, which peers count as failed, and where the next one goes.
+/// Attempts at peers: how they end, which peers count as failed, and where the next one goes.
 #[test]
 fn the_next_attempt_goes_by_the_maps_as_they_are_now() {
     let data_path = DataPath::new(&RouterConfig::parse(CONFIG).expect("valid"), Judges::Hops);
@@ -206,13 +206,13 @@ fn the_next_attempt_goes_by_the_maps_as_they_are_now() {
     };
     let (outcome, address, trail) = next(data_path.judge_hop(&attempt("e", Trail::to(host(1)).to_bytes()), &mut maps));
     assert_eq!((outcome, address), (None, Some(host(2))));
-    // It was not reached, and the other one is asked.
+    // It was not reached, and the other peer is tried.
     let (outcome, address, trail) = next(data_path.judge_hop(&attempt("e", trail), &mut maps));
     assert_eq!((outcome, address), (Some(Outcome::Unreachable), None));
     assert_eq!([1, 2].map(|last| maps.failed.of(host(last))), [Some(Failure::Unreachable), None]);
     let (outcome, verdict) = data_path.judge_hop(&Shown { returns: 1, ..attempt("e", trail.clone()) }, &mut maps);
     assert_eq!((outcome, code(&verdict)), (Some(Outcome::Returned), "peer_unreachable"));
-    // The only one is asked twice, and has not failed before that.
+    // The only peer is tried twice, and has not failed before that.
     let mut maps = worker();
     let (_, _, trail) = next(data_path.judge_hop(&attempt("b", Trail::to(host(1)).to_bytes()), &mut maps));
     let (outcome, address, only) = next(data_path.judge_hop(&attempt("b", trail.clone()), &mut maps));
