@@ -156,7 +156,7 @@ class Facts(Region):
         """Every secret that the tasks get, by its key in the settings."""
         s = self.settings
         wanted = {"admin_token_secret": True, "fleet_redis_password_secret": s.fleet_directory == "redis"}
-        wanted["peer_certificate_secret"] = "peer_certificate_secret" in s.fleet_parts
+        wanted["peer_certificate_secret"] = "peer_certificate_secret" in s.parts
         return {key: self.secret(getattr(s, key)) for key, used in wanted.items() if used}
 
     @property

@@ -5,7 +5,6 @@ from typing import Any
 from .aws import Doc
 from .facts import Facts
 from .say import Stop
-from .settings import A2A_PORT
 
 # TLS 1.2 and 1.3 with forward secrecy and authenticated encryption, as Envoy's own.
 # https://docs.aws.amazon.com/elasticloadbalancing/latest/network/describe-ssl-policies.html
@@ -54,8 +53,3 @@ def shown(form: Doc | None) -> str:
         return str((form or {}).get("Protocol", "(none)"))
     names = ", ".join(each["CertificateArn"] for each in form.get("Certificates", []))
     return f"TLS with {names or 'no certificate'}, {', '.join(form.get('AlpnPolicy', [])) or 'no ALPN'}, {form.get('SslPolicy', 'no policy')}"
-
-
-def origin(f: Facts) -> str:
-    """The origin under which clients reach agents; empty if the settings name no domain."""
-    return f"https://{f.settings.certificate_domain}:{A2A_PORT}" if f.settings.certificate_domain else ""

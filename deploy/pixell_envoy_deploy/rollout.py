@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial, reduce
+from functools import cached_property, partial
 from typing import Any
 
 from . import form, image, state, task_definition
@@ -95,17 +95,10 @@ class Rollout:
         values["PAR_MEMORY_RESERVATION"] = s.task_memory - s.envoy_memory - sum(memory(each) for each in others)
         values |= {"PAR_STOP_TIMEOUT": STOP_TIMEOUT_LIMIT, "PAR_DRAIN_SECONDS": STOP_TIMEOUT_LIMIT - PAR_END_SECONDS}
         values["ENVOY_STOP_TIMEOUT"] = s.envoy_drain_seconds + STOP_MARGIN
-        laid = task_definition.read(DEPLOY / "task-definition.json")
-        if s.fleet_parts:
-            fleet = task_definition.read(DEPLOY / "task-definition-fleet.json")
-            laid = reduce(lambda below, part: task_definition.lay(below, fleet[part]), s.fleet_parts, laid)
-            values |= {"FLEET": self.slot.service, "FLEET_CIDRS": ",".join(sorted({f.subnets[each]["CidrBlock"] for each in f.network["subnets"]}))}
+        values |= {"FLEET": self.slot.service, "FLEET_CIDRS": ",".join(sorted({f.subnets[each]["CidrBlock"] for each in f.network["subnets"]}))}
+        laid = task_definition.read(DEPLOY / "task-definition.json", s.parts)
         filled = task_definition.fill(laid, {name: str(value) for name, value in values.items()})
         log = filled.pop("logConfiguration")
-        if origin := form.origin(f):
-            next(each for each in filled["containerDefinitions"] if each["name"] == "envoy")["environment"].append(
-                {"name": "PIXELL_EXTERNAL_ORIGINS", "value": origin}
-            )
         for each in filled["containerDefinitions"]:
             each["logConfiguration"] = log | {"options": log["options"] | {"awslogs-stream-prefix": each["name"]}}
         return filled

@@ -73,10 +73,10 @@ class Settings:
     alarm_rejected_per_5_minutes: int = rule(1, 10**9)
 
     @property
-    def fleet_parts(self) -> list[str]:
-        """The parts of task-definition-fleet.json that apply."""
-        peers = ["peer_certificate_secret"] * bool(self.peer_certificate_secret)
-        return ["fleet_directory", self.fleet_directory, *peers] if self.fleet_directory else []
+    def parts(self) -> list[str]:
+        """The parts of task-definition.json that apply, as their `if` names them."""
+        fleet = ["fleet_directory", "peer_certificate_secret"] if self.fleet_directory else []
+        return [self.fleet_directory, *(key for key in ["certificate_domain", *fleet] if getattr(self, key))]
 
 
 def read(path: Path) -> Settings:

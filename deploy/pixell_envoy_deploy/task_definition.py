@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,16 @@ OURS = ("envoy", "par-token", "envoy-peer")
 DEFAULTS = [("essential", True), ("cpu", 0), ("protocol", "tcp"), ("readOnly", False)]
 
 
-def read(template: Path) -> Doc:
-    """The template without its comments."""
-    found = json.loads(template.read_text(), object_pairs_hook=lambda pairs: {key: value for key, value in pairs if not key.startswith("//")})
-    return dict(found)
+def read(template: Path, parts: Collection[str]) -> Doc:
+    """The template without its comments, and without the items whose `if` is none of `parts`. Their variables become null."""
+
+    def item(pairs: list[tuple[str, Any]]) -> Doc:
+        found = {key: [each for each in value if each] if isinstance(value, list) else value for key, value in pairs if not key.startswith("//")}
+        if found.pop("if", None) in (None, *parts):
+            return {key: value for key, value in found.items() if value != []}
+        return {"name": found["name"], "value": None} if "value" in found else {}
+
+    return dict(json.loads(template.read_text(), object_pairs_hook=item))
 
 
 def fill(document: Doc, values: Mapping[str, str]) -> Doc:

@@ -202,7 +202,8 @@ def test_redis_and_a_certificate_are_secrets_that_no_agent_gets(tool: Tool, acco
     par, token, peer, envoy = (task_definition.container(definition, name) for name in ("par", "par-token", "envoy-peer", "envoy"))
     assert [each["name"] for each in definition["containerDefinitions"]].count("envoy-peer") == 1
     assert {"name": "PIXELL_FLEET_REDIS_URL", "value": S.fleet_redis_url} in par["environment"] and not par.get("secrets")
-    assert "redis-password" in token["secrets"][1]["valueFrom"] and "/run/pixell-par/redis-password" in token["command"][0]
+    assert {"name": "PIXELL_FLEET_REDIS_PASSWORD_FILE", "value": "/run/pixell-par/redis-password"} in par["environment"]
+    assert "redis-password" in token["secrets"][1]["valueFrom"]
     files = {each["name"]: each["value"].rpartition("/")[2] for each in envoy["environment"] if "PEER" in each["name"]}
     assert files == {"PIXELL_PEER_CERT_FILE": "certificate", "PIXELL_PEER_KEY_FILE": "key", "PIXELL_PEER_CA_FILE": "ca"}
     (there := tmp_path / "volume").mkdir()
@@ -246,5 +247,5 @@ def test_the_documented_certificate_is_one_of_that_name_alone(tmp_path: Path) ->
     assert certificate.public_key() == key.public_key() and x509.load_pem_x509_certificate(secret["ca"].encode()).subject == certificate.issuer
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == [secret["san"]] and (tmp_path / "key").stat().st_mode & 0o77 == 0
-    parts = (DEPLOY / "task-definition-fleet.json").read_text()
+    parts = (DEPLOY / "task-definition.json").read_text()
     assert all(f"PEER_CERTIFICATE_SECRET_ARN}}:{name}::" in parts for name in secret)

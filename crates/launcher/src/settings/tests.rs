@@ -209,7 +209,7 @@ fn misspelt_names_are_found() {
 #[test]
 fn a_variable_of_par_is_told_from_a_misspelt_one() {
     // What the task definition gives PAR.
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/task-definition-fleet.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/task-definition.json");
     let definition = std::fs::read_to_string(path).unwrap();
     let texts = definition.split('"');
     let mut names: Vec<_> = texts.filter(|text| text.starts_with("PIXELL_FLEET") && !NAMES.contains(text)).collect();
