@@ -58,8 +58,8 @@ def findings(name: str, r: Rollout) -> list[Finding]:
     return [("note", f"accepted: {text}", "") if accepted and level == "ERROR" else (level, text, fix) for level, text, fix in found]
 
 
-def run(r: Rollout, quiet: bool = False) -> None:
-    """Prints every finding, or with `quiet` only errors. An error ends the command."""
+def check(r: Rollout, quiet: bool = False) -> None:
+    """Check everything that the rollout relies on; changes nothing."""
     s, who, errors = r.settings, r.facts.identity, 0
     say(f"account {who['Account']}, region {s.region}, as {who['Arn']}, {'in place' if r.in_place else 'beside the live service'}")
     for name, level, text, fix in [(each, *finding) for each in CHECKS for finding in findings(each, r)]:

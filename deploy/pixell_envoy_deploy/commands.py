@@ -1,4 +1,4 @@
-"""The commands. Each that changes something shows first what it does to agents, and asks."""
+"""The commands, each with its options. Each that changes something shows first what it does to agents, and asks."""
 
 import json
 from functools import partial
@@ -18,8 +18,8 @@ OWN |= {"taskDefinition", "taskSets"}
 
 
 def plan(r: Rollout) -> bool:
-    """Prints what happens to agents, what changes field by field, and what is kept. True if anything changes."""
-    checks.run(r, quiet=True)
+    """Show what apply would change, what it would keep, and what it does to running agents; changes nothing."""
+    checks.check(r, quiet=True)
     say("", "IMPACT", *(f"  {line}" for line in impact(r)))
     changes = show(r.steps())
     say("", "KEPT, NOT OURS", *(f"  {line}" for line in kept(r) or ["nothing"]), "", f"plan {r.fingerprint()}")
@@ -62,10 +62,11 @@ def kept(r: Rollout) -> list[str]:
     return lines + [f"service autoscaling: {each['MinCapacity']} to {each['MaxCapacity']} tasks ({alone})" for each in f.scaling]
 
 
-def apply(r: Rollout, yes: bool, wanted: str) -> None:
+def apply(r: Rollout, yes: bool, number: str) -> None:
+    """Build and push the image, start a task with Envoy before PAR, wait until it is healthy."""
     changes, shown = plan(r), r.fingerprint()
-    if wanted and wanted != shown:
-        raise Stop(f"this is plan {shown}, not {wanted}: something has changed", "read the plan above, then apply --plan with its number")
+    if number and number != shown:
+        raise Stop(f"this is plan {shown}, not {number}: something has changed", "read the plan above, then apply --plan with its number")
     confirm("Make these changes?", yes or not changes)
     with state.lock(r.facts) as hold:
         r = Rollout(Facts(r.settings), r.in_place, r.drop, r.accept)
@@ -103,8 +104,13 @@ def write_record(r: Rollout) -> str:
     return f"the way back is {short(service['taskDefinition']) if service and in_place else f.live.service}"
 
 
-def verify(f: Facts, slot: Slot, ids: list[str], connections: int | None, endpoint: str, port: int) -> None:
-    """Checks tasks and targets as AWS sees them, and agents as clients reach them by `port` or `endpoint`. An error ends the command."""
+def verify(r: Rollout, ids: list[str], connections: int | None, endpoint: str, test: bool) -> None:
+    """Check tasks and targets, and call agents over new connections."""
+    reach(r.facts, r.facts.idle if test else r.facts.live, ids, connections, endpoint)
+
+
+def reach(f: Facts, slot: Slot, ids: list[str], connections: int | None, endpoint: str) -> None:
+    """Checks tasks and targets as AWS sees them, and agents as clients reach them. An error ends the command."""
     service, running, bad = f.service(slot.service) or {"taskDefinition": "", "desiredCount": 1}, f.tasks(slot.service), []
     wanted, least = service["taskDefinition"], max(1, service["desiredCount"])
     # With ten for each task, one of a hundred tasks is missed once in two hundred runs.
@@ -121,6 +127,7 @@ def verify(f: Facts, slot: Slot, ids: list[str], connections: int | None, endpoi
         found = f.targets(group)
         ill = [f"{each['Target']['Id']} is {each['TargetHealth']['State']}" for each in found if each["TargetHealth"]["State"] != "healthy"]
         errors += line(bool(found) and not ill, "targets", f"{group}: {'; '.join(ill) or f'{len(found)} healthy'}")
+    port = A2A_PORT if slot == f.live else f.settings.test_port
     tls = (f.listener(port) or {}).get("Protocol") == "TLS"
     # The certificate is for the domain, and not for the load balancer's own name.
     name = f.settings.certificate_domain if tls and f.settings.certificate_domain else f.load_balancer["DNSName"]
@@ -150,15 +157,15 @@ def perform(f: Facts, impact: list[str], steps: list[Step], yes: bool, go_back: 
     say("", f"Done: {status}. The alarms still watch the target group of before: run alarms again.")
 
 
-def shift(f: Facts, ids: list[str], connections: int | None, endpoint: str, yes: bool) -> None:
-    """Leads clients to the new task once each agent was reached there."""
-    before, slot, other = recorded(f)
+def shift(r: Rollout, ids: list[str], connections: int | None, endpoint: str, yes: bool) -> None:
+    """Verify the agents of the new task, then lead clients to it."""
+    f, (before, slot, other) = r.facts, recorded(r.facts)
     if before["in_place"] or before["status"] == "applying":
         raise Stop(f"the last rollout is {before['status']}{' in place' * before['in_place']}: there is nothing to shift to", "apply first")
     ids = ids or before["agents"]
     if not ids:
         raise Stop("no agent is recorded, so none can be verified", "shift ID... with the agents that PAC has deployed to the new task")
-    verify(f, slot, ids, connections, endpoint, A2A_PORT if slot == f.live else f.settings.test_port)
+    reach(f, slot, ids, connections, endpoint)
     impact = [f"new connections go to {slot.service}; open ones stay with {other.service} until they end or reach their age"]
     impact += [f"from then on PAC deploys to {slot.service}; no agent stops"]
     if missing := sorted(set(before["agents"]) - set(ids)):
@@ -188,7 +195,9 @@ def routes(f: Facts, a2a: list[str], old: Slot, new: Slot, wanted: Doc | None) -
     return [("listener", lambda: lead(f, f.balancer, A2A_PORT, a2a, wanted=wanted)), ("REST", rest), tests]
 
 
-def rollback(f: Facts, revision: str, yes: bool) -> None:
+def rollback(r: Rollout, revision: int | None, yes: bool) -> None:
+    """Go back to what the record says, or to a revision."""
+    f = r.facts
     by_number: Doc = {"in_place": True, "slot": f.live.service, "service": {"taskDefinition": f"{f.settings.task_family}:{revision}"}}
     before, slot, other = (by_number, f.live, f.live) if revision else recorded(f)
     known, tasks = "agents" if f.agents is None else count(len(f.agents), "agent"), count(f.present["runningCount"], "task")
@@ -225,3 +234,8 @@ def back(f: Facts, before: Doc) -> list[Step]:
             yield from lead(f, f.balancer, A2A_PORT, before["listener"], wanted=before.get("form"))
 
     return [("health check", health), ("service", service), *([("listener", listener)] if "listener" in before else [])]
+
+
+def render(r: Rollout) -> None:
+    """Print the task definition that apply would register."""
+    say(json.dumps(r.definition, indent=2))

@@ -7,12 +7,14 @@ from botocore.exceptions import WaiterError
 
 from . import state
 from .facts import Facts
+from .rollout import Rollout
 from .say import Stop, confirm, say
 from .settings import DEPLOY
 
 
-def alarms(f: Facts, yes: bool) -> None:
-    s = f.settings
+def alarms(r: Rollout, yes: bool) -> None:
+    """Create or change the CloudWatch alarms."""
+    f, s = r.facts, r.settings
     topics = [each["TopicArn"] for each in f.all("sns", "list_topics", "Topics")] if s.alarm_topic else []
     topic = next((arn for arn in topics if arn.endswith(f":{s.alarm_topic}")), "")
     if s.alarm_topic and not topic:
@@ -24,8 +26,9 @@ def alarms(f: Facts, yes: bool) -> None:
     say("", f"The alarms watch {f.live.a2a}. After a shift, run this again.")
 
 
-def directory(f: Facts, yes: bool) -> None:
-    s = f.settings
+def directory(r: Rollout, yes: bool) -> None:
+    """Create or change the fleet's table, and the right of the task role to use it."""
+    f, s = r.facts, r.settings
     if s.fleet_directory != "dynamodb":
         raise Stop("fleet_directory is not dynamodb in the settings, so the fleet needs no table", 'fleet_directory = "dynamodb"')
     apply(f, "directory", {"Service": s.service, "Table": s.fleet_table, "TaskRole": s.task_role}, yes)
@@ -51,11 +54,11 @@ def apply(f: Facts, kind: str, parameters: dict[str, str], yes: bool) -> None:
             made, changes = api.describe_change_set(**change), f.all("cloudformation", "describe_change_set", "Changes", **change)
             if made["Status"] == "FAILED" and (changes or action == "CREATE"):
                 raise Stop(f"CloudFormation rejects the change set: {made.get('StatusReason')}", f"see {kind}.yaml and the settings")
-            resources = [each["ResourceChange"] for each in changes]
-            replaced = [" (replaced)" * (each.get("Replacement") == "True") for each in resources]
-            named = [f"  {each['Action']} {each['LogicalResourceId']}{text}" for each, text in zip(resources, replaced, strict=True)]
-            say(*(named or ["  nothing"]))
-            if changes:
+            for each in [change["ResourceChange"] for change in changes]:
+                say(f"  {each['Action']} {each['LogicalResourceId']}{' (replaced)' * (each.get('Replacement') == 'True')}")
+            if not changes:
+                say("  nothing")
+            else:
                 confirm("Make these changes?", yes)
                 api.execute_change_set(**change)
                 executed = True
