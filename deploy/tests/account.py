@@ -33,8 +33,7 @@ SCALED |= {"MinCapacity": 1, "MaxCapacity": 3}
 READS = ("Describe", "List", "Simulate", "GetP", "GetR", "GetC", "GetS", "GetM", "GetD", "BatchGet")
 # Fields that ECS returns for a deployment and not for its service.
 INSIDE = ("serviceConnectConfiguration", "volumeConfigurations")
-Seen = dict[tuple[str, str, str], Any]
-BUILT, SEEN = Doc(), Seen()
+BUILT, SEEN = Doc(), Doc()
 
 
 def error(code: str, text: str = "no") -> ClientError:
@@ -45,7 +44,7 @@ class Account:
     """Every call goes through `call`, which counts it, can make it fail (`fail`), and can respond to it (`responses`)."""
 
     def __init__(self, settings: Settings, patch: pytest.MonkeyPatch) -> None:
-        self.s, self.seen, self.services, self.number, real = settings, Seen(), dict[str, Doc](), 0, BaseClient._make_api_call
+        self.s, self.seen, self.services, self.number, real = settings, SEEN, dict[str, Doc](), 0, BaseClient._make_api_call
         patch.setattr(BaseClient, "_make_api_call", lambda of, name, given: self.call(of, name, given, partial(real, of, name, given)))
         self.reset()
 
@@ -56,7 +55,7 @@ class Account:
         self.calls, self.fail = Counter[str](), dict[str, Callable[[Doc], Exception | None]]()
         ecs = ["CreateService", "UpdateService", "DescribeServices", "ListTasks", "DescribeTasks"]
         self.responses: dict[str, Callable[[Doc], Any]] = {f"ecs.{name}": getattr(self, f"do_{name}") for name in ecs}
-        self.responses["elbv2.DescribeTargetHealth"] = self.do_DescribeTargetHealth
+        self.responses |= {f"elbv2.{name}": getattr(self, f"do_{name}") for name in ("DescribeTargetHealth", "ModifyListener")}
         self.forbid("no service")
         self.responses["service-quotas.GetServiceQuota"] = lambda p: {"Quota": QUOTA}
         self.responses["ecr.BatchGetImage"] = lambda p: {"images": [{"imageManifest": json.dumps({"config": {"digest": "sha256:0"}})}]}
@@ -88,13 +87,10 @@ class Account:
         self.calls[name] += 1
         if name in self.fail and (raised := self.fail[name](arguments)):
             raise raised
-        if name == "elbv2.ModifyListener":  # moto does not update the target group's load balancers, and knows no TLS here
-            self.speak(arguments)
-            for action in arguments["DefaultActions"]:
-                group = elbv2_backends[ACCOUNT][REGION].target_groups[action["TargetGroupArn"]]
-                group.load_balancer_arns.append(arguments["ListenerArn"].replace(":listener/", ":loadbalancer/").rpartition("/")[0])
+        if not operation.startswith(READS):
+            self.seen = {key: value for key, value in self.seen.items() if not key.startswith(name.partition(".")[0])}
         if name not in self.responses:
-            response, (where, changes) = self.real(name, arguments, real), self.edits.get(name, ("", {}))
+            response, (where, changes) = self.read(f"{name} {arguments}", real), self.edits.get(name, ("", {}))
             for each in [each for found in response.values() if changes and isinstance(found, list) for each in found]:
                 each.update(changes if where in str(each) else {})
             return response
@@ -104,32 +100,13 @@ class Account:
             assert not report.has_errors(), f"{name}: {report.generate_report()}"
         return result
 
-    def speak(self, p: Doc) -> None:
-        """Gives a listener the form that a call asks for, and takes it out of the call."""
-        backend = elbv2_backends[ACCOUNT][REGION]
-        found = next(each for lb in backend.load_balancers.values() for arn, each in lb.listeners.items() if arn == p["ListenerArn"])
-        found.protocol, found.ssl_policy = p.pop("Protocol", found.protocol), p.pop("SslPolicy", found.ssl_policy)
-        if "Certificates" in p or found.protocol == "TCP":
-            found.certificates = [each["CertificateArn"] for each in p.pop("Certificates", [])]
-            found.alpn_policy = p.pop("AlpnPolicy", [])
-        if found.protocol == "TCP":
-            found.ssl_policy = None
-
-    def real(self, name: str, arguments: Doc, real: Callable[[], Doc]) -> Doc:
+    def read(self, call: str, real: Callable[[], Doc]) -> Doc:
         """Moto's response. A read is remembered until its service is changed, which saves most of the suite's time."""
-        service, operation = name.split(".")
-        if not operation.startswith(READS):
-            self.seen = {key: value for key, value in self.seen.items() if key[0] != service}
+        if not call.partition(".")[2].startswith(READS):
             return real()
-        place = (service, operation, str(arguments))
-        if place not in self.seen:
-            try:
-                self.seen[place] = real()
-            except ClientError as failed:
-                self.seen[place] = failed
-        if isinstance(self.seen[place], ClientError):
-            raise self.seen[place]
-        return dict(copy.deepcopy(self.seen[place]))
+        if call not in self.seen:
+            self.seen[call] = real()
+        return dict(copy.deepcopy(self.seen[call]))
 
     def changes(self) -> set[str]:
         """Calls that were made and change something, without docker's push."""
@@ -270,6 +247,17 @@ class Account:
         registered = [each for each in self.services.values() if p["TargetGroupArn"] in str(each["loadBalancers"]) and each["runningCount"]]
         at = [("10.0.2.1", f"{REGION}b") if each["serviceName"].endswith("-green") else ("10.0.1.1", f"{REGION}a") for each in registered]
         return {"TargetHealthDescriptions": [{"Target": {"Id": i, "AvailabilityZone": z}, "TargetHealth": {"State": self.target}} for i, z in at]}
+
+    def do_ModifyListener(self, p: Doc) -> Doc:
+        """Moto knows no TLS here, and leaves the target groups without the load balancer."""
+        backend = elbv2_backends[ACCOUNT][REGION]
+        found = backend.modify_listener(p["ListenerArn"], actions=p["DefaultActions"])
+        if "Protocol" in p:
+            found.protocol, found.ssl_policy, found.alpn_policy = p["Protocol"], p.get("SslPolicy"), p.get("AlpnPolicy", [])
+            found.certificates = [each["CertificateArn"] for each in p.get("Certificates", [])]
+        for action in p["DefaultActions"]:
+            backend.target_groups[action["TargetGroupArn"]].load_balancer_arns.append(found.load_balancer_arn)
+        return {}
 
     def forbid(self, service: str, **more: Any) -> None:
         """IAM's simulator responds as if nothing allowed actions of this service."""
