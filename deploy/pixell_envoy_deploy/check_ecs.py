@@ -73,9 +73,9 @@ class Ecs(Checks):
             yield ok("the new task runs beside the present ones; the live service is not touched")
 
     def present_revision(self) -> Found:
-        d, s, name = self.f.revision, self.s, short(self.f.revision["taskDefinitionArn"])
+        d, name = self.f.revision, short(self.f.revision["taskDefinitionArn"])
         yield bad(not container(d, "par"), f"{name} has no container par", f"deploy PAR as container par, {STOPS}")
-        yield bad(d["family"] != s.task_family, f"{name} is not of family {s.task_family}", "check task_family")
+        yield bad(not d.get("executionRoleArn"), f"{name} has no execution role: a task gets no secret", f"deploy PAR with one, {STOPS}")
         if d["status"] == "INACTIVE":
             text = f"{name} is INACTIVE: ECS cannot return to it"
             yield bad(self.r.in_place, text, f"deploy a copy of it as a new revision first, {STOPS}") or note(f"{text}; its running tasks stay")
@@ -128,41 +128,29 @@ class Ecs(Checks):
         groups = [each["logGroupName"] for each in f.all("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=s.log_group)]
         make = f"aws logs create-log-group --log-group-name {s.log_group}"
         yield bad(s.log_group not in groups, f"log group {s.log_group} does not exist", make)
-        for name in (s.execution_role, s.task_role):
-            trusted = "ecs-tasks.amazonaws.com" in str(f.role(name)["AssumeRolePolicyDocument"])
-            yield bad(not trusted, f"ECS tasks may not use {name}", "let ecs-tasks.amazonaws.com assume it: iam update-assume-role-policy")
-        make = "aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
-        linked = f.one("iam", "get_role", "Role", "NoSuchEntity", RoleName="AWSServiceRoleForECS")
-        yield bad(linked is None, "AWSServiceRoleForECS does not exist", make)
-        yield ok(f"{', '.join(f.secrets)}, log group, both roles and ECS's service-linked role exist")
+        yield ok(f"{', '.join(f.secrets)} and log group exist")
 
     def permissions(self) -> Found:
         """IAM's simulator does not evaluate policies of resources and VPC endpoints, nor conditions whose value it is not given.
         https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html"""
-        f, role, wanted = self.f, self.f.role(self.s.execution_role), {("ecr:GetAuthorizationToken", "*")}
-        partition, here = role["Arn"].split(":")[1], f"{f.name}:{f.identity['Account']}"
-        for each in self.r.definition["containerDefinitions"]:
-            for arn in [secret["valueFrom"] for secret in each.get("secrets", [])]:
-                full = arn if arn.startswith("arn:") else f"arn:{partition}:ssm:{here}:parameter/{arn.lstrip('/')}"
-                action = "secretsmanager:GetSecretValue" if ":secretsmanager:" in full else "ssm:GetParameters"
-                wanted.add((action, ":".join(full.split(":")[:7])))
-            if place := image.ECR.fullmatch(each["image"]):
-                arn = f"arn:{partition}:ecr:{place['region']}:{place['account']}:repository/{place['name']}"
-                wanted |= {(f"ecr:{action}", arn) for action in ("BatchCheckLayerAvailability", "GetDownloadUrlForLayer", "BatchGetImage")}
-            if group := each.get("logConfiguration", {}).get("options", {}).get("awslogs-group"):
-                arn = f"arn:{partition}:logs:{here}:log-group:{group}:log-stream:any"
-                wanted |= {("logs:CreateLogStream", arn), ("logs:PutLogEvents", arn)}
+        f, role, wanted = self.f, self.f.revision["executionRoleArn"], {("ecr:GetAuthorizationToken", "*")}
+        wanted |= {("secretsmanager:GetSecretValue", secret["ARN"]) for secret in f.secrets.values()}
+        partition, group = role.split(":")[1], f"{f.name}:{f.identity['Account']}:log-group:{self.s.log_group}:log-stream:any"
+        wanted |= {(f"logs:{action}", f"arn:{partition}:logs:{group}") for action in ("CreateLogStream", "PutLogEvents")}
+        for place in filter(None, (image.ECR.fullmatch(each["image"]) for each in self.r.definition["containerDefinitions"])):
+            arn = f"arn:{partition}:ecr:{place['region']}:{place['account']}:repository/{place['name']}"
+            wanted |= {(f"ecr:{action}", arn) for action in ("BatchCheckLayerAvailability", "GetDownloadUrlForLayer", "BatchGetImage")}
         for action, arn in sorted(wanted):
-            call = {"PolicySourceArn": role["Arn"], "ActionNames": [action], "ResourceArns": [arn]}
+            call = {"PolicySourceArn": role, "ActionNames": [action], "ResourceArns": [arn]}
             for result in f.all("iam", "simulate_principal_policy", "EvaluationResults", **call):
-                text, missing = f"{self.s.execution_role} may not {action} on {arn} ({result['EvalDecision']})", result.get("MissingContextValues")
+                text, missing = f"{short(role)} may not {action} on {arn} ({result['EvalDecision']})", result.get("MissingContextValues")
                 if result["EvalDecision"] != "allowed" and missing:
                     yield note(f"{text}, if {', '.join(missing)} does not allow it")
                 elif result["EvalDecision"] != "allowed":
                     yield bad(True, text, "aws iam put-role-policy; or --accept permissions if the resource's own policy allows it")
         for key, secret in [(each["KmsKeyId"], each["Name"]) for each in f.secrets.values() if each.get("KmsKeyId")]:
             yield note(f"{secret} is encrypted with {key}: the execution role also needs kms:Decrypt on it")
-        yield ok(f"{self.s.execution_role} may {', '.join(sorted({action for action, _ in wanted}))}")
+        yield ok(f"{short(role)} may {', '.join(sorted({action for action, _ in wanted}))}")
 
     def quotas(self) -> Found:
         """vCPU of all the account's tasks on Fargate: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html"""

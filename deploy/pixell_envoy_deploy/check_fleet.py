@@ -51,14 +51,14 @@ class Fleet(Checks):
         table = need(f.table, f"table {s.fleet_table} does not exist", make)
         yield bad(table["TableStatus"] != "ACTIVE", f"table {s.fleet_table} is {table['TableStatus']}", "wait until it is ACTIVE")
         yield bad(table["KeySchema"] != KEY, f"table {s.fleet_table} has another key than in directory.yaml", "name another fleet_table")
-        role = f.role(s.task_role)
+        role = f.task_role
         for key in ("own", "other"):
             for action in ("Scan", *WRITES) if key == "own" else WRITES:
                 decision = self._decision(role, f"dynamodb:{action}", table["TableArn"], key)
-                text = f"{s.task_role} may not dynamodb:{action} on {s.fleet_table} ({decision})"
+                text = f"{role['RoleName']} may not dynamodb:{action} on {s.fleet_table} ({decision})"
                 fix = f"{make}; an explicitDeny must be taken out of its policies by hand; or --accept directory"
                 yield bad(key == "own" and decision != "allowed", text, fix)
-                text = f"{s.task_role} may dynamodb:{action} the records of other tasks, and so take their agents' requests"
+                text = f"{role['RoleName']} may dynamodb:{action} the records of other tasks, and so take their agents' requests"
                 yield bad(key == "other" and decision == "allowed", text, "take out of its policies what allows it; or --accept directory")
         yield ok(f"{s.fleet_table} is ACTIVE; a task reads every record, and writes its own")
 

@@ -198,7 +198,7 @@ def routes(f: Facts, a2a: list[str], old: Slot, new: Slot, wanted: Doc | None) -
 def rollback(r: Rollout, revision: int | None, yes: bool) -> None:
     """Go back to what the record says, or to a revision."""
     f = r.facts
-    by_number: Doc = {"in_place": True, "slot": f.live.service, "service": {"taskDefinition": f"{f.settings.task_family}:{revision}"}}
+    by_number: Doc = {"in_place": True, "slot": f.live.service, "service": {"taskDefinition": f"{f.revision['family']}:{revision}"}}
     before, slot, other = (by_number, f.live, f.live) if revision else recorded(f)
     known, tasks = "agents" if f.agents is None else count(len(f.agents), "agent"), count(f.present["runningCount"], "task")
     impact = f"leads clients back; no agent stops. {slot.service} stays, for another shift"
@@ -213,7 +213,7 @@ def rollback(r: Rollout, revision: int | None, yes: bool) -> None:
 def back(f: Facts, before: Doc) -> list[Step]:
     """The service first, so that requests are served as soon as possible; then the listener. Before both, the health check of a fleet, which
     no task outside of a fleet passes."""
-    slot, target, family = f.live, f.definition(before["service"]["taskDefinition"]), f.settings.task_family
+    slot, target, family = f.live, f.definition(before["service"]["taskDefinition"]), f.revision["family"]
     if target is None or target["status"] != "ACTIVE":
         newest = ", ".join(map(short, f.all("ecs", "list_task_definitions", "taskDefinitionArns", familyPrefix=family, sort="DESC")[:5]))
         raise Stop(f"{before['service']['taskDefinition']} does not exist or is INACTIVE", f"rollback --revision N; the newest: {newest}")

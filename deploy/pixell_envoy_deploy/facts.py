@@ -140,9 +140,11 @@ class Facts(Region):
         ids = {*self.network["subnets"], *(zone["SubnetId"] for zone in self.load_balancer["AvailabilityZones"])}
         return {each["SubnetId"]: each for each in self.all("ec2", "describe_subnets", "Subnets", SubnetIds=sorted(ids))}
 
-    def role(self, name: str) -> Doc:
-        found = self.one("iam", "get_role", "Role", "NoSuchEntity", RoleName=name)
-        return need(found, f"role {name} does not exist", "create it, or correct its name in the settings")
+    @property
+    def task_role(self) -> Doc:
+        arn = self.revision.get("taskRoleArn")
+        found = self.one("iam", "get_role", "Role", RoleName=short(arn)) if arn else None
+        return need(found, "the present revision has no task role", "deploy one with it, which replaces tasks, whose agents stop")
 
     def secret(self, name: str) -> Doc:
         """A secret's description. The secret value is never read."""
@@ -177,7 +179,7 @@ class Facts(Region):
             state += [each["id"] for each in service.get("deployments", []) if each["status"] == "PRIMARY"]
             groups = [group for name in (slot.a2a, slot.rest) if (group := self.target_group(name))]
             state += [(each, self.attributes(each["TargetGroupArn"]), self.routes(each["TargetGroupName"])) for each in groups]
-        state += [self.listener(A2A_PORT), self.revision, self.definition(self.settings.task_family)]
+        state += [self.listener(A2A_PORT), self.revision, self.definition(self.revision["family"])]
         return hashlib.sha256(json.dumps(state, default=str, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -7,6 +7,7 @@ from .aws import Doc
 from .facts import Facts, short
 from .say import Stop, say
 
+POLL_SECONDS = 5.0
 # ECS's reads lag behind its writes, and a read may fail during a deployment.
 STALE_SECONDS = 60
 
@@ -40,7 +41,7 @@ def follow(f: Facts, name: str, updated: Doc) -> None:
             raise Stop(f"{wanted} {failed}", "docs/deploy/troubleshooting.md; apply waits for it again; rollback goes back")
         if now - seen > STALE_SECONDS:
             raise Stop(f"{wanted} is out of sight for {STALE_SECONDS} s: {problem}", "look at it in the console; apply waits for it again")
-        time.sleep(f.settings.poll_seconds)
+        time.sleep(POLL_SECONDS)
 
 
 def state(deployment: Doc, service: Doc) -> str:

@@ -84,11 +84,11 @@ class Rollout:
     def template(self) -> Doc:
         s, f = self.settings, self.facts
         others = [each for each in f.revision["containerDefinitions"] if each["name"] not in (*task_definition.OURS, "par")]
-        par, execution, task = container(f.revision, "par"), f.role(s.execution_role), f.role(s.task_role)
+        par = container(f.revision, "par")
         if not par:
             raise Stop("container par is missing", "check says what to do")
         values: dict[str, Any] = {name.upper(): value for name, value in vars(s).items()}
-        values |= {"EXECUTION_ROLE_ARN": execution["Arn"], "TASK_ROLE_ARN": task["Arn"], "TASK_ROLE_ID": task["RoleId"]}
+        values["TASK_ROLE_ID"] = f.task_role["RoleId"] if "dynamodb" in s.parts else ""
         values |= {f"{key.upper()}_ARN": secret["ARN"] for key, secret in f.secrets.items()}
         values |= {"LOAD_BALANCER_DNS": f.load_balancer["DNSName"], "ENVOY_IMAGE": self.reference, "PAR_IMAGE": s.par_image or par["image"]}
         values["PAR_CPU"] = s.task_cpu - s.envoy_cpu - sum(each.get("cpu", 0) for each in others)
@@ -111,7 +111,7 @@ class Rollout:
     @property
     def revision(self) -> str:
         """ARN of the revision to run: the family's newest if that is as wanted; empty if none is registered yet."""
-        latest = None if self.registered else self.facts.definition(self.settings.task_family)
+        latest = None if self.registered else self.facts.definition(self.facts.revision["family"])
         return str(latest["taskDefinitionArn"]) if latest and not task_definition.changes(latest, self.definition) else self.registered
 
     def steps(self) -> list[Step]:

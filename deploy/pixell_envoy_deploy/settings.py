@@ -18,7 +18,7 @@ STOP_TIMEOUT_LIMIT, STOP_MARGIN = 120, 30
 # Seconds that PAR needs besides its wait for open requests: 5 each for its REST API, to withdraw from a directory that hangs, to close it, and to
 # end its agents.
 PAR_END_SECONDS = 20
-NAME, ROLE, SECRET = r"[A-Za-z0-9][A-Za-z0-9_-]*", r"[A-Za-z0-9+=,.@_][A-Za-z0-9+=,.@_-]*", r"[A-Za-z0-9/_+=.@][A-Za-z0-9/_+=.@-]*"
+NAME, SECRET = r"[A-Za-z0-9][A-Za-z0-9_-]*", r"[A-Za-z0-9/_+=.@][A-Za-z0-9/_+=.@-]*"
 # The load balancer's names have at most 32 characters; `-green` is added to those of target groups.
 GROUP = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,24}[A-Za-z0-9])?"
 
@@ -35,13 +35,10 @@ class Settings:
     region: str = rule(r"[a-z]{2}(?:-[a-z]+)+-[0-9]")
     cluster: str = rule(NAME)
     service: str = rule(NAME)
-    task_family: str = rule(NAME)
     load_balancer: str = rule(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?")
     a2a_target_group: str = rule(GROUP)
     rest_target_group: str = rule(GROUP)
     log_group: str = rule(r"[A-Za-z0-9_./#][A-Za-z0-9_./#-]*")
-    execution_role: str = rule(ROLE)
-    task_role: str = rule(ROLE)
     admin_token_secret: str = rule(SECRET)
     state_path: str = rule(r"(?:/[A-Za-z0-9_.-]+){1,14}")
     discovery_namespace: str = rule(r"[A-Za-z0-9][A-Za-z0-9.-]*")
@@ -68,7 +65,6 @@ class Settings:
     max_connection_seconds: int = rule(1, 86400)
     deregistration_seconds: int = rule(0, 3600)
     stable_timeout_seconds: int = rule(1, 7200)
-    poll_seconds: float = rule(0, 600)
     alarm_topic: str = rule(r"(?:[A-Za-z0-9_][A-Za-z0-9_-]*)?")
     alarm_rejected_per_5_minutes: int = rule(1, 10**9)
 
@@ -91,7 +87,7 @@ def read(path: Path) -> Settings:
         value, bounds = values.get(name, "(missing)"), key.metadata["bounds"]
         if key.type is str and not (isinstance(value, str) and re.fullmatch(bounds[0], value)):
             errors.append(f"{name}: {value!r} does not match {bounds[0]}")
-        elif key.type is not str and (type(value) not in {int, key.type} or not bounds[0] <= value <= bounds[1]):
+        elif key.type is int and (type(value) is not int or not bounds[0] <= value <= bounds[1]):
             errors.append(f"{name}: {value!r} is not a number from {bounds[0]} to {bounds[1]}")
     if errors:
         raise Stop(f"{path}: " + "; ".join(sorted(errors)), "settings.example.toml explains each key", status=2)

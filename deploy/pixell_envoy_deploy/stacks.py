@@ -31,8 +31,9 @@ def directory(r: Rollout, yes: bool) -> None:
     f, s = r.facts, r.settings
     if s.fleet_directory != "dynamodb":
         raise Stop("fleet_directory is not dynamodb in the settings, so the fleet needs no table", 'fleet_directory = "dynamodb"')
-    apply(f, "directory", {"Service": s.service, "Table": s.fleet_table, "TaskRole": s.task_role}, yes)
-    say("", f"Tasks with the role {s.task_role} may use the table {s.fleet_table}. Next: plan, then apply")
+    role = f.task_role["RoleName"]
+    apply(f, "directory", {"Service": s.service, "Table": s.fleet_table, "TaskRole": role}, yes)
+    say("", f"Tasks with the role {role} may use the table {s.fleet_table}. Next: plan, then apply")
 
 
 def apply(f: Facts, kind: str, parameters: dict[str, str], yes: bool) -> None:

@@ -20,8 +20,8 @@ from pixell_envoy_deploy.settings import Settings
 
 REGION, ACCOUNT = "us-east-2", "123456789012"
 PAR_IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/par:7"
-ASSUME = {"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}, "Action": "sts:AssumeRole"}
-TRUST = json.dumps({"Version": "2012-10-17", "Statement": [ASSUME]})
+FAMILY, TASK_ROLE = "pixell-runtime-multi-agent", "pixell-runtime-task-role"
+ROLES = {f"{kind}RoleArn": f"arn:aws:iam::{ACCOUNT}:role/pixell-runtime-{kind}-role" for kind in ("execution", "task")}
 PORTS = [{"containerPort": 8080, "name": "rest"}, {"containerPort": 50051, "name": "a2a", "appProtocol": "grpc"}]
 VARIABLES = [{"name": "OWN", "value": "stays"}, {"name": "PIXELL_ADMIN_TOKEN", "value": "leaks"}, {"name": "A2A_PORT", "value": "50051"}]
 PAR: Doc = {"name": "par", "image": PAR_IMAGE, "essential": True, "memory": 4096, "portMappings": PORTS, "environment": VARIABLES}
@@ -127,14 +127,14 @@ class Account:
         action = [{"Type": "forward", "TargetGroupArn": self.rest}]
         listener, condition = self.listen(self.alb, 80, self.rest, "HTTP"), [{"Field": "path-pattern", "Values": ["/deployments/*"]}]
         elb.create_rule(ListenerArn=listener, Priority=1, Conditions=condition, Actions=action)
-        for role in (s.execution_role, s.task_role, "AWSServiceRoleForECS"):
-            self.api("iam").create_role(RoleName=role, AssumeRolePolicyDocument=TRUST)
+        for role in ROLES.values():
+            self.api("iam").create_role(RoleName=role.rpartition("/")[2], AssumeRolePolicyDocument="{}")
         self.api("logs").create_log_group(logGroupName=s.log_group)
         self.api("secretsmanager").create_secret(Name=s.admin_token_secret, SecretString="not-a-real-token")
         self.api("ecs").create_cluster(clusterName=s.cluster)
         self.register()
         network = {"awsvpcConfiguration": {"subnets": subnets, "securityGroups": [self.group]}}
-        made: Doc = {"cluster": s.cluster, "serviceName": s.service, "taskDefinition": s.task_family, "desiredCount": 1, "launchType": "FARGATE"}
+        made: Doc = {"cluster": s.cluster, "serviceName": s.service, "taskDefinition": FAMILY, "desiredCount": 1, "launchType": "FARGATE"}
         made |= {"deploymentConfiguration": {"minimumHealthyPercent": 100, "maximumPercent": 200}, "networkConfiguration": network}
         targets = [{"targetGroupArn": self.rest, "containerName": "par", "containerPort": 8080}]
         self.api("ecs").create_service(**made, loadBalancers=targets)
@@ -152,8 +152,8 @@ class Account:
 
     def register(self, par: Doc | None = None, *others: Doc, **fields: Any) -> None:
         """Registers a revision of the task family, which the service runs from then on."""
-        base: Doc = {"networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"], "cpu": "2048", "memory": "4096"}
-        arguments = base | {"family": self.s.task_family, "containerDefinitions": [PAR | (par or {}), *others]} | fields
+        base: Doc = {"family": FAMILY, "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"], "cpu": "2048", "memory": "4096"}
+        arguments = base | ROLES | {"containerDefinitions": [PAR | (par or {}), *others]} | fields
         found = self.api("ecs").register_task_definition(**arguments)["taskDefinition"]["taskDefinitionArn"]
         if self.services:
             self.services[self.s.service]["taskDefinition"] = found

@@ -36,7 +36,7 @@ def configured(tmp_path: Path) -> Callable[..., Path]:
 
     def write(**changes: Any) -> Path:
         values = tomllib.loads((settings.DEPLOY / "settings.example.toml").read_text())
-        values |= {"image_tag": "1.0-test", "poll_seconds": 0, "stable_timeout_seconds": 5} | changes
+        values |= {"image_tag": "1.0-test", "stable_timeout_seconds": 5} | changes
         (tmp_path / "settings.toml").write_text("\n".join(f"{key} = {value!r}" for key, value in values.items()))
         return tmp_path / "settings.toml"
 
@@ -45,6 +45,7 @@ def configured(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def account(configured: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Account:
+    monkeypatch.setattr("pixell_envoy_deploy.follow.POLL_SECONDS", 0)
     return Account(settings.read(configured()), monkeypatch)
 
 

@@ -13,7 +13,7 @@ from pixell_envoy_deploy.aws import Doc
 from pixell_envoy_deploy.facts import Facts
 from pixell_envoy_deploy.rollout import Rollout
 
-from .account import ACCOUNT, PAR_IMAGE, QUOTA, SCALED, TRUST, Account, error
+from .account import ACCOUNT, FAMILY, PAR_IMAGE, QUOTA, SCALED, Account, error
 from .conftest import S, Tool
 
 Plant = Callable[[Account], object]
@@ -81,9 +81,9 @@ ERRORS: list[tuple[Plant | Doc, str, str, str]] = [
     (respond("application-autoscaling.DescribeScalableTargets", ScalableTargets=[SCALED]), "tasks", "3 tasks without a fleet", "both"),
     (percent(0, 100), "replacement", "ECS may stop every old task first", "in"),
     (percent(50, 100), "replacement", "neither stop an old task nor start", "in"),
-    (do("ecs", "deregister_task_definition", taskDefinition=f"{S.task_family}:1"), "present revision", "INACTIVE", "in"),
+    (do("ecs", "deregister_task_definition", taskDefinition=f"{FAMILY}:1"), "present revision", "INACTIVE", "in"),
     (lambda a: a.register({"name": "other"}), "present revision", "no container par", "both"),
-    (lambda a: a.register(family="other"), "present revision", "not of family", "both"),
+    (lambda a: a.register(executionRoleArn=""), "present revision", "has no execution role", "both"),
     (lambda a: a.register(**MESH), "present revision", "App Mesh proxyConfiguration", "both"),
     (lambda a: a.register(None, SIDECAR), "task definition", "PAR gets 136 and", "both"),
     (lambda a: a.register(runtimePlatform={"cpuArchitecture": "ARM64"}), "images", "is for amd64, the tasks run on arm64", "both"),
@@ -91,8 +91,6 @@ ERRORS: list[tuple[Plant | Doc, str, str, str]] = [
     (lambda a: a.config.update(config={}), "images", "does not say that it pushes routes", "in"),
     (do("secretsmanager", "delete_secret", SecretId=S.admin_token_secret), "needs", "marked for deletion", "both"),
     (do("logs", "delete_log_group", logGroupName=S.log_group), "needs", "log group", "both"),
-    (do("iam", "delete_role", RoleName="AWSServiceRoleForECS"), "needs", "create-service-linked-role", "both"),
-    (do("iam", "update_assume_role_policy", RoleName=S.task_role, PolicyDocument=TRUST.replace("ecs-", "")), "needs", "may not use", "both"),
     (lambda a: a.forbid("secretsmanager"), "permissions", "may not secretsmanager:GetSecretValue", "both"),
     (lambda a: a.forbid("logs", MissingContextValues=["aws:SourceVpc"]), "permissions", "if aws:SourceVpc does not allow it", "ok"),
     (respond("service-quotas.GetServiceQuota", Quota=QUOTA | {"Value": 1.0}), "quotas", "0 of 1 vCPU used, 2 more", "both"),
@@ -124,7 +122,6 @@ ERRORS: list[tuple[Plant | Doc, str, str, str]] = [
     ({"service": "other"}, "service", "service other does not exist in", "both"),
     ({"load_balancer": "other"}, "load balancer", "load balancer other does not exist", "both"),
     ({"rest_target_group": "other"}, "target groups", "target group other does not exist", "both"),
-    ({"execution_role": "other"}, "needs", "role other does not exist", "both"),
     ({"admin_token_secret": "other"}, "needs", "openssl rand -hex 32 | aws secretsmanager create-secret", "both"),
 ]
 

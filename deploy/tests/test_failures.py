@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from pixell_envoy_deploy.aws import Doc
 from pixell_envoy_deploy.facts import Facts
 
-from .account import Account, error
+from .account import FAMILY, Account, error
 from .conftest import GREEN, S, Tool
 
 BESIDE, IN_PLACE, SHIFT, BACK, ALARMS = "apply --yes", "apply --yes --in-place", "shift --yes", "rollback --yes", "alarms --yes"
@@ -87,7 +87,7 @@ def test_throttled_calls_are_retried_and_denied_ones_are_not(account: Account, m
     events.register_first("before-send.ecs.DescribeTaskDefinition", respond)
     try:
         with pytest.raises(ClientError, match=code) if attempts == 1 else nullcontext():
-            assert Facts(S).revision["family"] == S.task_family
+            assert Facts(S).revision["family"] == FAMILY
     finally:
         events.unregister("before-send.ecs.DescribeTaskDefinition", respond)
     assert sent[0] == attempts

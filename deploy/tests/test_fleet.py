@@ -23,7 +23,7 @@ from pixell_envoy_deploy.facts import Facts
 from pixell_envoy_deploy.rollout import Rollout
 from pixell_envoy_deploy.settings import DEPLOY, ROOT
 
-from .account import ACCOUNT, Account
+from .account import ACCOUNT, TASK_ROLE, Account
 from .conftest import GREEN, Calls, S, Tool
 
 LABELS = {"ai.pixell.envoy.routes": "1", "ai.pixell.envoy.fleet": "1"}
@@ -58,8 +58,8 @@ def simulate(account: Account, p: Doc) -> Doc:
     action, decision = p["ActionNames"][0], "allowed"
     if action.startswith("dynamodb:"):
         api, decision = account.api("iam"), "implicitDeny"
-        names = api.list_role_policies(RoleName=S.task_role)["PolicyNames"]
-        found = [api.get_role_policy(RoleName=S.task_role, PolicyName=name)["PolicyDocument"]["Statement"] for name in names]
+        names = api.list_role_policies(RoleName=TASK_ROLE)["PolicyNames"]
+        found = [api.get_role_policy(RoleName=TASK_ROLE, PolicyName=name)["PolicyDocument"]["Statement"] for name in names]
         for each in [statement for statements in found for statement in statements]:
             keys = each.get("Condition", {}).get("ForAllValues:StringEquals", {}).get("dynamodb:LeadingKeys")
             own = [key.replace("${aws:userid}", given["aws:userid"][0]) for key in keys or given["dynamodb:LeadingKeys"]]
@@ -78,10 +78,12 @@ def test_the_stack_has_the_table_and_lets_a_task_write_its_own_record_only(tool:
     assert table["KeySchema"] == [{"AttributeName": "key", "KeyType": "HASH"}] and table["TableArn"] == TABLE
     assert "may" not in str(errors(fleet(), "directory")) and "writes its own" in tool("check")
     policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["dynamodb:PutItem"], "Resource": TABLE}]}
-    account.api("iam").put_role_policy(RoleName=S.task_role, PolicyName="wide", PolicyDocument=json.dumps(policy))
+    account.api("iam").put_role_policy(RoleName=TASK_ROLE, PolicyName="wide", PolicyDocument=json.dumps(policy))
     assert "may dynamodb:PutItem the records of other tasks, and so take their agents' requests" in errors(fleet(), "directory")[0]
-    account.api("iam").put_role_policy(RoleName=S.task_role, PolicyName="wide", PolicyDocument=json.dumps(policy).replace("Allow", "Deny"))
+    account.api("iam").put_role_policy(RoleName=TASK_ROLE, PolicyName="wide", PolicyDocument=json.dumps(policy).replace("Allow", "Deny"))
     assert "may not dynamodb:PutItem on pixell-envoy-fleet (explicitDeny)" in errors(fleet(), "directory")[0]
+    account.register(taskRoleArn="")
+    assert "the present revision has no task role" in tool("directory --yes", 1)
     fleet(fleet_directory="redis")
     assert "the fleet needs no table" in tool("directory --yes", 1)
 
@@ -97,7 +99,7 @@ def test_the_client_does_with_the_table_what_a_task_may_do(account: Account, fle
         await directory.close()
         return str(key)
 
-    role = account.api("iam").get_role(RoleName=S.task_role)["Role"]
+    role = account.api("iam").get_role(RoleName=TASK_ROLE)["Role"]
     account.calls.clear()
     key = asyncio.run(live_and_end())
     context = {"aws:userid": [f"{role['RoleId']}:task-1"], "dynamodb:LeadingKeys": [key]}
@@ -162,7 +164,7 @@ def test_a_fleet_has_several_tasks_and_each_service_is_one_of_its_own(tool: Tool
     tool("apply --yes")
     made, group = account.services[GREEN], account.green_group()
     par, envoy = (task_definition.container(account.revision(GREEN), name) for name in ("par", "envoy"))
-    role = account.api("iam").get_role(RoleName=S.task_role)["Role"]["RoleId"]
+    role = account.api("iam").get_role(RoleName=TASK_ROLE)["Role"]["RoleId"]
     fixed = {"PIXELL_FLEET": GREEN, "PIXELL_FLEET_TABLE": S.fleet_table, "PIXELL_FLEET_ROLE_ID": role}
     assert made["desiredCount"] == 3 and fixed.items() <= {each["name"]: each["value"] for each in par["environment"]}.items()
     assert {"name": "PIXELL_FLEET_CIDRS", "value": "10.0.1.0/24,10.0.2.0/24"} in envoy["environment"] and "50050" in str(envoy["portMappings"])

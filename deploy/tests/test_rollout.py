@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .account import ACCOUNT, Account
+from .account import ACCOUNT, FAMILY, Account
 from .conftest import GREEN, MEDIA, Calls, S, Tool
 
 BLUE_GROUPS, GREEN_GROUPS = [[S.a2a_target_group], [S.rest_target_group]], [[f"{S.a2a_target_group}-green"], [f"{S.rest_target_group}-green"]]
@@ -102,7 +102,7 @@ def test_target_groups_and_listeners_of_others_stay(tool: Tool, account: Account
 def test_rollback_to_a_revision(tool: Tool, account: Account, revision: str, status: int, text: str) -> None:
     tool("apply --in-place --yes")
     account.register()
-    account.api("ecs").deregister_task_definition(taskDefinition=f"{S.task_family}:2")
+    account.api("ecs").deregister_task_definition(taskDefinition=f"{FAMILY}:2")
     assert text in tool(f"rollback --yes --revision {revision}", status)
     assert len(account.services[S.service]["loadBalancers"]) == 1 + status, "a revision without envoy has only the REST target group"
 
