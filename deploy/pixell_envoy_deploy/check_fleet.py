@@ -22,7 +22,7 @@ class Fleet(Checks):
         yield bad(self.r.in_place and not present, text, "apply without --in-place, which stops no agent")
         group = mine[0] if mine else "(the tasks' group)"
         add = f"aws ec2 authorize-security-group-{{}} --region {f.name} --group-id {group} --protocol tcp --port {PEER_PORT} --source-group {group}"
-        sources = {source for each in mine for rule in self._rules(each, PEER_PORT) for source in _sources(rule)}
+        sources = {source for rule in self._rules(mine, PEER_PORT) for source in _sources(rule)}
         text = f"{', '.join(mine) or group} does not let {PEER_PORT} in from itself: tasks do not reach each other"
         yield bad(not sources & {*mine}, text, add.format("ingress"))
         outside = ", ".join(sorted(sources - {*mine}))
@@ -31,9 +31,8 @@ class Fleet(Checks):
         yield bad(outside, text, fix)
         shared = ", ".join({*mine} & {*f.load_balancer.get("SecurityGroups", [])})
         yield bad(shared, f"the load balancer has the tasks' group {shared}, so it reaches {PEER_PORT}", "aws elbv2 set-security-groups")
-        goes_out = any(self._rules(each, PEER_PORT, "IpPermissionsEgress") for each in mine)
         text = f"{', '.join(mine)} lets nothing out to {PEER_PORT}: tasks do not reach each other"
-        yield bad(mine and not goes_out, text, add.format("egress"))
+        yield bad(mine and not self._rules(mine, PEER_PORT, "egress"), text, add.format("egress"))
         if not self.s.peer_certificate_secret:
             yield note("no peer_certificate_secret: tasks judge each other by address, which an agent shares with its task")
         yield ok(f"{PEER_PORT} comes in from the tasks' own security group and from nowhere else")

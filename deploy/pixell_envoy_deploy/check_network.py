@@ -99,7 +99,7 @@ class Network(Checks):
         # The health check of a fleet is on the admin port. The data path is the last one: what follows is about it alone.
         ports = [ADMIN_PORT, A2A_PORT] if s.fleet_directory else [A2A_PORT]
         for port in ports:
-            rules = [rule for group in mine for rule in self._rules(group, port)]
+            rules = self._rules(mine, port)
             named = any(pair["GroupId"] in groups for rule in rules for pair in rule.get("UserIdGroupPairs", []))
             ranges = [IPv4Network(each["CidrIp"]) for rule in rules for each in rule.get("IpRanges", [])]
             shut = [] if named else [str(subnet) for subnet in subnets if not any(subnet.subnet_of(each) for each in ranges)]
@@ -109,18 +109,15 @@ class Network(Checks):
         keeps, anyone = f.attributes(f.group_arn(f.live.a2a)).get("preserve_client_ip.enabled") == "true", any(x.prefixlen == 0 for x in ranges)
         text = f"{f.live.a2a} preserves client addresses, which no rule for {A2A_PORT} lets in"
         yield bad(keeps and not named and not anyone, text, "let clients in, or preserve_client_ip.enabled=false")
-        doors = [(group, port) for group in groups for port in ((A2A_PORT,) if self.r.in_place else (A2A_PORT, s.test_port))]
-        for arn in sorted({each["LoadBalancerArn"] for each in f.routes(f.live.rest) if not self.r.in_place}):
-            found = f.all("elbv2", "describe_load_balancers", "LoadBalancers", LoadBalancerArns=[arn])[0]
-            doors += [(group, s.rest_test_port) for group in found.get("SecurityGroups", [])]
-        for group, port in doors:
-            text = f"{group} of the load balancer lets no client in on {port}"
-            yield bad(not self._rules(group, port), text, add.format("ingress", group, port, "--cidr (of the clients)"))
-        for group, port in [(group, port) for group in groups for port in ports]:
-            text = f"{group} of the load balancer lets nothing out to {port}, not even health checks"
-            out = self._rules(group, port, "IpPermissionsEgress")
-            yield bad(not out, text, add.format("egress", group, port, f"--source-group {first}"))
-        pulls = not mine or any(self._rules(group, 443, "IpPermissionsEgress") for group in mine)
-        text = f"{', '.join(mine)} lets nothing out to 443: tasks get no image and no secret, and write no log"
-        yield bad(not pulls, text, add.format("egress", first, 443, "--cidr 0.0.0.0/0"))
+        doors = [(groups, port, "egress", f"--source-group {first}", "neither clients nor health checks reach a task") for port in ports]
+        doors += [(mine, 443, "egress", "--cidr 0.0.0.0/0", "tasks get no image and no secret, and write no log")]
+        doors += [(groups, A2A_PORT, "ingress", "--cidr (of the clients)", "clients do not reach the load balancer")]
+        if not self.r.in_place:
+            doors += [(groups, s.test_port, "ingress", "--cidr (of who calls verify)", "nobody can verify the new task")]
+            for arn in sorted({each["LoadBalancerArn"] for each in f.routes(f.live.rest)}):
+                found = f.all("elbv2", "describe_load_balancers", "LoadBalancers", LoadBalancerArns=[arn])[0]
+                doors += [(found.get("SecurityGroups", []), s.rest_test_port, "ingress", "--cidr (of PAC)", "PAC does not reach PAR in the new task")]
+        for some, port, direction, whom, then in [each for each in doors if each[0]]:
+            text = f"{', '.join(some)} lets {'nothing out to' if direction == 'egress' else 'nobody in on'} {port}: {then}"
+            yield bad(not self._rules(some, port, direction), text, add.format(direction, some[0], port, whom))
         yield ok(f"{A2A_PORT} comes in from the load balancer{', with client addresses' * keeps}, 443 goes out")

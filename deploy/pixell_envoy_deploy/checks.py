@@ -22,9 +22,10 @@ class Checks:
     def __init__(self, r: Rollout) -> None:
         self.r, self.f, self.s = r, r.facts, r.settings
 
-    def _rules(self, group: str, port: int, direction: str = "IpPermissions") -> list[Doc]:
-        """Rules of a security group for that port."""
-        found = self.f.all("ec2", "describe_security_groups", "SecurityGroups", GroupIds=[group])[0][direction]
+    def _rules(self, groups: list[str], port: int, direction: str = "ingress") -> list[Doc]:
+        """Rules of the security groups for that port."""
+        key, api = {"ingress": "IpPermissions", "egress": "IpPermissionsEgress"}[direction], ("ec2", "describe_security_groups", "SecurityGroups")
+        found = [rule for group in groups for rule in self.f.all(*api, GroupIds=[group])[0][key]]
         return [each for each in found if each["IpProtocol"] == "-1" or (each["IpProtocol"] == "tcp" and each["FromPort"] <= port <= each["ToPort"])]
 
     def __init_subclass__(cls) -> None:

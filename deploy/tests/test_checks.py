@@ -114,7 +114,7 @@ ERRORS: list[tuple[Plant | Doc, str, str, str]] = [
     (edit(RULES, "", IpPermissions=[]), "security groups", "does not let 50051 in", "both"),
     (edit(RULES, "", IpPermissionsEgress=[]), "security groups", "lets nothing out to 443", "both"),
     (guarded, "security groups", "lets nothing out to 50051", "both"),
-    (guarded, "security groups", "lets no client in on 8081", "beside"),
+    (guarded, "security groups", "lets nobody in on 8081", "beside"),
     ({"task_memory": 4097}, "task definition", "Fargate has no task of 2048 CPU units and 4097 MiB", "both"),
     ({"task_cpu": 3000}, "task definition", "Fargate has no task of 3000 CPU units", "both"),
     ({"envoy_memory": 4000}, "task definition", "raise task_cpu and task_memory", "both"),

@@ -153,7 +153,7 @@ def test_tasks_must_reach_each_other_and_the_load_balancer_their_readiness(accou
     assert "lets nothing out to 50050" in found and "does not let 9901 in" in str(errors(fleet(), "security groups"))
     account.edits["elbv2.DescribeLoadBalancers"] = ("", {"SecurityGroups": [account.group]})
     assert "the load balancer has the tasks' group" in str(errors(fleet(), "fleet"))
-    assert "of the load balancer lets nothing out to 9901" in str(errors(fleet(), "security groups"))
+    assert "lets nothing out to 9901" in str(errors(fleet(), "security groups"))
     account.services[S.service]["networkConfiguration"]["awsvpcConfiguration"]["securityGroups"] = []
     assert "does not let 50050 in from itself" in str(errors(fleet(), "fleet"))
 
