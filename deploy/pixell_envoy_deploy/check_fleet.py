@@ -47,7 +47,8 @@ class Fleet(Checks):
             )
             return
         make = "python3 -m pixell_envoy_deploy directory"
-        table = need(f.table, f"table {s.fleet_table} does not exist", make)
+        found = f.one("dynamodb", "describe_table", "Table", "ResourceNotFoundException", TableName=s.fleet_table)
+        table = need(found, f"table {s.fleet_table} does not exist", make)
         yield bad(table["TableStatus"] != "ACTIVE", f"table {s.fleet_table} is {table['TableStatus']}", "wait until it is ACTIVE")
         yield bad(table["KeySchema"] != KEY, f"table {s.fleet_table} has another key than in directory.yaml", "name another fleet_table")
         role = f.task_role

@@ -67,7 +67,7 @@ class Network(Checks):
         text = f"{found['CertificateArn']} for {domain}"
         yield bad(days < 7, f"{text} expires in {days} days", "renew it: ACM does so by itself while its DNS record is there")
         present, wanted = form.spoken(f.listener(A2A_PORT)), form.wanted(f)
-        if present and present != wanted:
+        if present and wanted and present != wanted:
             yield will(f"{A2A_PORT} will speak {form.shown(wanted)}: clients that connect without TLS get no response any more")
         yield ok(f"{text}, for {days} days")
 

@@ -22,7 +22,7 @@ def plan(r: Rollout) -> bool:
     checks.check(r, quiet=True)
     say("", "IMPACT", *(f"  {line}" for line in impact(r)))
     changes = show(r.steps())
-    say("", "KEPT, NOT OURS", *(f"  {line}" for line in kept(r) or ["nothing"]), "", f"plan {r.fingerprint()}")
+    say("", "KEPT, NOT OURS", *(f"  {line}" for line in kept(r) or ["nothing"]), "", f"plan {r.number()}")
     return changes
 
 
@@ -64,13 +64,13 @@ def kept(r: Rollout) -> list[str]:
 
 def apply(r: Rollout, yes: bool, number: str) -> None:
     """Build and push the image, start a task with Envoy before PAR, wait until it is healthy."""
-    changes, shown = plan(r), r.fingerprint()
+    changes, shown = plan(r), r.number()
     if number and number != shown:
         raise Stop(f"this is plan {shown}, not {number}: something has changed", "read the plan above, then apply --plan with its number")
     confirm("Make these changes?", yes or not changes)
     with state.lock(r.facts) as hold:
         r = Rollout(Facts(r.settings), r.in_place, r.drop, r.accept)
-        if r.fingerprint() != shown:
+        if r.number() != shown:
             raise Stop("something has changed since the plan was shown. The rollout changed nothing", "run apply again, and read the new plan")
         if changes:
             hold()

@@ -1,7 +1,5 @@
 """Facts: what AWS has now. Each is looked up by its name at its first use, and raises there if AWS does not tell it."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 
 from .aws import Doc, Region
@@ -162,25 +160,20 @@ class Facts(Region):
         return {key: self.secret(getattr(s, key)) for key, used in wanted.items() if used}
 
     @property
-    def table(self) -> Doc | None:
-        return self.one("dynamodb", "describe_table", "Table", "ResourceNotFoundException", TableName=self.settings.fleet_table)
-
-    @property
     def repository(self) -> Doc | None:
         names, absent = [self.settings.repository], "RepositoryNotFoundException"
         return self.one("ecr", "describe_repositories", "repositories", absent, repositoryNames=names)
 
-    def fingerprint(self, *more: object) -> str:
-        """A hash of what a plan depends on, without what changes by itself (counts, events, times)."""
-        state = [*more, vars(self.settings), self.identity["Account"], self.load_balancer, self.repository, self.scaling, self.agents]
+    def state(self) -> list[object]:
+        """What a plan depends on, without what changes by itself (counts, events, times)."""
+        state = [self.identity["Account"], self.load_balancer, self.repository, self.scaling, self.agents]
         for slot in (self.blue, self.green):
             service = self.service(slot.service) or {}
             state += [value for key, value in sorted(service.items()) if key not in PASSING]
             state += [each["id"] for each in service.get("deployments", []) if each["status"] == "PRIMARY"]
             groups = [group for name in (slot.a2a, slot.rest) if (group := self.target_group(name))]
             state += [(each, self.attributes(each["TargetGroupArn"]), self.routes(each["TargetGroupName"])) for each in groups]
-        state += [self.listener(A2A_PORT), self.revision, self.definition(self.revision["family"])]
-        return hashlib.sha256(json.dumps(state, default=str, sort_keys=True).encode()).hexdigest()[:12]
+        return [*state, self.listener(A2A_PORT), self.revision, self.definition(self.revision["family"])]
 
 
 def leads(route: Doc | None) -> list[str]:

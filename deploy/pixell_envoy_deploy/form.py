@@ -47,9 +47,9 @@ def spoken(listener: Doc | None) -> Doc | None:
     return found | ({"Certificates": arns} if arns else {})
 
 
-def shown(form: Doc | None) -> str:
+def shown(form: Doc) -> str:
     """A form in words."""
-    if not form or form["Protocol"] != "TLS":
-        return str((form or {}).get("Protocol", "(none)"))
+    if form["Protocol"] != "TLS":
+        return str(form["Protocol"])
     names = ", ".join(each["CertificateArn"] for each in form.get("Certificates", []))
     return f"TLS with {names or 'no certificate'}, {', '.join(form.get('AlpnPolicy', [])) or 'no ALPN'}, {form.get('SslPolicy', 'no policy')}"

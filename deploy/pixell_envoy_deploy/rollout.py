@@ -1,5 +1,7 @@
 """A rollout: the steps that bring Envoy before PAR, in place or beside the live service."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -50,9 +52,10 @@ class Rollout:
         """How many tasks the service is to run: as many as the live one, but beside it only one without a fleet."""
         return int(self.facts.present["desiredCount"]) if self.in_place or self.settings.fleet_directory else 1
 
-    def fingerprint(self) -> str:
+    def number(self) -> str:
         """The plan's number: a hash of what AWS has, of the command line, and of the task definition made from both."""
-        return self.facts.fingerprint(self.in_place, self.drop, self.accept, self.definition)
+        what = [self.facts.state(), vars(self.settings), self.in_place, self.drop, self.accept, self.definition]
+        return hashlib.sha256(json.dumps(what, default=str, sort_keys=True).encode()).hexdigest()[:12]
 
     def unfinished(self) -> bool:
         """Whether a rollout was begun and not finished. If somebody has changed the service since, it no longer counts."""
@@ -96,8 +99,7 @@ class Rollout:
         values |= {"PAR_STOP_TIMEOUT": STOP_TIMEOUT_LIMIT, "PAR_DRAIN_SECONDS": STOP_TIMEOUT_LIMIT - PAR_END_SECONDS}
         values["ENVOY_STOP_TIMEOUT"] = s.envoy_drain_seconds + STOP_MARGIN
         values |= {"FLEET": self.slot.service, "FLEET_CIDRS": ",".join(sorted({f.subnets[each]["CidrBlock"] for each in f.network["subnets"]}))}
-        laid = task_definition.read(DEPLOY / "task-definition.json", s.parts)
-        filled = task_definition.fill(laid, {name: str(value) for name, value in values.items()})
+        filled = task_definition.read(DEPLOY / "task-definition.json", s.parts, values)
         log = filled.pop("logConfiguration")
         for each in filled["containerDefinitions"]:
             each["logConfiguration"] = log | {"options": log["options"] | {"awslogs-stream-prefix": each["name"]}}
@@ -190,36 +192,32 @@ class Rollout:
 
 
 def lead(f: Facts, balancer: str, port: int, to: list[str], like: Doc | None = None, wanted: Doc | None = None) -> Changes:
-    """Leads a port of a load balancer to the target groups `to`; if there are none, it has no listener. A new listener copies `like`. With
-    `wanted` it has that form, be it new or not."""
-    present, api, kept = f.listener(port, balancer), f.api("elbv2"), wanted or like or {"Protocol": "TCP"}
-    changed = bool(present and to and wanted and form.spoken(present) != wanted)
+    """Leads a port of a load balancer to the target groups `to`; if there are none, it has no listener. A new listener has the form `like`.
+    With `wanted` it has that form, be it new or not."""
+    present, api = f.listener(port, balancer), f.api("elbv2")
 
     def act() -> None:
         actions = [{"Type": "forward", "TargetGroupArn": f.group_arn(name)} for name in to]
         if present and to:
-            api.modify_listener(ListenerArn=present["ListenerArn"], DefaultActions=actions, **(wanted or {} if changed else {}))
+            api.modify_listener(ListenerArn=present["ListenerArn"], DefaultActions=actions, **(wanted or {}))
         elif present:
             api.delete_listener(ListenerArn=present["ListenerArn"])
         else:
-            copied = {key: kept[key] for key in ("Protocol", "SslPolicy", "Certificates", "AlpnPolicy") if kept.get(key)}
-            api.create_listener(LoadBalancerArn=balancer, Port=port, DefaultActions=actions, **copied)
+            api.create_listener(LoadBalancerArn=balancer, Port=port, DefaultActions=actions, **(wanted or like or {"Protocol": "TCP"}))
 
-    place, lines = f"{short(balancer)}, port {port}", []
-    if leads(present) != to or bool(present) != bool(to):
-        names = [", ".join(each) or "(no listener)" for each in (leads(present), to)]
-        lines.append(f"{place}: {names[0]} -> {names[1]}")
-    if changed or (wanted and to and not present):
-        lines.append(f"{place}: {form.shown(form.spoken(present))} -> {form.shown(wanted)}")
-    if lines:
-        yield lines, act
+    def shown(there: bool, names: list[str], spoken: Doc | None) -> str:
+        return f"{f'{form.shown(spoken)} to ' if spoken and wanted else ''}{', '.join(names)}" if there else "(no listener)"
+
+    before, after = shown(bool(present), leads(present), form.spoken(present)), shown(bool(to), to, wanted)
+    if before != after:
+        yield [f"{short(balancer)}, port {port}: {before} -> {after}"], act
 
 
 def test_listeners(f: Facts, slot: Slot, like: str, envoy: bool = True) -> Changes:
     """Leads the test listeners to the task that clients do not reach, and to its PAR on each load balancer that leads to `like`."""
     yield from lead(f, f.balancer, f.settings.test_port, [slot.a2a], wanted=form.wanted(f)) if envoy else []
     for balancer, route in {each["LoadBalancerArn"]: each for each in f.routes(like)}.items():
-        yield from lead(f, balancer, f.settings.rest_test_port, [slot.rest], route)
+        yield from lead(f, balancer, f.settings.rest_test_port, [slot.rest], form.spoken(route))
 
 
 def targets(f: Facts, slot: Slot, service: Doc | None) -> list[Doc]:

@@ -40,7 +40,6 @@ class Settings:
     rest_target_group: str = rule(GROUP)
     log_group: str = rule(r"[A-Za-z0-9_./#][A-Za-z0-9_./#-]*")
     admin_token_secret: str = rule(SECRET)
-    state_path: str = rule(r"(?:/[A-Za-z0-9_.-]+){1,14}")
     discovery_namespace: str = rule(r"[A-Za-z0-9][A-Za-z0-9.-]*")
     discovery_service: str = rule(NAME)
     fleet_directory: str = rule("(?:dynamodb|redis)?")

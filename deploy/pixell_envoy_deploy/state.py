@@ -1,4 +1,5 @@
-"""State in Systems Manager: the record of what was there before, so that anybody can go back, and the lock of the running command."""
+"""State in Systems Manager: the record of what was there before, so that anybody can go back, and the lock of the running command. Both are
+parameters below /pixell-envoy/<service>/."""
 
 import getpass
 import json
@@ -20,19 +21,19 @@ LOCK_SECONDS = 3600
 
 def read(f: Facts, name: str) -> tuple[Doc, int]:
     """The document and its version; an empty document if there is none."""
-    path = f"{f.settings.state_path}/{name}"
+    path = f"/pixell-envoy/{f.settings.service}/{name}"
     found = Region(f.name).one("ssm", "get_parameter", "Parameter", "ParameterNotFound", Name=path)
     try:
         document: Doc = json.loads(found["Value"]) if found else {}
         return document, (document["status"] and found["Version"]) if found else 0
     except (ValueError, KeyError, TypeError):
-        raise Stop(f"{path} was not written by this tool", f"aws ssm delete-parameter --name {path}, or choose another state_path") from None
+        raise Stop(f"{path} was not written by this tool", f"aws ssm delete-parameter --name {path}") from None
 
 
 def put(f: Facts, name: str, document: Doc, overwrite: bool = True) -> int:
     """Writes the document and returns its version. Above 4 KiB the parameter becomes an advanced one."""
     arguments = {"Type": "String", "Tier": "Intelligent-Tiering", "Overwrite": overwrite, "Value": json.dumps(document, sort_keys=True)}
-    return int(f.api("ssm").put_parameter(Name=f"{f.settings.state_path}/{name}", **arguments)["Version"])
+    return int(f.api("ssm").put_parameter(Name=f"/pixell-envoy/{f.settings.service}/{name}", **arguments)["Version"])
 
 
 def record(f: Facts) -> Doc | None:
@@ -50,7 +51,7 @@ def lock(f: Facts) -> Iterator[Callable[[], None]]:
 
     Creating the parameter is atomic. If two runs take over an expired lock at the same time, the second sees it by the version and gives
     up, and the first sees it before its next step."""
-    name, owner = f"{f.settings.state_path}/lock", f"{getpass.getuser()}@{socket.gethostname()} as {f.identity['Arn']}"
+    name, owner = f"/pixell-envoy/{f.settings.service}/lock", f"{getpass.getuser()}@{socket.gethostname()} as {f.identity['Arn']}"
     ours, seconds = {"status": "held", "owner": owner, "token": secrets.token_hex(8)}, LOCK_SECONDS + f.settings.stable_timeout_seconds
 
     def take(overwrite: bool) -> int:

@@ -22,8 +22,10 @@ OURS = ("envoy", "par-token", "envoy-peer")
 DEFAULTS = [("essential", True), ("cpu", 0), ("protocol", "tcp"), ("readOnly", False)]
 
 
-def read(template: Path, parts: Collection[str]) -> Doc:
-    """The template without its comments, and without the items whose `if` is none of `parts`. Their variables become null."""
+def read(template: Path, parts: Collection[str], values: Mapping[str, object]) -> Doc:
+    """The template with its values, without its comments, and without the items whose `if` is none of `parts`. Their variables become null.
+
+    Raises KeyError for a name without a value."""
 
     def item(pairs: list[tuple[str, Any]]) -> Doc:
         found = {key: [each for each in value if each] if isinstance(value, list) else value for key, value in pairs if not key.startswith("//")}
@@ -31,13 +33,9 @@ def read(template: Path, parts: Collection[str]) -> Doc:
             return {key: value for key, value in found.items() if value != []}
         return {"name": found["name"], "value": None} if "value" in found else {}
 
-    return dict(json.loads(template.read_text(), object_pairs_hook=item))
-
-
-def fill(document: Doc, values: Mapping[str, str]) -> Doc:
-    """The template with its values. Raises KeyError for a name without a value."""
-    text = re.sub(r'"\$\{([A-Z0-9_]+)\|number\}"', lambda name: values[name[1]], json.dumps(document))
-    return dict(json.loads(re.sub(r"\$\{([A-Z0-9_]+)\}", lambda name: json.dumps(values[name[1]])[1:-1], text)))
+    text = json.dumps(json.loads(template.read_text(), object_pairs_hook=item))
+    text = re.sub(r'"\$\{([A-Z0-9_]+)\|number\}"', lambda name: str(values[name[1]]), text)
+    return dict(json.loads(re.sub(r"\$\{([A-Z0-9_]+)\}", lambda name: json.dumps(str(values[name[1]]))[1:-1], text)))
 
 
 def container(definition: Doc, name: str) -> Doc:

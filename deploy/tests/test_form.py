@@ -73,7 +73,7 @@ def test_listeners_speak_tls_from_the_test_to_the_shift_and_back(
     )
     tls = f"TLS with {arns['late']}, HTTP2Preferred, {form.POLICY}"
     assert f"will speak {tls}: clients that connect without TLS get no response any more" in tool("check")
-    assert f"port {S.test_port}: (none) -> {tls}" in tool("plan")
+    assert f"port {S.test_port}: (no listener) -> {tls} to {S.a2a_target_group}-green" in tool("plan")
     assert f'"value": "https://{DOMAIN}:50051"' in tool("render")
     tool("apply --yes")
     test = account.listener(S.test_port)
@@ -83,9 +83,9 @@ def test_listeners_speak_tls_from_the_test_to_the_shift_and_back(
     assert tool("apply --yes").count("as wanted") == 6
     tool("verify --test agent-a")
     assert {call.args[:2] for call in called.call_args_list} == {(f"{DOMAIN}:{S.test_port}", True)}
-    assert f"port {A2A_PORT}: TCP -> {tls}" in tool("shift --yes")
+    assert f"port {A2A_PORT}: TCP to {S.a2a_target_group} -> {tls} to {S.a2a_target_group}-green" in tool("shift --yes")
     assert account.listener(A2A_PORT)["Protocol"] == "TLS"
-    assert f"port {A2A_PORT}: {tls} -> TCP" in tool("rollback --yes")
+    assert f"port {A2A_PORT}: {tls} to {S.a2a_target_group}-green -> TCP to {S.a2a_target_group}" in tool("rollback --yes")
     assert account.listener(A2A_PORT)["Protocol"] == "TCP" and account.leads(A2A_PORT) == [S.a2a_target_group]
 
 
@@ -98,5 +98,5 @@ def test_a_newer_certificate_replaces_the_one_before(tool: Tool, account: Accoun
     tool("apply --yes --in-place")
     assert certificates() == [first]
     newer = account.api("acm").import_certificate(**pair([DOMAIN], LATE))["CertificateArn"]
-    assert f"TLS with {first}" in tool("plan --in-place") and f"-> TLS with {newer}" in tool("apply --yes --in-place")
+    assert f": TLS with {first}" in tool("plan --in-place") and f"-> TLS with {newer}" in tool("apply --yes --in-place")
     assert certificates() == [newer]

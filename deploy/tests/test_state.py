@@ -14,7 +14,7 @@ from pixell_envoy_deploy.say import Stop
 from .account import Account
 from .conftest import GREEN, S, Tool
 
-LOCK, RECORD = f"{S.state_path}/lock", f"{S.state_path}/record"
+LOCK, RECORD = f"/pixell-envoy/{S.service}/lock", f"/pixell-envoy/{S.service}/record"
 
 
 def held(account: Account, seconds: int, owner: str) -> None:
