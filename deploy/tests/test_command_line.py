@@ -28,6 +28,7 @@ WRONG: list[tuple[Doc, str]] = [
     ({"load_balancer": "x" * 33, "a2a_target_group": "y" * 27, "par_user": "0:0"}, "a2a_target_group.*load_balancer.*par_user: '0:0'"),
     ({"task_cpu": "2048", "envoy_drain_seconds": 91}, "envoy_drain_seconds: 91 is not a number from 0 to 90; task_cpu: '2048' is not a number"),
     ({"container_engine": "/x/y"}, "container_engine: unknown"),
+    *(({"fleet_redis_url": url}, "fleet_redis_url") for url in ("http://redis", "redis://user:password@redis", "redis://", "--evil")),
 ]
 
 
@@ -36,7 +37,7 @@ def git(where: Path, *words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize(("changes", "text"), WRONG, ids=["options", "lengths", "numbers", "unknown"])
+@pytest.mark.parametrize(("changes", "text"), WRONG, ids=[text[:30] for _, text in WRONG])
 def test_every_error_of_the_settings_is_reported_at_once(configured: Callable[..., Path], changes: Doc, text: str) -> None:
     with pytest.raises(Stop, match=text):
         settings.read(configured(**changes))
@@ -179,9 +180,13 @@ def test_the_alarms_are_one_stack(tool: Tool, account: Account, configured: Call
     assert "aws sns create-topic" in tool("alarms --yes", 1)
 
 
-def test_the_stack_passes_cfn_lint_and_counts_what_envoy_writes() -> None:
+@pytest.mark.parametrize("name", ["alarms.yaml", "directory.yaml"])
+def test_each_stack_passes_cfn_lint(name: str) -> None:
+    assert [str(each) for each in cfnlint.api.lint_all((DEPLOY / name).read_text()) if not each.rule.id.startswith("I")] == []
+
+
+def test_the_alarms_count_what_envoy_writes() -> None:
     text = (DEPLOY / "alarms.yaml").read_text()
-    assert [str(each) for each in cfnlint.api.lint_all(text) if not each.rule.id.startswith("I")] == []
     assert "pixell-envoy: restarted in place" in text and git(ROOT, "grep", "-l", "pixell-envoy: restarted in place", "--", "*/restart.rs")
     assert 'rejection: "%FILTER_STATE' in (ROOT / "envoy/envoy.yaml").read_text()
 

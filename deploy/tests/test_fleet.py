@@ -11,7 +11,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import cfnlint.api
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -73,7 +72,6 @@ def errors(path: Path, name: str, in_place: bool = False) -> list[str]:
 
 
 def test_the_stack_has_the_table_and_lets_a_task_write_its_own_record_only(tool: Tool, account: Account, fleet: Fleet) -> None:
-    assert [str(each) for each in cfnlint.api.lint_all((DEPLOY / "directory.yaml").read_text()) if not each.rule.id.startswith("I")] == []
     table = account.api("dynamodb").describe_table(TableName=S.fleet_table)["Table"]
     assert table["KeySchema"] == [{"AttributeName": "key", "KeyType": "HASH"}] and table["TableArn"] == TABLE
     assert "may" not in str(errors(fleet(), "directory")) and "writes its own" in tool("check")
@@ -226,12 +224,6 @@ def test_redis_and_a_certificate_are_secrets_that_no_agent_gets(tool: Tool, acco
     assert len(errors(fleet(fleet_directory="redis", peer_certificate_secret="peers"), "permissions")) == 3
     fleet(fleet_directory="redis", fleet_redis_password_secret="gone")
     assert "secret gone does not exist" in tool("check", 1)
-
-
-def test_a_url_has_no_password(configured: Callable[..., Path]) -> None:
-    for url in ("http://redis", "redis://user:password@redis", "redis://", "--evil"):
-        with pytest.raises(Exception, match="fleet_redis_url"):
-            settings.read(configured(fleet_redis_url=url))
 
 
 def test_an_image_that_joins_no_fleet_is_an_error(account: Account, fleet: Fleet) -> None:

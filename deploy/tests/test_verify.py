@@ -58,9 +58,8 @@ def test_the_share_is_judged_and_not_the_first_success(tool: Tool, green: str, c
     calls["agent-a"] = [("OK", "up"), ("NOT_FOUND unknown_deployment", "NOT_FOUND: no"), ("OK", "up")]
     out = tool("verify --test agent-a --connections 10", 1)
     assert "ERROR  agent agent-a        9 of 10 connections reached it (90 %): up; 1 x NOT_FOUND" in out
-    calls |= {ask.UNKNOWN: [("OK", "me")], "agent-a": [("OK", "me")], "agent-b": [("OK", "me")]}
-    out = tool("verify --test agent-a agent-b", 1)
-    assert "ERROR  unknown id           was not rejected as unknown: me" in out and "so they may be the same agent" in out
+    calls |= {ask.UNKNOWN: [("OK", "me")], "agent-a": [("OK", "me")]}
+    assert "ERROR  unknown id           was not rejected as unknown: me" in tool("verify --test agent-a", 1)
 
 
 def test_verify_checks_what_aws_sees(tool: Tool, account: Account, green: str, calls: object) -> None:
