@@ -113,7 +113,7 @@ fn figures(filter: Filter, samples: &Samples) -> Result<Vec<Figure>> {
             let title = titled(filter, &format!("CPU per request{protocol}, {what}"));
             figures.push(Figure::median(title, "", values).context("nothing was measured")?);
         }
-        figures.push(Figure::median("- with nothing of it", "us", none).context("nothing was measured")?);
+        figures.push(Figure::median("- without any of these", "us", none).context("nothing was measured")?);
     }
     Ok(figures)
 }
