@@ -1,4 +1,4 @@
-//! Which route fails and which draining agent is idle, told on the page by what Envoy counts for each port.
+//! Which route fails and which draining agent is idle, as the page shows it from Envoy's counts for each port.
 
 use harness::proto::{self, DEPLOYMENT_ID, Empty};
 use harness::{Envoy, agents};
@@ -18,7 +18,7 @@ async fn row(browser: &Browser, id: &str) -> Value {
     browser.eval(&script).await.unwrap()
 }
 
-/// Whether the state of `id` is told so.
+/// Whether the page shows this state of `id`.
 fn has_state(id: &str, state: &str) -> String {
     format!(
         "[...document.querySelectorAll('#rows tr')].some((row) => row.cells[0].textContent === {} && row.cells[2].textContent === {})",
@@ -55,7 +55,7 @@ async fn a_dead_route_is_not_green_and_a_draining_one_tells_when_it_is_idle() {
     assert_eq!(browser.eval("document.getElementById('health').dataset.level").await.unwrap(), "bad");
     assert_eq!(row(&browser, "unused").await, nothing);
 
-    // Errors alone are told as such, until a request goes well.
+    // Errors alone are shown as errors, until a request succeeds.
     let get = |path: &str| {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         client.get(format!("{}{path}", envoy.data_url())).header(DEPLOYMENT_ID, "a").send()
@@ -129,7 +129,7 @@ async fn a_route_that_died_before_the_page_was_opened_is_not_green() {
     browser.assert_clean().await.unwrap();
 }
 
-/// What the owner of a port has done is not told of the next one; endpoints count with their route.
+/// The counts of a port's earlier owner are not shown for the next one; endpoints count with their route.
 #[tokio::test]
 async fn a_port_that_has_a_new_owner_counts_anew_and_an_endpoint_belongs_to_its_route() {
     let envoy = Envoy::builder().start().await.unwrap();

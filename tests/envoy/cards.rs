@@ -212,7 +212,7 @@ async fn what_is_no_card_is_not_touched() {
     let headers: Vec<_> = response["headers"].as_array().unwrap().iter().map(|header| header.as_str().unwrap()).collect();
     assert!(headers.contains(&"accept-encoding: identity"), "{headers:?}");
     assert!(!headers.iter().any(|header| header.starts_with("if-none-match") || header.starts_with("range")), "{headers:?}");
-    // By header all of this is the client's and the agent's own business.
+    // If a header names the agent, the proxy changes nothing of this.
     let by_header = http1().get(envoy.data_url() + CARD).header(DEPLOYMENT_ID, "x").header("if-none-match", "\"1\"");
     let response = by_header.send().await.unwrap();
     assert_eq!(response.headers()["etag"], "\"1\"");
@@ -301,7 +301,7 @@ async fn a_card_with_trailers_is_never_taken_for_an_empty_one() {
     }
 }
 
-/// An agent that breaks off leaves no half card behind, and its client is told.
+/// If an agent breaks off, no half card is delivered, and the client sees the failure.
 #[tokio::test]
 async fn a_card_that_breaks_off_is_an_error() {
     let agent = agents::raw::start("x", |mut stream| async move {

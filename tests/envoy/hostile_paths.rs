@@ -14,7 +14,7 @@ use crate::recorders::{LIES, NUMBER, Recorders, Sent};
 use crate::wire::exchange;
 
 const REQUESTS: usize = 2_000;
-/// Most of them wait a second: so long Envoy leaves a client that it has rejected to close its connection.
+/// Most of them wait a second, which Envoy gives a rejected client to close its connection.
 const AT_A_TIME: usize = 250;
 const PATIENCE: Duration = Duration::from_secs(20);
 

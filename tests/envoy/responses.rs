@@ -1,4 +1,4 @@
-//! Responses that would lead a client astray that named its agent by path or host: Location, Set-Cookie, Service-Worker-Allowed.
+//! Responses that would lead astray a client that named its agent by path or host: Location, Set-Cookie, Service-Worker-Allowed.
 
 use harness::agents::{self, http as agent};
 use harness::proto::DEPLOYMENT_ID;
@@ -215,7 +215,7 @@ async fn only_external_origins_lead_to_urls_with_their_authority() {
     }
 }
 
-/// The scheme that Envoy tells the agent, here that of a proxy in front whose word it takes.
+/// The scheme that Envoy tells the agent, here that of a trusted proxy in front.
 #[tokio::test]
 async fn the_client_s_scheme_decides_which_port_may_be_left_out() {
     let trusting = Envoy::builder().edit_times(3, "use_remote_address: true", "use_remote_address: false");

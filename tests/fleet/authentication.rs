@@ -1,4 +1,4 @@
-//! Tokens, claims and rates in a fleet: the task that a client reaches asks for them, and no other one does.
+//! Tokens, claims and rates in a fleet: only the task that a client reaches checks them.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -58,7 +58,7 @@ async fn a_rate_counts_in_the_task_that_the_client_reaches() {
     assert_eq!(status_from(&tasks, other, "a").await, 200);
     assert_eq!(status_from(&tasks, other, "a").await, 429);
     assert_eq!((arrived(&tasks, 1).await, counted(&tasks, 1).await, counted(&tasks, 0).await), (2, 0, 2));
-    // Who reaches task 1 itself has a rate there, too, and a rate that is used up there stops no hop.
+    // A client that reaches task 1 itself has a rate there, too, and a rate that is used up there stops no hop.
     assert_eq!(tasks.ask(1, "a").await.status, 200);
     assert_eq!(tasks.ask(1, "a").await.status, 429);
     assert_eq!(status_from(&tasks, tasks.fabric.task(0).unwrap(), "a").await, 200);

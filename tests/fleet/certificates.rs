@@ -132,7 +132,7 @@ async fn half_close(address: (Ipv4Addr, u16)) {
     assert_eq!(read.unwrap(), 0, "{bytes:?}");
 }
 
-/// The Python client's `Fleet` asks a silent task so whether its Envoy runs, every few seconds.
+/// In this way the Python client's `Fleet` asks a silent task every few seconds whether its Envoy runs.
 async fn half_closed_connections_end_without_a_line(settings: &[(&'static str, String)]) {
     let tasks = Tasks::with(2, |_| settings.to_vec()).await;
     let address = (tasks.fabric.address(0), 50050);

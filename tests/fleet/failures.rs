@@ -236,7 +236,7 @@ async fn an_agent_that_fails_is_asked_no_more_often_than_without_the_hop() {
 
 #[tokio::test]
 async fn a_peer_that_accepts_and_closes_is_named_and_not_its_agent() {
-    // Task 1 does not count task 0 among its fleet.
+    // For task 1, task 0 is not in the fleet.
     let networks = |task| if task == 1 { vec![("PIXELL_FLEET_CIDRS", "198.18.1.0/24".to_owned())] } else { Vec::new() };
     let tasks = Tasks::with(2, networks).await;
     tasks.routes(0, json!({})).await;

@@ -140,7 +140,7 @@ async fn clients_with_a_short_deadline_find_out_that_a_peer_accepts_no_connectio
     tasks.fleet(0, &[("a", &[1, 2])]).await;
     tasks.fabric.cut(1, true).unwrap();
     let address = tasks.data(0);
-    // The time for a connection is 250 ms. Nobody waits so long.
+    // The time for a connection is 250 ms. No client waits that long.
     let calls = move || async move {
         let mut client = proto::connect(address).await.unwrap();
         let mut codes = Vec::new();

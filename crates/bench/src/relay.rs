@@ -1,5 +1,5 @@
-//! A TCP proxy between the load and the proxy that is measured, which adds TLS: the load itself has none. It runs on the load's core, and its
-//! CPU time does not count. It is an Envoy, too, because that is there.
+//! A TCP proxy between the load and the proxy that is measured, which adds TLS, because the load itself cannot. It runs on the load's core, and its
+//! CPU time does not count. It is another Envoy, because that is available.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -29,7 +29,7 @@ impl Relay {
     /// # Errors
     /// If it does not start.
     pub async fn start(directory: &Path, ways: &[Way]) -> Result<Self> {
-        // Envoy would tell ports that the system chose only through its admin interface, which this one has not.
+        // Envoy would tell ports that the system chose only through its admin interface, which this one does not have.
         let free = || anyhow::Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
         let listeners = ways.iter().map(|_| free()).collect::<Result<Vec<_>>>()?;
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<Vec<_>>>()?;

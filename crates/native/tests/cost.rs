@@ -27,7 +27,7 @@ struct Kind {
 }
 
 impl Kind {
-    /// A kind that the route map is asked for.
+    /// A kind of request that reads the route map.
     const fn of_task(name: &'static str, most: u64) -> Self {
         Self { name, most, routes: [1, 65_535], growth: 1.03 }
     }

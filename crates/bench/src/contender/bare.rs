@@ -13,7 +13,7 @@ use crate::table::Table;
 
 /// Starts it. `name` makes its directory unique.
 pub(super) async fn contender(stage: &Stage<'_>, name: &str) -> Result<Contender> {
-    // Envoy tells the port that the system chose only through its admin interface, which a bare one has not.
+    // Envoy tells the port that the system chose only through its admin interface, which a bare Envoy does not have.
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
     let configuration = stage.scratch.join(format!("{name}.yaml"));
     fs::write(&configuration, text(address))?;

@@ -1,5 +1,5 @@
-//! Clients that send requests all the time, each with a number of its own, over HTTP/1.1 and gRPC. As clients of gRPC do, they send a request
-//! again that has not left them, or of which the server says that it has not taken it, and no other one.
+//! Clients that send requests all the time, each with a number of its own, over HTTP/1.1 and gRPC. Like gRPC clients,
+//! they resend a request only if it was never sent, or if the server says that it has not processed it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub struct Wishes {
 pub enum Protocol {
     /// HTTP/1.1
     Http,
-    /// gRPC. (tonic would not send again what the end of a connection kept it from sending.)
+    /// gRPC. (tonic does not resend a request that it could not send because its connection ended.)
     Grpc,
 }
 
