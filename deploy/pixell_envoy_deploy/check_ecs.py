@@ -32,7 +32,6 @@ class Ecs(Checks):
         yield bad(capacity - {"FARGATE", "FARGATE_SPOT"}, f"{name} runs on {', '.join(capacity)}", f"move it to Fargate, {STOPS}")
         yield bad(controller != "ECS", f"{name} is deployed by {controller}", "make a service that ECS deploys; PAC deploys all agents to it")
         yield bad(strategy != "ROLLING", f"ECS moves the listeners of {name} itself (strategy {strategy})", "set the strategy ROLLING")
-        yield bad("awsvpcConfiguration" not in s.get("networkConfiguration", {}), f"{name} has no awsvpc network", f"put it into the VPC, {STOPS}")
         old = platform in ("1.0.0", "1.1.0", "1.2.0", "1.3.0")
         yield bad(old, f"platform version {platform} knows no restart policy", f"aws ecs update-service --platform-version LATEST, {STOPS}")
         if self.r.unfinished():

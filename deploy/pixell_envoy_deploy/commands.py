@@ -211,8 +211,8 @@ def rollback(r: Rollout, revision: int | None, yes: bool) -> None:
 
 
 def back(f: Facts, before: Doc) -> list[Step]:
-    """The service first, so that requests are served as soon as possible; then the listener. Before both, the health check of a fleet, which
-    no task outside of a fleet passes."""
+    """The service first, so that requests are served as soon as possible; then the listener, unless somebody else has changed it. Before both,
+    the health check of a fleet, which no task outside of a fleet passes."""
     slot, target, family = f.live, f.definition(before["service"]["taskDefinition"]), f.revision["family"]
     if target is None or target["status"] != "ACTIVE":
         newest = ", ".join(map(short, f.all("ecs", "list_task_definitions", "taskDefinitionArns", familyPrefix=family, sort="DESC")[:5]))
@@ -225,15 +225,12 @@ def back(f: Facts, before: Doc) -> list[Step]:
         for lines, act in update(f, slot.service, target["taskDefinitionArn"], wanted, f.present["desiredCount"]):
             yield [*lines, *(f"  {each['name']} runs {each['image']}" for each in target["containerDefinitions"])], act
 
-    def health() -> Changes:
-        if f.target_group(slot.a2a) and health_check(target) == HEALTH_CHECK:
-            yield from check_health(f, slot.a2a, target)
-
-    def listener() -> Changes:
-        if slot.a2a in leads(f.listener(A2A_PORT)):  # if it leads elsewhere by now, somebody else has changed it
-            yield from lead(f, f.balancer, A2A_PORT, before["listener"], wanted=before.get("form"))
-
-    return [("health check", health), ("service", service), *([("listener", listener)] if "listener" in before else [])]
+    steps: list[Step] = [("service", service)]
+    if f.target_group(slot.a2a) and health_check(target) == HEALTH_CHECK:
+        steps.insert(0, ("health check", lambda: check_health(f, slot.a2a, target)))
+    if "listener" in before and slot.a2a in leads(f.listener(A2A_PORT)):
+        steps.append(("listener", lambda: lead(f, f.balancer, A2A_PORT, before["listener"], wanted=before.get("form"))))
+    return steps
 
 
 def render(r: Rollout) -> None:

@@ -212,7 +212,7 @@ def test_every_documented_command_prints_what_the_page_shows_with_the_documented
     rights = TEXT.partition("## Rights")[2].partition("\n## ")[0]
     used = {f"{IAM.get(service, service)}:{action}" for service, action in (name.split(".") for name in account.calls)}
     looks = {name for name in used if name.split(":")[1].startswith(("Describe", "List")) and f"`{name.split(':')[0]}`" in rights}
-    assert {name for name in used - looks if name not in rights} == set()
+    assert {name for name in used - looks if name not in rights} == set() and '"iam:PassedToService": "ecs-tasks.amazonaws.com"' in rights
 
 
 def test_the_first_steps_make_settings_and_install_what_the_tests_run_with(tmp_path: Path) -> None:
