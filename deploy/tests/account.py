@@ -56,7 +56,7 @@ class Account:
         ecs = ["CreateService", "UpdateService", "DescribeServices", "ListTasks", "DescribeTasks"]
         self.responses: dict[str, Callable[[Doc], Any]] = {f"ecs.{name}": getattr(self, f"do_{name}") for name in ecs}
         self.responses |= {f"elbv2.{name}": getattr(self, f"do_{name}") for name in ("DescribeTargetHealth", "ModifyListener")}
-        self.forbid("no service")
+        self.responses["iam.SimulatePrincipalPolicy"], self.forbidden = self.do_SimulatePrincipalPolicy, ("no service", Doc())
         self.responses["service-quotas.GetServiceQuota"] = lambda p: {"Quota": QUOTA}
         self.responses["ecr.BatchGetImage"] = lambda p: {"images": [{"imageManifest": json.dumps({"config": {"digest": "sha256:0"}})}]}
         self.responses["ecr.GetDownloadUrlForLayer"] = lambda p: {"downloadUrl": f"data:,{quote(json.dumps(self.config))}"}
@@ -259,11 +259,18 @@ class Account:
             backend.target_groups[action["TargetGroupArn"]].load_balancer_arns.append(found.load_balancer_arn)
         return {}
 
+    def do_SimulatePrincipalPolicy(self, p: Doc) -> Doc:
+        """The policies that the role really has decide about the table. All else is allowed, but for the service of `forbidden`."""
+        action, role = p["ActionNames"][0], get_backend("iam")[ACCOUNT]["aws"].get_role(p["PolicySourceArn"].rpartition("/")[2])
+        decision = "implicitDeny" if action.startswith(("dynamodb:", self.forbidden[0])) else "allowed"
+        given = {each["ContextKeyName"]: each["ContextKeyValues"] for each in p.get("ContextEntries", [])}
+        statements = [statement for policy in role.policies.values() for statement in json.loads(policy)["Statement"]]
+        for each in [statement for statement in statements if action in statement["Action"]]:
+            keys = each.get("Condition", {}).get("ForAllValues:StringEquals", {}).get("dynamodb:LeadingKeys")
+            own = [key.replace("${aws:userid}", given["aws:userid"][0]) for key in keys or given["dynamodb:LeadingKeys"]]
+            if each["Resource"] in p["ResourceArns"] and set(given["dynamodb:LeadingKeys"]) <= set(own):
+                decision = {"Allow": "allowed", "Deny": "explicitDeny"}[each["Effect"]]
+        return {"EvaluationResults": [{"EvalActionName": action, "EvalDecision": decision, **self.forbidden[1]}]}
+
     def forbid(self, service: str, **more: Any) -> None:
-        """IAM's simulator responds as if nothing allowed actions of this service."""
-
-        def simulate(p: Doc) -> Doc:
-            action, decision = p["ActionNames"][0], "implicitDeny" if p["ActionNames"][0].startswith(service) else "allowed"
-            return {"EvaluationResults": [{"EvalActionName": action, "EvalDecision": decision, **more}]}
-
-        self.responses["iam.SimulatePrincipalPolicy"] = simulate
+        self.forbidden = service, more

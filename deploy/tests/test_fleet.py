@@ -40,7 +40,6 @@ def fleet(account: Account, configured: Callable[..., Path], tool: Tool) -> Flee
     account.config["config"]["Labels"] = LABELS
     allow(account, 50050, UserIdGroupPairs=[{"GroupId": account.group}])
     allow(account, 9901, IpRanges=[{"CidrIp": "10.0.0.0/16"}])
-    account.responses["iam.SimulatePrincipalPolicy"] = lambda p: simulate(account, p)
     write()
     tool("directory --yes")
     return write
@@ -49,22 +48,6 @@ def fleet(account: Account, configured: Callable[..., Path], tool: Tool) -> Flee
 def allow(account: Account, port: int, protocol: str = "tcp", **whom: Any) -> None:
     rule = {"IpProtocol": protocol, "FromPort": port, "ToPort": port, **whom}
     account.api("ec2").authorize_security_group_ingress(GroupId=account.group, IpPermissions=[rule])
-
-
-def simulate(account: Account, p: Doc) -> Doc:
-    """IAM's simulator for the table, by the policies that the task role really has. Everything else is allowed."""
-    given = {each["ContextKeyName"]: each["ContextKeyValues"] for each in p.get("ContextEntries", [])}
-    action, decision = p["ActionNames"][0], "allowed"
-    if action.startswith("dynamodb:"):
-        api, decision = account.api("iam"), "implicitDeny"
-        names = api.list_role_policies(RoleName=TASK_ROLE)["PolicyNames"]
-        found = [api.get_role_policy(RoleName=TASK_ROLE, PolicyName=name)["PolicyDocument"]["Statement"] for name in names]
-        for each in [statement for statements in found for statement in statements]:
-            keys = each.get("Condition", {}).get("ForAllValues:StringEquals", {}).get("dynamodb:LeadingKeys")
-            own = [key.replace("${aws:userid}", given["aws:userid"][0]) for key in keys or given["dynamodb:LeadingKeys"]]
-            if action in each["Action"] and each["Resource"] in p["ResourceArns"] and set(given["dynamodb:LeadingKeys"]) <= set(own):
-                decision = {"Allow": "allowed", "Deny": "explicitDeny"}[each["Effect"]]
-    return {"EvaluationResults": [{"EvalActionName": action, "EvalDecision": decision}]}
 
 
 def errors(path: Path, name: str, in_place: bool = False) -> list[str]:
@@ -103,7 +86,8 @@ def test_the_client_does_with_the_table_what_a_task_may_do(account: Account, fle
     context = {"aws:userid": [f"{role['RoleId']}:task-1"], "dynamodb:LeadingKeys": [key]}
     entries = [{"ContextKeyName": name, "ContextKeyValues": values} for name, values in context.items()]
     for action in [name.replace(".", ":") for name in account.calls if name.startswith("dynamodb.")]:
-        found = simulate(account, {"ActionNames": [action], "ResourceArns": [TABLE], "ContextEntries": entries})
+        call = {"PolicySourceArn": role["Arn"], "ActionNames": [action], "ResourceArns": [TABLE], "ContextEntries": entries}
+        found = account.api("iam").simulate_principal_policy(**call)
         assert found["EvaluationResults"][0]["EvalDecision"] == "allowed", action
     assert {"dynamodb.PutItem", "dynamodb.Scan", "dynamodb.DeleteItem"} <= account.calls.keys()
 
