@@ -116,6 +116,7 @@ def test_it_fits_the_image() -> None:
     expected = [f"EXPOSE {' '.join(str(each['containerPort']) for each in envoy['portMappings'] if 'if' not in each)}", f"USER {envoy['user']}"]
     expected += [f"VOLUME {envoy['mountPoints'][0]['containerPath']}", envoy["healthCheck"]["command"][1]]
     assert all(text in (ROOT / "Dockerfile.envoy").read_text() for text in expected)
+    assert {f"// {key}" for key in ("essential", "healthCheck", "restartPolicy", "stopTimeout")} <= envoy.keys(), "each with its reason"
     set_by_us = [each["name"] for each in envoy["environment"] + envoy["secrets"]]
     known = git(ROOT, "grep", "-hoE", '"PIXELL_[A-Z_]+"', "--", "*/launcher/src/settings/names.rs")
     assert [name for name in set_by_us if f'"{name}"' not in known] == []

@@ -306,7 +306,7 @@ mod tests {
         for expected in [
             "{ pixell.access_log.full: 0, pixell.access_log.brief: 100, overload.premature_reset_total_stream_count: 4294967295 }",
             "address: \"localhost\", port_value: 4317",
-            "max_connection_duration: 120s",
+            "max_connection_duration: 120s\n                  max_connection_duration_jitter: { value: 20 }",
             "disallowed_versions: [V1]",
             "value: '{\"role\":\"clients\",\"connections\":20}'",
             "[{ address_prefix: \"10.0.1.0\", prefix_len: 24 }, { address_prefix: \"fd00::\", prefix_len: 8 }]",
