@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 
 from . import image
-from .checks import Checks, Found, bad, note, ok, will
+from .checks import Checks, Found, bad, note, ok
 from .facts import short
 from .rollout import memory
 from .say import count
@@ -106,7 +106,7 @@ class Ecs(Checks):
         runs = self.r.architecture
         for name, reference in [(each["name"], each["image"]) for each in self.r.definition["containerDefinitions"]]:
             if name == "envoy" and not self.r.pushed():
-                yield will(f"builds and pushes {reference} for {runs}")
+                yield ok(f"envoy: {reference} is not pushed yet")
                 continue
             kinds, labels = image.inspect(self.f, reference)
             text = f"{name}: {reference} is for {', '.join(kinds)}, the tasks run on {runs}"

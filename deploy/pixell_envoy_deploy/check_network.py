@@ -5,7 +5,7 @@ from ipaddress import IPv4Network
 
 from . import form
 from .aws import Doc
-from .checks import Checks, Found, bad, note, ok, will
+from .checks import Checks, Found, bad, note, ok
 from .facts import address, leads, short
 from .settings import A2A_PORT, ADMIN_PORT, REST_PORT
 
@@ -34,15 +34,13 @@ class Network(Checks):
         foreign = sorted({each["Target"]["Id"] for name in (live.a2a, self.r.slot.a2a) for each in f.targets(name)} - ours)
         text = f"targets that are not tasks of the service get connections: {', '.join(foreign)}"
         yield bad(foreign, text, "aws elbv2 deregister-targets, which ends their connections")
-        for lines, _ in self.r.target_groups():
-            yield will("; ".join(lines))
         yield ok(f"{live.a2a} -> {A2A_PORT}, {live.rest} -> par:{REST_PORT}, only tasks of the service")
 
     def listeners(self) -> Found:
         f, s, listener, in_place = self.f, self.s, self.f.listener(A2A_PORT), self.r.in_place
         to = leads(listener)
         if listener is None:
-            yield will(f"{s.load_balancer} has none on {A2A_PORT}: {'apply' if in_place else 'shift'} creates it")
+            yield ok(f"{s.load_balancer} has none on {A2A_PORT}: {'apply' if in_place else 'shift'} creates it")
         else:
             text, modify = f"{A2A_PORT} speaks {listener['Protocol']}", f"aws elbv2 modify-listener --listener-arn {listener['ListenerArn']}"
             yield bad(listener["Protocol"] not in ("TCP", "TLS"), text, "it must speak TCP or TLS: find out who uses it")
@@ -68,7 +66,7 @@ class Network(Checks):
         yield bad(days < 7, f"{text} expires in {days} days", "renew it: ACM does so by itself while its DNS record is there")
         present, wanted = form.spoken(f.listener(A2A_PORT)), form.wanted(f)
         if present and wanted and present != wanted:
-            yield will(f"{A2A_PORT} will speak {form.shown(wanted)}: clients that connect without TLS get no response any more")
+            yield note(f"{A2A_PORT} will speak {form.shown(wanted)}: clients that connect without TLS get no response any more")
         yield ok(f"{text}, for {days} days")
 
     def zones(self) -> Found:

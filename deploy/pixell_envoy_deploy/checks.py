@@ -1,14 +1,13 @@
 """Checks of what the rollout relies on. A check that raises, or finds nothing, has failed: nothing is `ok` by default."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from . import aws
 from .aws import Doc
 from .rollout import Rollout
 from .say import Stop, say
 
-# Level, text, and for an ERROR its fix. Level `apply`: apply will change it. Level `note`: worth knowing, but no error as far as AWS says.
+# Level, text, and for an ERROR its fix. Level `note`: worth knowing, but no error as far as AWS says.
 Finding = tuple[str, str, str]
 Found = Iterator[Finding | None]
 CHECKS: dict[str, Callable[[Rollout], Found]] = {}
@@ -33,11 +32,12 @@ class Checks:
             CHECKS[name.replace("_", " ")] = lambda r, name=name: getattr(cls(r), name)()  # type: ignore[misc]
 
 
-def ok(text: str, level: str = "ok") -> Finding:
-    return level, text, ""
+def ok(text: str) -> Finding:
+    return "ok", text, ""
 
 
-will, note = partial(ok, level="apply"), partial(ok, level="note")
+def note(text: str) -> Finding:
+    return "note", text, ""
 
 
 def bad(wrong: object, text: str, fix: str) -> Finding | None:
