@@ -39,7 +39,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// The output of a command that [`tee`] ran, and how it ended.
 pub(crate) struct Ended {
-    /// Its standard output.
+    /// Its standard output and standard error, in the order in which it wrote them.
     pub(crate) output: String,
     /// Whether it succeeded.
     pub(crate) succeeded: bool,
@@ -47,13 +47,19 @@ pub(crate) struct Ended {
     pub(crate) overdue: bool,
 }
 
-/// Runs `command` and prints its output as it comes. Kills it and all processes that it started if it runs longer than `limit`.
+/// Runs `command` and keeps its output; prints it as it comes if it is `live`. Kills the command and all processes that it started if
+/// it runs longer than `limit`.
 ///
 /// # Errors
 /// If it does not start.
-pub(crate) fn tee(command: &mut Command, limit: Duration) -> Result<Ended> {
-    announce(command);
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| starting(command))?;
+pub(crate) fn tee(mut command: Command, limit: Duration, live: bool) -> Result<Ended> {
+    if live {
+        announce(&command);
+    }
+    let (output, writer) = std::io::pipe()?;
+    let mut child = command.stdout(writer.try_clone()?).stderr(writer).spawn().with_context(|| starting(&command))?;
+    // It holds the pipe's other end, which has to be closed before the output can end.
+    drop(command);
     let (ended, waiting) = mpsc::channel::<()>();
     let id = child.id();
     let watch = thread::spawn(move || {
@@ -64,15 +70,15 @@ pub(crate) fn tee(command: &mut Command, limit: Duration) -> Result<Ended> {
         overdue
     });
     let mut text = String::new();
-    if let Some(output) = child.stdout.take() {
-        let mut output = BufReader::new(output);
-        let mut line = Vec::new();
-        while output.read_until(b'\n', &mut line)? > 0 {
-            let shown = String::from_utf8_lossy(&line);
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    while output.read_until(b'\n', &mut line)? > 0 {
+        let shown = String::from_utf8_lossy(&line);
+        if live {
             print!("{shown}");
-            text.push_str(&shown);
-            line.clear();
         }
+        text.push_str(&shown);
+        line.clear();
     }
     let succeeded = child.wait()?.success();
     drop(ended);
@@ -135,6 +141,12 @@ fn shown(command: &Command) -> String {
 mod tests {
     use super::*;
 
+    fn shell(script: &str) -> Command {
+        let mut command = program("sh");
+        command.args(["-c", script]);
+        command
+    }
+
     #[test]
     fn a_failure_names_the_command() {
         let error = run(&mut program("false")).unwrap_err();
@@ -147,16 +159,14 @@ mod tests {
 
     #[test]
     fn output_is_kept_whatever_its_bytes() {
-        let mut command = program("sh");
-        let ended = tee(command.args(["-c", r"printf 'a\n\377\nb'; exit 1"]), Duration::from_secs(60)).unwrap();
-        assert_eq!((ended.output.as_str(), ended.succeeded, ended.overdue), ("a\n\u{fffd}\nb", false, false));
+        let ended = tee(shell(r"printf 'a\n\377\n'; echo b >&2; printf c; exit 1"), Duration::from_secs(60), false).unwrap();
+        assert_eq!((ended.output.as_str(), ended.succeeded, ended.overdue), ("a\n\u{fffd}\nb\nc", false, false));
     }
 
     #[test]
     fn a_command_that_hangs_is_killed_with_its_children() {
-        let mut command = program("sh");
         // The inner sleep holds the output open.
-        let ended = tee(command.args(["-c", "echo first; sh -c 'sleep 600'; echo never"]), Duration::from_secs(1)).unwrap();
+        let ended = tee(shell("echo first; sh -c 'sleep 600'; echo never"), Duration::from_secs(1), false).unwrap();
         assert_eq!((ended.output.as_str(), ended.succeeded, ended.overdue), ("first\n", false, true));
     }
 }

@@ -6,7 +6,10 @@ mod suite;
 mod suites;
 mod wasm_only;
 
+use std::collections::VecDeque;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -31,6 +34,9 @@ pub(crate) struct Arguments {
     /// List the suites and run none
     #[arg(long)]
     list: bool,
+    /// Run one suite at a time, and show all output as it comes [default: two, because most suites wait more than they compute]
+    #[arg(long)]
+    one_by_one: bool,
     /// Run only these suites
     #[arg(value_name = "SUITE", value_parser = SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>())]
     names: Vec<String>,
@@ -67,11 +73,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("\nAbout {} minutes, {} with --all, on two cores, the first run longer.", minutes(false), minutes(true));
         return Ok(ExitCode::SUCCESS);
     }
-    let mut provided = Provided::default();
     let filter = arguments.filter.map_or_else(|| from_environment().map_err(anyhow::Error::msg), Ok)?;
-    let count = chosen.len();
-    let perform = |(number, suite)| perform(suite, (number + 1, count), filter, &mut provided);
-    let outcomes: Vec<_> = chosen.into_iter().enumerate().map(perform).collect();
+    let outcomes = run_all(chosen, filter, arguments.one_by_one);
     if !by_name && !rest.is_empty() {
         let names: Vec<_> = rest.iter().map(|suite| suite.name).collect();
         say(&format!("not run without --all: {}", names.join(", ")));
@@ -79,16 +82,48 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(report(&outcomes))
 }
 
-/// How long a run without names takes on two cores.
+/// How long a run without names takes on two cores, with two suites at a time.
 fn minutes(all: bool) -> u32 {
-    SUITES.iter().filter(|suite| all || suite.is_common()).map(|suite| suite.seconds).sum::<u32>() / 60
+    SUITES.iter().filter(|suite| all || suite.is_common()).map(|suite| suite.seconds).sum::<u32>() / 120
 }
 
-fn perform(suite: &Suite, (number, count): (usize, usize), filter: Filter, provided: &mut Provided) -> Outcome {
-    say(&format!("suite {number} of {count}, {}, about {} s: {}", suite.name, suite.seconds, suite.about));
+/// Runs the suites in two lanes, which begin at the two ends of the list and meet. The first shows all output as it comes, the second
+/// that of a whole suite at its end.
+fn run_all(suites: Vec<&'static Suite>, filter: Filter, one_by_one: bool) -> Vec<Outcome> {
+    let count = suites.len();
+    let waiting = Mutex::new(suites.into_iter().zip(1..).collect::<VecDeque<_>>());
+    let provided = Mutex::new(Provided::default());
+    let lane = |live: bool| -> Vec<_> {
+        let next = || {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if live { waiting.pop_front() } else { waiting.pop_back() }
+        };
+        std::iter::from_fn(next).map(|(suite, number)| perform(suite, (number, count), filter, &provided, live)).collect()
+    };
+    thread::scope(|scope| {
+        let second = (!one_by_one).then(|| scope.spawn(|| lane(false)));
+        let mut outcomes = lane(true);
+        match second.map(thread::ScopedJoinHandle::join) {
+            Some(Ok(others)) => outcomes.extend(others.into_iter().rev()),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => {}
+        }
+        outcomes
+    })
+}
+
+fn perform(suite: &Suite, (number, count): (usize, usize), filter: Filter, provided: &Mutex<Provided>, live: bool) -> Outcome {
+    let Suite { name, seconds, about, .. } = suite;
+    let later = if live { "" } else { " (beside the others; its output follows when it has ended)" };
+    say(&format!("suite {number} of {count}, {name}, about {seconds} s: {about}{later}"));
     let started = Instant::now();
     let limit = suite.limit();
-    let ended = provided.all(suite.needs).and_then(|()| command::tee(&mut suite.command_with(filter)?, limit));
+    let provide = || provided.lock().unwrap_or_else(PoisonError::into_inner).all(suite.needs);
+    let ended = provide().and_then(|()| command::tee(suite.command_with(filter)?, limit, live));
+    if let (false, Ok(Ended { output, .. })) = (live, &ended) {
+        // In one piece, so that no line of the other lane comes between.
+        println!("==> the output of suite {name}:\n{output}==> that was suite {name}");
+    }
     let (count, error) = match ended {
         Ok(Ended { output, overdue: true, .. }) => {
             let count = suite.runner.count(&output, false);
@@ -99,7 +134,7 @@ fn perform(suite: &Suite, (number, count): (usize, usize), filter: Filter, provi
         Err(error) => (Count { failed: 1, ..Count::default() }, Some(format!("{error:#}"))),
     };
     if let Some(error) = &error {
-        eprintln!("error: suite {}: {error}", suite.name);
+        eprintln!("error: suite {name}: {error}");
     }
     Outcome { name: suite.name, count, took: started.elapsed(), error }
 }
