@@ -66,17 +66,33 @@ async fn peers_and_their_routes_are_shown_and_searched() {
         .unwrap();
     assert_eq!(browser.eval(&times).await.unwrap(), learned);
 
-    // The peers are read at each look, also if the map is so large that it is not.
-    browser.eval("fleet.due = 1e12").await.unwrap();
-    let change = json!({"peers": {"task-b": {"state": "draining"}}, "routes": {"id-001": null}});
-    let request = envoy.routes().request(Method::PATCH, "/v1/fleet").json(&change);
-    assert_eq!(RouteApi::send(request).await.unwrap().status, 200);
-    browser.until(&format!("{cells}.startsWith('task-b 10.0.1.7 draining 149; task-c fd00::8 draining 50;')")).await.unwrap();
+    // A change shows at the next look.
+    let patch = async |change: Value| {
+        let request = envoy.routes().request(Method::PATCH, "/v1/fleet").json(&change);
+        assert_eq!(RouteApi::send(request).await.unwrap().status, 200);
+    };
     assert_eq!(search("").await, "150 routes, the first 100 are shown");
+    patch(json!({"peers": {"task-b": {"state": "draining"}}, "routes": {"id-001": null}})).await;
+    browser.until(&format!("{cells}.startsWith('task-b 10.0.1.7 draining 149; task-c fd00::8 draining 50;')")).await.unwrap();
+    browser.until(&shows("fleet-found", "149 routes")).await.unwrap();
     let now = browser.eval(&times).await.unwrap();
     assert!(now[0].as_str() > learned[0].as_str() && now[1] == learned[1] && now[2] == learned[2], "{learned} {now}");
+
+    // A large map is long to read: a change of it, or of its peers, shows later, while the ages go on.
+    let many: Map<String, Value> = (0..10_001).map(|n| (format!("id-{n:05}"), json!(["task-b"]))).collect();
+    put(&envoy, &json!({"peers": {"task-b": {"host": "10.0.1.7"}}, "routes": many})).await;
+    browser.until(&shows("fleet-found", "10,001 routes")).await.unwrap();
+    assert_eq!(browser.eval("fleet.due > performance.now() + 10000").await.unwrap(), true);
+    browser.eval("fleet.due = 1e12").await.unwrap();
+    patch(json!({"peers": {"task-b": {"state": "draining"}}, "routes": {"id-00001": null}})).await;
+    let first_age = format!("{ages}[0].innerText");
+    let shown = browser.eval(&first_age).await.unwrap();
+    browser.until(&format!("{first_age} !== {shown}")).await.unwrap();
+    assert_eq!(browser.eval(&cells).await.unwrap(), "task-b 10.0.1.7 active 10,001");
+    assert!(browser.text("fleet-found").await.unwrap().starts_with("10,001 routes"));
     browser.eval("fleet.due = 0").await.unwrap();
-    browser.until(&shows("fleet-found", "149 routes")).await.unwrap();
+    browser.until(&shows("fleet-found", "10,000 routes")).await.unwrap();
+    assert_eq!(browser.eval(&cells).await.unwrap(), "task-b 10.0.1.7 draining 10,000");
 
     put(&envoy, &json!({"peers": {"task-e": {"host": "10.0.1.5"}}, "routes": {}})).await;
     browser.until(&shows("peer-rows", "task-e")).await.unwrap();
