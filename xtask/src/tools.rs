@@ -74,6 +74,7 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     }
     say("building cargo-deny (once, about a minute on two cores)");
     let mut install = command::cargo(["install", "--quiet", "--locked", "--debug", "--version", CARGO_DENY, "--root"]);
+    install.env("CARGO_PROFILE_DEV_DEBUG", "none");
     command::run(install.arg(&home).arg("cargo-deny")).context("cargo-deny cannot be built: check the network")?;
     Ok(built)
 }
