@@ -27,7 +27,7 @@ async fn the_map_asks_for_the_token_if_there_is_one() {
         browser.press(&format!("{token}\u{e007}")).await.unwrap();
     };
     give("wrong").await;
-    browser.until(&shows("map-note", "not the right one")).await.unwrap();
+    browser.until(&shows("map-note", "token is wrong")).await.unwrap();
     give(TOKEN).await;
     browser.until(&shows("rows", "5000")).await.unwrap();
     assert_eq!(browser.eval("document.activeElement.id").await.unwrap(), "search");

@@ -153,8 +153,8 @@ async fn each_error_of_clients_is_a_warning_with_its_own_advice() {
     assert_eq!(ask(&envoy, Some("not an id")).await, 400);
     assert_eq!(ask(&envoy, None).await, 400);
     tells(&browser, "warn", "1 × deployment_draining", "PAR left them draining", "deployment_draining").await;
-    tells(&browser, "warn", "1 × invalid_deployment_id", "no id, or several different ids", "invalid_deployment_id").await;
-    tells(&browser, "warn", "1 × missing_deployment_id", "the fault is theirs", "missing_deployment_id").await;
+    tells(&browser, "warn", "1 × invalid_deployment_id", "not an id, or several different ids", "invalid_deployment_id").await;
+    tells(&browser, "warn", "1 × missing_deployment_id", "fix these clients", "missing_deployment_id").await;
     browser.assert_clean().await.unwrap();
 }
 
@@ -238,7 +238,7 @@ async fn tokens_rates_and_certificates_have_their_advice() {
     browser.until("document.getElementById('health').innerText === 'Live, with problems'").await.unwrap();
     for (file, title, advice) in [
         (&ca, "new CA of clients not used", "Does the file of PIXELL_TLS_CLIENT_CA_FILE hold certificates in PEM?"),
-        (&key, "new certificate not used", "if certificate and key were replaced one after the other"),
+        (&key, "new certificate not used", "if certificate and key have just been replaced"),
     ] {
         assert!(!browser.eval(&shows("problems", title)).await.unwrap().as_bool().unwrap(), "{title}");
         let next = file.with_extension("next");

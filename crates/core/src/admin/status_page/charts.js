@@ -1,10 +1,10 @@
-// What was counted over the last minutes, and its picture.
+// The counts of the last minutes, and their charts.
 
 // Looks are kept for five minutes. The charts show as many minutes as there are looks, so that a page just opened shows something.
 const WINDOW_S = 300;
 const MINUTE_S = 60;
 
-// How much counters have grown, look by look. Times are in seconds, on a clock of the page's own.
+// How much counters have grown, look by look. Times are in seconds, by the page's own clock.
 class Tally {
   constructor() { this.looks = []; this.last = null; this.began = null; }
 
@@ -22,7 +22,7 @@ class Tally {
 
   keys() { return this.last ? [...this.last.keys()] : []; }
 
-  // A look that began before the window counts for its part of it: a page in the background looks rarely.
+  // A look that began before the window counts only in part: a page in the background looks rarely.
   sum(key, seconds = WINDOW_S) {
     const start = this.lastTime - seconds;
     return Math.ceil(this.looks.reduce((sum, { from, to, deltas }) =>
@@ -51,7 +51,7 @@ class Chart extends Tally {
       let y = height;
       [...deltas].forEach(([, count], series) => {
         if (!count) return;
-        // One rejection beside a thousand is still to be seen.
+        // One rejection beside a thousand stays visible.
         const high = Math.max(1.5, height * count / (to - from) / top);
         y -= high;
         bar('bar s' + series % 6, from, to, Math.max(0, y), high);

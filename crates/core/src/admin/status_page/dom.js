@@ -1,9 +1,9 @@
 'use strict';
-// What everything on the page is made of. Whatever others may have written goes through textContent, which knows no markup.
+// The building blocks of the page. Text from others goes through textContent, which interprets no markup.
 
 const $ = (id) => document.getElementById(id);
 
-// Writes only what has changed: live regions are announced by what is written.
+// Writes only what has changed, because each write to a live region is announced.
 const text = (id, value) => {
   const node = $(id), next = String(value);
   if (node.textContent !== next) node.textContent = next;

@@ -1,7 +1,7 @@
 // The fleet map: the peers, and which of them serve an id.
 
 const FLEET_ROWS = 100;
-// A map above this is large to read, and its routes long to count, so a change of it is not looked for every time.
+// Reading a larger map, and counting its routes, takes long, so the page looks for a change of it less often.
 const LARGE_FLEET = 10000, LARGE_FLEET_MS = 30000;
 
 // `3 min`, `2 h`: the largest unit alone.

@@ -1,4 +1,4 @@
-// The page as a whole: looks every two seconds and shows what it finds.
+// The page as a whole: polls Envoy every two seconds and shows the results.
 
 const STEP_MS = 2000;
 const STATS = '/stats?format=json&filter=' + encodeURIComponent(
@@ -78,40 +78,40 @@ const readMap = async () => {
   if (!api.open) return;
   const headers = credentials();
   if (api.etag) headers['if-none-match'] = api.etag;
-  const answer = await get('/v1/routes', headers);
-  if (answer.status === 401) {
-    return closeMap(api.token ? 'This token is not the right one.' : 'The route API asks for its token. It stays in this page and is gone when the page is closed.', true);
+  const response = await get('/v1/routes', headers);
+  if (response.status === 401) {
+    return closeMap(api.token ? 'This token is wrong.' : 'The route API requires its token. This page keeps it until it is closed.', true);
   }
-  if (answer.status === 403) return closeMap('The route map is shown at 127.0.0.1 alone: open this page from inside the task, or through a tunnel to it.', false);
-  if (answer.status !== 200 && answer.status !== 304) return note(`The route API responded with ${answer.status}: what is shown may be old.`);
+  if (response.status === 403) return closeMap('The route map is shown at 127.0.0.1 alone: open this page from inside the task, or through a tunnel to it.', false);
+  if (response.status !== 200 && response.status !== 304) return note(`The route API responded with ${response.status}: what is shown may be old.`);
   note('');
-  if (answer.status === 304) return;
-  const { epoch, routes } = await answer.json();
-  api.etag = answer.headers.get('etag');
+  if (response.status === 304) return;
+  const { epoch, routes } = await response.json();
+  api.etag = response.headers.get('etag');
   api.epoch = epoch === '0' ? 'none yet' : epoch;
   $('map-view').hidden = false;
   $('token-form').hidden = true;
   table.show(routes);
 };
 
-// Only who may read the map may read this.
+// Only a client that may read the map may read this.
 const readTraffic = async () => {
   if (!api.open || !api.etag) return;
-  const answer = await get(CLUSTERS, credentials());
-  table.note(answer.status === 200 ? await answer.json() : null);
+  const response = await get(CLUSTERS, credentials());
+  table.note(response.status === 200 ? await response.json() : null);
 };
 
 const look = async () => {
   try {
-    const [ready, answer] = await Promise.all([get('/ready'), get(STATS)]);
+    const [ready, response] = await Promise.all([get('/ready'), get(STATS)]);
     serverInfo ??= await (await get('/server_info')).json();
     const said = (await ready.text()).trim();
-    const stats = new Map((await answer.json()).stats.filter(({ name }) => name).map(({ name, value }) => [name, value]));
-    const now = performance.now() / 1000, serverTime = Date.parse(answer.headers.get('date') || new Date()) / 1000;
+    const stats = new Map((await response.json()).stats.filter(({ name }) => name).map(({ name, value }) => [name, value]));
+    const now = performance.now() / 1000, serverTime = Date.parse(response.headers.get('date') || new Date()) / 1000;
     // A route API that hangs does not make Envoy look dead.
     await readMap().catch(() => note('The route API does not respond: what is shown may be old.'));
     await readTraffic().catch(() => table.note(null));
-    // What is shown of the fleet stays until the route API answers.
+    // The fleet stays as shown until the route API responds.
     await fleet.read(stats.get('wasmcustom.pixell_fleet_map_generation'), serverTime).catch(() => {});
     noteAll(stats, now);
     showFacts(stats, said, serverTime);

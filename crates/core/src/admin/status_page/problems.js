@@ -1,4 +1,4 @@
-// What is wrong, told from the counters, and what to do about it. docs/operations.md says more of each.
+// What is wrong, by the counters, and what to do about it. docs/operations.md says more about each problem.
 
 const RECENT_S = 60;
 const NEARLY_FULL = 80;
@@ -8,20 +8,20 @@ const PRESSURE = 'overload.envoy.resource_monitors.';
 const DROPPED_LINES = 'launcher.dropped_log_lines_total';
 
 const REJECTION_ADVICE = {
-  missing_deployment_id: 'Clients send no x-deployment-id header. The access log names them (caller, user_agent); the fault is theirs.',
-  invalid_deployment_id: 'Clients send something that is no id, or several different ids. The access log shows the value and who sent it.',
+  missing_deployment_id: 'Requests name no agent by header, path or host. The access log names their clients (caller, user_agent): fix these clients.',
+  invalid_deployment_id: 'Clients send a value that is not an id, or several different ids. The access log shows the value and the client.',
   unknown_deployment: 'Clients ask for ids that are not in the map below. Was the agent deployed, and did PAR push it? Look for the id in the access log and in PAR’s log.',
   unknown_endpoint: 'Clients ask for an endpoint that the agent does not have. The map below lists each route’s endpoints; the access log names the path.',
-  deployment_draining: 'Clients still call deployments that are being stopped. The map below tells which are idle; if it does not pass, PAR left them draining.',
-  deployment_moved: 'An agent died and came back on another port while requests waited for it. Clients have to call again. If it goes on, PAR’s log says why the agent dies.',
+  deployment_draining: 'Clients still call deployments that are being stopped. The map below shows which are idle. If this lasts, PAR left them draining.',
+  deployment_moved: 'An agent died and came back on another port while requests waited for it. Clients have to retry. If it continues, PAR’s log says why the agent dies.',
   route_map_not_loaded: 'PAR has not pushed a map since Envoy started. Look at PAR’s log for its pushes to ENVOY_ADMIN_URL.',
   agent_unreachable: 'An agent accepts no connection. The access log names deployment_id and upstream: is that agent running, and on that port?',
-  peer_unreachable: 'No task that serves the id accepts a connection. The access log names it (upstream): does it run, and does port 50050 let this task in?',
+  peer_unreachable: 'No task that serves the id accepts a connection. The access log names the task (upstream): does it run, and does its port 50050 let this one in?',
   overloaded: 'All connections of an agent are busy, and requests waited five seconds for one. The map below shows what each agent has in flight: does that agent respond, and which clients hold its connections?',
-  not_allowed: 'Clients call deployments that their tokens do not allow. The access log names them (subject, caller) and the id. Is the claim right where the tokens are made?',
-  internal: 'The filter could not hand the address to Envoy. This is a fault of its configuration or its code: Envoy’s log says which.',
+  not_allowed: 'Clients call deployments that their tokens do not allow. The access log names them (subject, caller) and the id. Does the issuer put the right claim into the tokens?',
+  internal: 'The filter could not hand the address to Envoy. This is an error in its configuration or its code: Envoy’s log says which.',
 };
-// What Envoy's own filters reject clients for, and how the names of its counters begin.
+// The reasons for which Envoy's own filters reject clients, and how the names of their counters begin.
 const ENVOY_REJECTIONS = [['unauthenticated', 'tokens.unauthenticated_total.reason.'], ['rate_limited', 'clients.http_local_rate_limit.rate_limited']];
 const ENVOY_REJECTION_ADVICE = {
   unauthenticated: 'Clients have no valid token. The access log names them (caller, user_agent) and the reason (code_details).',
@@ -30,22 +30,22 @@ const ENVOY_REJECTION_ADVICE = {
 const AUTHENTICATION = {
   keys: {
     counter: 'http.agents.jwt_authn.jwks_fetch_failed', title: 'fetch of the keys of tokens failed',
-    advice: 'The last keys stay in use, and without any nobody is let in. Is the file of PIXELL_JWKS_FILE a key set, or does the server of PIXELL_JWKS_URL respond? Envoy’s log has the URL.',
+    advice: 'The last keys stay in use; without any keys, all clients are rejected. Is the file of PIXELL_JWKS_FILE a key set, or does the server of PIXELL_JWKS_URL respond? Envoy’s log has the URL.',
   },
   certificate: {
     counter: 'sds.pixell_tls.key_rotation_failed', title: 'new certificate not used',
-    advice: 'The one before stays in use. Envoy’s log says why (Failed to reload certificates). It is no fault if certificate and key were replaced one after the other just now.',
+    advice: 'The previous one stays in use. Envoy’s log says why (Failed to reload certificates). This is no error if certificate and key have just been replaced one after the other.',
   },
   clientCa: {
     counter: 'sds.pixell_tls_client_ca.key_rotation_failed', title: 'new CA of clients not used',
-    advice: 'The one before stays in use. Does the file of PIXELL_TLS_CLIENT_CA_FILE hold certificates in PEM? Envoy’s log says what is wrong.',
+    advice: 'The previous one stays in use. Does the file of PIXELL_TLS_CLIENT_CA_FILE hold certificates in PEM? Envoy’s log says what is wrong.',
   },
 };
 const EXPIRY = 'server.days_until_first_cert_expiring', EXPIRY_DAYS = 14;
 const EXPIRY_ADVICE = 'Replace the files of PIXELL_TLS_CERT_FILE and PIXELL_TLS_KEY_FILE; Envoy reads them again without a restart.';
 const WRITE_ADVICE = {
   unauthorized: 'PAR’s token and PIXELL_ADMIN_TOKEN differ.',
-  precondition_failed: null, // This is how two writers are kept apart, and no fault.
+  precondition_failed: null, // This keeps two writers apart, and is not a failure.
 };
 
 const OTHER_WRITE_ADVICE = 'The map may not be what PAR wants it to be. The response that PAR got names every error: look at PAR’s log.';
@@ -68,28 +68,28 @@ const FAILURES = {
 const ROUTES_FAIL = {
   unreachable: {
     level: 'bad', title: 'No connection to',
-    advice: 'The latest attempts failed, and no request went well since. Is that agent running, and on that port? If PAR restarted it on another one, its push is missing.',
+    advice: 'The latest attempts failed, and no request has succeeded since. Is that agent running, and on that port? If PAR restarted it on another one, its push is missing.',
   },
   failing: {
     level: 'warn', title: 'Errors from',
-    advice: 'The latest requests ended with a status of 500 or above or were broken off, and none went well since. Look at that agent’s log.',
+    advice: 'The latest requests ended with a status of 500 or above or were broken off, and none has succeeded since. Look at that agent’s log.',
   },
 };
 
-const DROPPED_ADVICE = 'Nobody takes Envoy’s output fast enough, so the container’s entry point drops lines. Requests are served all the same. Is the log driver stalled? Look at the engine’s log and at what collects the logs.';
+const DROPPED_ADVICE = 'Envoy’s output is not read fast enough, so the container’s entry point drops lines. Requests are still served. Is the log driver stalled? Look at the engine’s log and at what collects the logs.';
 
 const NO_RESPONSE = {
   kind: 'Envoy does not respond', level: 'bad', title: 'Envoy does not respond',
-  advice: 'What is shown below is from before. Is the container running? Its log ends with the reason, and the orchestrator restarts it; PAR then pushes the map again. This page keeps trying.',
+  advice: 'The page below shows the last state that it received. Is the container running? Its log ends with the reason, and the orchestrator restarts it; PAR then pushes the map again. This page keeps trying.',
 };
 
-// `ready`: what Envoy says of itself; `stats`: name -> value; `seen`: the tallies of rejections, failures, rejected writes, dropped lines and displaced routes;
+// `ready`: Envoy's own state; `stats`: name -> value; `seen`: the tallies of rejections, failures, rejected writes, dropped lines and displaced routes;
 // `failingRoutes`: the names of the routes that fail in one way.
 const problemsOf = (ready, stats, seen, failingRoutes) => {
   const problems = [];
   const add = (level, kind, title, advice) => problems.push({ level, kind, title, advice });
   if (ready !== 'LIVE') {
-    add('bad', 'not ready', `Envoy says ${ready}`, 'It is starting, or draining before it ends; either takes less than a minute. If it stays so, read Envoy’s log.');
+    add('bad', 'not ready', `Envoy says ${ready}`, 'It is starting, or draining before it ends; either takes less than a minute. If it takes longer, read Envoy’s log.');
   }
   if (stats.get('wasmcustom.pixell_route_map_generation') === 0) {
     add('bad', 'no route map', 'No route map has been pushed', 'Every request is rejected until PAR pushes one. Look at PAR’s log for its pushes to ENVOY_ADMIN_URL. An Envoy that was restarted alone waits for PAR’s next push.');
@@ -127,7 +127,7 @@ const problemsOf = (ready, stats, seen, failingRoutes) => {
   return problems;
 };
 
-// The announcement says which problems there are and not how many times, so that it is not read out every two seconds.
+// The announcement names the problems but not their counts, so that it is not read out every two seconds.
 const showProblems = (problems) => {
   const key = JSON.stringify(problems), list = $('problem-list');
   if (list.dataset.key === key) return;

@@ -25,9 +25,9 @@ const table = {
     this.arrange();
   },
 
-  // `answer`: Envoy's /clusters, or null.
-  note(answer) {
-    this.live = answer && traffic.note(answer, this.owners);
+  // `clusters`: Envoy's /clusters, or null.
+  note(clusters) {
+    this.live = clusters && traffic.note(clusters, this.owners);
     if (['id', 'port'].includes(this.sort) && !$('search').value) this.shown.forEach((shown) => this.fill(shown));
     else this.arrange();
   },
@@ -48,7 +48,7 @@ const table = {
     return sort === 'state' ? this.stateOf(route) : sort in NOTHING ? this.live?.get(route.id)?.[sort] ?? -1 : route[sort];
   },
 
-  // Sorting ten thousand takes longer than all else here, so it is done once and not at each key of a search.
+  // Sorting ten thousand routes takes longer than everything else here, so it is done once and not at each key of a search.
   arrange() {
     const { down } = this, keys = new Map(this.routes.map((route) => [route, this.key(route)]));
     this.routes.sort((a, b) => (order(keys.get(a), keys.get(b)) || order(a.id, b.id)) * (down ? -1 : 1));

@@ -26,8 +26,8 @@ const countsByPort = ({ cluster_statuses: clusters = [] }) => {
   return ports;
 };
 
-// By the latest that is known: a request that went well, else one that did not. If that is not known, because `isLong` says that the counts
-// are of minutes, failed connections win unless one is open now: an agent that died must not look healthy.
+// By the latest result: a request that succeeded, else one that did not. If `isLong` says that the counts are of minutes, the latest result is
+// unknown. Then failed connections win unless one is open now: an agent that died must not look healthy.
 const healthOf = (grown, open, isLong, before) =>
   grown.well && !(isLong && grown.notConnected && !open) ? '' : grown.notConnected ? 'unreachable' : grown.errors ? 'failing' : before;
 
@@ -35,15 +35,15 @@ const traffic = {
   ports: new Map(),
   noted: -Infinity,
 
-  // `answer`: what Envoy says; `owners`: port -> id. Gives id -> its counts, and the ports that fail with how they do.
-  note(answer, owners) {
+  // `clusters`: Envoy's /clusters; `owners`: port -> id. Returns id -> its counts, and its failing ports with how they fail.
+  note(clusters, owners) {
     const ports = new Map(), routes = new Map(), now = performance.now(), isLong = now - this.noted > SHORT_MS;
-    for (const [port, total] of countsByPort(answer)) {
+    for (const [port, total] of countsByPort(clusters)) {
       const id = owners.get(port);
       let before = this.ports.get(port);
       // Envoy has forgotten the port meanwhile, and counts from 0.
       if (!before || total.well < before.total.well || total.errors < before.total.errors) before = { id, total: NOTHING, base: NOTHING, health: '' };
-      // What an earlier owner of the port did is not this one's.
+      // The counts of an earlier owner of the port are not those of this owner.
       if (before.id !== id) before = { id, total: before.total, base: before.total, health: '' };
       const grown = combined(total, before.total, -1);
       const health = healthOf(grown, total.open, isLong, before.health);
