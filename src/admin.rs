@@ -125,6 +125,12 @@ impl AdminStream {
                 let step = self.exchange.finish(&plugin.admin, &body, &plugin.backend());
                 self.carry_out(plugin, step)
             }
+            Step::DropBody => {
+                if let Err(status) = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, usize::MAX, &[]) {
+                    log::error!("a part of a body could not be dropped: {status:?}");
+                }
+                Action::Pause
+            }
             Step::Reply(reply, outcome, map) => {
                 plugin.record(outcome, map);
                 send(&reply);

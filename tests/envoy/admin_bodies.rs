@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::api::{Api, no_vm_fell_over};
 use crate::clients::{http1, http2};
+use crate::wire;
 
 /// How much is sent to each path.
 const SENT: usize = 500 << 20;
@@ -78,6 +79,67 @@ async fn an_unexpected_body_is_not_kept() {
         assert!(now < before + 60, "{line}: {before} MiB, then {now} MiB");
     }
     assert_eq!(api.call("GET", "/ready", "").await.body, "LIVE\n");
+    no_vm_fell_over(&envoy, &api).await;
+}
+
+/// Sends a large body over two seconds, and only then reads: the head of the response, and that of the next one if the connection stays.
+async fn sends_before_it_reads(address: SocketAddr, line: &str, headers: &str) -> std::io::Result<(String, Option<String>)> {
+    const PARTS: usize = 10;
+    let part = vec![b' '; 0x10_0000];
+    let chunked = headers.contains("chunked");
+    let length = if chunked { String::new() } else { format!("Content-Length: {}\r\n", PARTS * part.len()) };
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(format!("{line} HTTP/1.1\r\nHost: localhost\r\n{headers}{length}\r\n").as_bytes()).await?;
+    for _ in 0..PARTS {
+        if chunked {
+            stream.write_all(b"100000\r\n").await?;
+        }
+        stream.write_all(&part).await?;
+        if chunked {
+            stream.write_all(b"\r\n").await?;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    stream.write_all(if chunked { b"0\r\n\r\n" } else { b"" }).await?;
+    let rejected = wire::head(&mut stream).await?;
+    let length = rejected.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next()?.parse().ok());
+    stream.read_exact(&mut vec![0; length.unwrap()]).await?;
+    if rejected.contains("connection: close") {
+        return Ok((rejected, None));
+    }
+    stream.write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
+    Ok((rejected, Some(wire::head(&mut stream).await?)))
+}
+
+/// Many clients read nothing before they have sent everything, and Envoy resets the connection of one that it has rejected a second later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_everything_before_it_reads_learns_why_it_is_rejected() {
+    let envoy = Envoy::builder().start().await.unwrap();
+    let api = Api::open(&envoy).await;
+    let before = resident_mib(&envoy);
+    let (json, chunked) =
+        ("Content-Type: application/json\r\n", "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n");
+    let cases = [
+        ("PUT /v1/routes", json, 413),
+        ("PUT /v1/routes", chunked, 413),
+        ("PATCH /v1/routes", chunked, 413),
+        ("PUT /v1/routes", "Content-Type: text/plain\r\n", 415),
+        ("PUT /v1/fleet", json, 409),
+        ("PUT /v1/routes/a%2Fb", chunked, 400),
+        ("POST /v1/routes", "", 405),
+        ("GET /v1/nothing", "", 404),
+        ("GET /ready", "", 413),
+    ];
+    let sent = cases.map(|(line, headers, _)| sends_before_it_reads(envoy.api_addr(), line, headers));
+    for ((line, _, status), result) in cases.iter().zip(futures_util::future::join_all(sent).await) {
+        let (rejected, next) = result.unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(rejected.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {rejected}");
+        // After a 400, Envoy always closes a connection of HTTP/1.1.
+        let stays = next.as_ref().map(|next| next.starts_with("HTTP/1.1 200 "));
+        assert_eq!(stays, (*status != 400).then_some(true), "{line}: {next:?}");
+    }
+    let now = resident_mib(&envoy);
+    assert!(now < before + 60, "{before} MiB, then {now} MiB");
     no_vm_fell_over(&envoy, &api).await;
 }
 

@@ -67,7 +67,7 @@ impl AdminFilter {
         let step = exchange.on_head(&self.admin, &head, ends, &backend(&signal));
         match self.carry_out(exchange, envoy, step) {
             Done::Pass => Status::Continue,
-            Done::Wait | Done::Replied => Status::Stop,
+            Done::Wait | Done::Drop | Done::Replied => Status::Stop,
         }
     }
 
@@ -76,7 +76,7 @@ impl AdminFilter {
         match self.carry_out(exchange, envoy, step) {
             Done::Pass => DataStatus::Continue,
             Done::Wait => DataStatus::StopAndKeep,
-            Done::Replied => DataStatus::StopAndDrop,
+            Done::Drop | Done::Replied => DataStatus::StopAndDrop,
         }
     }
 
@@ -85,7 +85,7 @@ impl AdminFilter {
         let step = exchange.on_trailers(&self.admin);
         match self.carry_out(exchange, envoy, step) {
             Done::Pass => Status::Continue,
-            Done::Wait | Done::Replied => Status::Stop,
+            Done::Wait | Done::Drop | Done::Replied => Status::Stop,
         }
     }
 
@@ -103,6 +103,10 @@ impl AdminFilter {
         match step {
             Step::Pass => Done::Pass,
             Step::Wait => Done::Wait,
+            Step::DropBody => {
+                envoy.drop_kept_body();
+                Done::Drop
+            }
             Step::ReadBody { most } => {
                 let body = envoy.body(most);
                 let signal = ShownSignal { host: envoy, metrics: &self.metrics };
@@ -139,6 +143,8 @@ enum Done {
     Pass,
     /// More of it has to come.
     Wait,
+    /// More of it has to come, and what is there is not needed.
+    Drop,
     /// It has its response.
     Replied,
 }

@@ -34,6 +34,9 @@ const MOST_BODIES: usize = 4;
 /// The same for writes to the fleet map, which one program of the task makes.
 const MOST_FLEET_BODIES: usize = 2;
 
+/// How many bytes of a body are dropped at most while the response waits for the end of the request.
+const MOST_DROPPED: usize = 64 << 20;
+
 impl Admin {
     /// With these settings.
     #[must_use]
@@ -114,6 +117,8 @@ pub enum Step {
         /// Most bytes.
         most: usize,
     },
+    /// Drop the body, as far as it is there, and come back with more of it.
+    DropBody,
     /// Send this. The outcome is what the metrics count, for this map.
     Reply(Reply, Outcome, Map),
 }
@@ -121,17 +126,23 @@ pub enum Step {
 /// One request.
 #[derive(Debug, Default)]
 pub struct Exchange {
-    /// What waits for its body.
+    /// What waits for the body.
     waiting: Option<Waiting>,
     /// The map that the request is about.
     map: Map,
+    /// Whether all of the request has arrived.
+    ended: bool,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    /// The write that the body is for; `None` if nothing here asks for one.
-    write: Option<Write>,
-    body: Body,
+enum Waiting {
+    Write(Write, Body),
+    /// A request for a path that takes no body.
+    Pass(Body),
+    /// A response that does not depend on the rest of the body. After a response, Envoy reads nothing more from an HTTP/1.1 client that has
+    /// not sent all of its request, and resets the connection a second later. A client that sends everything before it reads would then
+    /// never learn why. So the rest is dropped first, up to so many bytes.
+    Reply(Reply, Outcome, usize),
 }
 
 impl Exchange {
@@ -143,6 +154,12 @@ impl Exchange {
         ends: bool,
         backend: &Backend<'_, impl SharedData, impl ChangeSignal>,
     ) -> Step {
+        self.ended = ends;
+        let step = self.judge(admin, head, backend);
+        self.once_ended(step, Step::Wait)
+    }
+
+    fn judge(&mut self, admin: &Admin, head: &OwnedHead, backend: &Backend<'_, impl SharedData, impl ChangeSignal>) -> Step {
         if status_page::owns_path(&head.target) {
             return Step::Reply(admin.page.reply(&head.method), Outcome::Read, self.map);
         }
@@ -151,18 +168,18 @@ impl Exchange {
         }
         self.map = Map::of_path(&head.target);
         let map = self.map;
-        let mut wait = |write| {
-            let bodies = if map == Map::Fleet { &admin.unfinished_fleet } else { &admin.unfinished };
-            self.waiting = Some(Waiting { write, body: bodies.body() });
-            Step::Wait
-        };
+        let bodies = if map == Map::Fleet { &admin.unfinished_fleet } else { &admin.unfinished };
         if names_agents(&head.target)
             && let Err(problem) = admin.api.admit(&head.head())
         {
             return Step::Reply(Reply::problem(&problem), Outcome::Read, map);
         }
         if !owns_path(&head.target) {
-            return if ends { Step::Pass } else { wait(None) };
+            if self.ended {
+                return Step::Pass;
+            }
+            self.waiting = Some(Waiting::Pass(bodies.body()));
+            return Step::Wait;
         }
         match admin.api.begin(&head.head(), backend) {
             Begun::Done(reply) => {
@@ -171,52 +188,87 @@ impl Exchange {
                 let outcome = if read { Outcome::Read } else { reply.outcome };
                 Step::Reply(reply, outcome, map)
             }
-            Begun::NeedsBody(write) if ends => replied(admin.api.finish(&write, &[], backend), map),
-            Begun::NeedsBody(write) => wait(Some(write)),
+            Begun::NeedsBody(write) if self.ended => replied(admin.api.finish(&write, &[], backend), map),
+            Begun::NeedsBody(write) => {
+                self.waiting = Some(Waiting::Write(write, bodies.body()));
+                Step::Wait
+            }
         }
     }
 
-    /// So many bytes of the body have arrived; `ends` if that is all.
+    /// So many bytes of the body are there; `ends` if no more will come.
     #[must_use]
     pub fn on_body(&mut self, admin: &Admin, size: usize, ends: bool) -> Step {
-        let Some(Waiting { write, body }) = &mut self.waiting else { return Step::Pass };
-        // One byte more than allowed is enough to see that it is too much.
-        let most = write.as_ref().map_or(MOST_UNASKED, |write| write.most_bytes(&admin.api.config)).saturating_add(1);
-        let room = body.grow(size.min(most));
-        if write.is_none() && body.bytes() >= most {
-            self.waiting = None;
-            let detail = format!("this path takes no body; at most {MOST_UNASKED} bytes are ignored");
-            return Step::Reply(Reply::problem(&Code::PayloadTooLarge.problem(detail)), Outcome::Read, self.map);
-        }
-        if ends || body.bytes() >= most {
-            let most = body.bytes();
-            if write.is_some() {
-                return Step::ReadBody { most };
+        self.ended = ends;
+        match self.waiting.take() {
+            None => Step::Pass,
+            Some(Waiting::Write(write, mut body)) => {
+                // One byte more than allowed is enough to see that it is too much.
+                let most = write.most_bytes(&admin.api.config).saturating_add(1);
+                let room = body.grow(size.min(most));
+                if !room && !ends && body.bytes() < most {
+                    let reply = no_room();
+                    let outcome = reply.outcome;
+                    return Step::Reply(reply, outcome, self.map);
+                }
+                let whole = ends || body.bytes() >= most;
+                let step = if whole { Step::ReadBody { most: body.bytes() } } else { Step::Wait };
+                self.waiting = Some(Waiting::Write(write, body));
+                step
             }
-            self.waiting = None;
-            return Step::Pass;
+            Some(Waiting::Pass(mut body)) => {
+                let room = body.grow(size.min(MOST_UNASKED + 1));
+                if body.bytes() > MOST_UNASKED {
+                    let detail = format!("this path takes no body; at most {MOST_UNASKED} bytes are ignored");
+                    let reply = Reply::problem(&Code::PayloadTooLarge.problem(detail));
+                    return self.once_ended(Step::Reply(reply, Outcome::Read, self.map), Step::DropBody);
+                }
+                if ends {
+                    return Step::Pass;
+                }
+                if !room {
+                    return Step::Reply(no_room(), Outcome::Read, self.map);
+                }
+                self.waiting = Some(Waiting::Pass(body));
+                Step::Wait
+            }
+            Some(Waiting::Reply(reply, outcome, left)) => {
+                let left = left.saturating_sub(size);
+                if ends || left == 0 {
+                    return Step::Reply(reply, outcome, self.map);
+                }
+                self.waiting = Some(Waiting::Reply(reply, outcome, left));
+                Step::DropBody
+            }
         }
-        if room {
-            return Step::Wait;
-        }
-        let writes = write.is_some();
-        self.waiting = None;
-        let reply = no_room();
-        let outcome = if writes { reply.outcome } else { Outcome::Read };
-        Step::Reply(reply, outcome, self.map)
     }
 
     /// Trailers have arrived, and with them all of the body.
     #[must_use]
     pub fn on_trailers(&mut self, admin: &Admin) -> Step {
-        let size = self.waiting.as_ref().map_or(0, |waiting| waiting.body.bytes());
+        let size = match &self.waiting {
+            Some(Waiting::Write(_, body) | Waiting::Pass(body)) => body.bytes(),
+            Some(Waiting::Reply(..)) | None => 0,
+        };
         self.on_body(admin, size, true)
     }
 
     /// The body has been read.
     pub fn finish(&mut self, admin: &Admin, body: &[u8], backend: &Backend<'_, impl SharedData, impl ChangeSignal>) -> Step {
-        let write = self.waiting.take().and_then(|waiting| waiting.write);
-        write.map_or(Step::Pass, |write| replied(admin.api.finish(&write, body, backend), self.map))
+        let Some(Waiting::Write(write, _)) = self.waiting.take() else { return Step::Pass };
+        self.once_ended(replied(admin.api.finish(&write, body, backend), self.map), Step::DropBody)
+    }
+
+    /// Keeps a response until all of the request has arrived, and returns what to do `meanwhile`. The response to a write that has been done is
+    /// not kept, so that it is counted even if the client goes away.
+    fn once_ended(&mut self, step: Step, meanwhile: Step) -> Step {
+        match step {
+            Step::Reply(reply, outcome @ (Outcome::Read | Outcome::Rejected(_)), _) if !self.ended => {
+                self.waiting = Some(Waiting::Reply(reply, outcome, MOST_DROPPED));
+                meanwhile
+            }
+            step => step,
+        }
     }
 }
 

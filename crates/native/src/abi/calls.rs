@@ -259,6 +259,12 @@ impl Host<'_> {
         body
     }
 
+    /// Drops what Envoy keeps of the request's body.
+    pub(crate) fn drop_kept_body(&mut self) {
+        // SAFETY: Envoy drains no more than there is.
+        let _ = unsafe { http_drain_body(self.stream, BUFFERED_REQUEST_BODY, usize::MAX) };
+    }
+
     /// Appends a body to `read`, until that has `most` bytes.
     fn read(&self, kind: u32, most: usize, read: &mut Vec<u8>) {
         // SAFETY: Envoy fills as many chunks as it has told; each lives until the hook returns.

@@ -81,10 +81,11 @@ fn a_body_that_nothing_asks_for_is_ignored_if_it_is_short() {
         let last = if trailers { exchange.on_trailers(&fixture.admin) } else { exchange.on_body(&fixture.admin, 4096, true) };
         assert_eq!(last, Step::Pass);
     }
-    for ends in [false, true] {
-        let (mut exchange, _) = fixture.begin("GET", "/ready", false);
-        assert_eq!(status(&exchange.on_body(&fixture.admin, 4097, ends)), (413, Outcome::Read));
-    }
+    let (mut exchange, _) = fixture.begin("GET", "/ready", false);
+    assert_eq!(status(&exchange.on_body(&fixture.admin, 4097, true)), (413, Outcome::Read));
+    let (mut exchange, _) = fixture.begin("GET", "/ready", false);
+    assert_eq!(exchange.on_body(&fixture.admin, 4097, false), Step::DropBody);
+    assert_eq!(status(&exchange.on_body(&fixture.admin, 1, true)), (413, Outcome::Read));
     // Many short ones are bounded together.
     let (mut one, _) = fixture.begin("GET", "/ready", false);
     assert_eq!(one.on_body(&fixture.admin, 4000, false), Step::Wait);
@@ -138,15 +139,16 @@ fn writes_to_the_fleet_map_have_limits_of_their_own() {
     waiting.clear();
     let (mut large, _) = fixture.begin("PUT", "/v1/fleet", false);
     assert_eq!(large.on_body(&fixture.admin, 101, false), Step::ReadBody { most: 101 });
-    let step = large.finish(&fixture.admin, &[b' '; 101], &fixture.backend());
+    assert_eq!(large.finish(&fixture.admin, &[b' '; 101], &fixture.backend()), Step::DropBody);
+    let step = large.on_trailers(&fixture.admin);
     assert!(matches!(step, Step::Reply(_, Outcome::Rejected("payload_too_large"), Map::Fleet)), "{step:?}");
 }
 
 #[test]
 fn what_needs_no_body_gets_its_response_at_once() {
     let fixture = Fixture::new();
-    assert_eq!(status(&fixture.begin("GET", "/", false).1), (200, Outcome::Read));
-    assert_eq!(status(&fixture.begin("GET", "/v1/status", false).1), (200, Outcome::Read));
+    assert_eq!(status(&fixture.begin("GET", "/", true).1), (200, Outcome::Read));
+    assert_eq!(status(&fixture.begin("GET", "/v1/status", true).1), (200, Outcome::Read));
     // A rejected read is not counted, a rejected write is.
     assert_eq!(status(&fixture.begin("GET", "/v1/nowhere", true).1), (404, Outcome::Read));
     assert_eq!(status(&fixture.begin("PUT", "/v1/nowhere", true).1), (404, Outcome::Rejected("not_found")));
@@ -167,6 +169,34 @@ fn a_body_is_gathered_and_a_large_one_is_cut() {
     assert_eq!(exchange.finish(&fixture.admin, b"2000", &fixture.backend()), Step::Pass);
     let (mut exchange, _) = fixture.begin("PUT", "/v1/routes/a", false);
     assert_eq!(exchange.on_body(&fixture.admin, 31, false), Step::ReadBody { most: 31 });
-    let too_large = exchange.finish(&fixture.admin, &[b' '; 31], &fixture.backend());
+    assert_eq!(exchange.finish(&fixture.admin, &[b' '; 31], &fixture.backend()), Step::DropBody);
+    let too_large = exchange.on_body(&fixture.admin, 1, true);
     assert_eq!(status(&too_large), (413, Outcome::Rejected("payload_too_large")));
+}
+
+#[test]
+fn a_response_waits_for_the_end_of_the_body_which_is_dropped() {
+    let fixture = Fixture::new();
+    for (method, target, expected) in [
+        ("GET", "/", (200, Outcome::Read)),
+        ("GET", "/ready/traffic", (503, Outcome::Read)),
+        ("GET", "/v1/status", (200, Outcome::Read)),
+        ("PUT", "/v1/nowhere", (404, Outcome::Rejected("not_found"))),
+        ("PUT", "/v1/fleet", (409, Outcome::Rejected("fleet_disabled"))),
+    ] {
+        for trailers in [false, true] {
+            let (mut exchange, step) = fixture.begin(method, target, false);
+            assert_eq!(step, Step::Wait, "{target}");
+            assert_eq!(exchange.on_body(&fixture.admin, MOST_DROPPED - 1, false), Step::DropBody, "{target}");
+            let last = if trailers { exchange.on_trailers(&fixture.admin) } else { exchange.on_body(&fixture.admin, 0, true) };
+            assert_eq!(status(&last), expected, "{target}");
+            assert_eq!(exchange.on_body(&fixture.admin, 1, true), Step::Pass);
+        }
+        // It does not wait for ever.
+        let (mut exchange, _) = fixture.begin(method, target, false);
+        assert_eq!(exchange.on_body(&fixture.admin, MOST_DROPPED / 2, false), Step::DropBody, "{target}");
+        assert_eq!(status(&exchange.on_body(&fixture.admin, MOST_DROPPED / 2, false)), expected, "{target}");
+    }
+    // What has been done is told at once.
+    assert_eq!(status(&fixture.begin("DELETE", "/v1/routes/a", false).1), (204, Outcome::Confirmed));
 }
