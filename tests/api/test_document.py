@@ -150,6 +150,16 @@ def test_the_other_problems_are_those_of_the_source(document: dict[str, Any]) ->
     assert shown["overloaded"][1]["detail"] in (ROOT / "crates/core/src/admin/exchange.rs").read_text()
 
 
+def test_each_call_may_meet_too_many_writers(document: dict[str, Any]) -> None:
+    """Reads as well: the test of crates/core loses each race of each of them."""
+    missing = [
+        f"{method} {path}"
+        for path, method, operation in operations(document)
+        if operation["responses"].get("503") != {"$ref": "#/components/responses/ConflictRetriesExhausted"}
+    ]
+    assert missing == []
+
+
 class MediaType(NamedTuple):
     place: str
     examples: dict[str, Any]

@@ -120,6 +120,28 @@ fn reports_on_peers_are_read_only_and_have_the_tag_of_the_fleet_map() {
 }
 
 #[test]
+fn a_read_that_loses_every_race_is_told() {
+    let api = api();
+    api.call("PUT", "/v1/fleet", TWO);
+    api.call("PUT", "/v1/routes/id-1", "2000");
+    let number = Cell::new(0);
+    // More changes before each step than a shard has slots, so that what the reader looks for is gone.
+    let hooked = Hooked::new(&api.data, |_| {
+        for _ in 0..16 {
+            number.set(number.get() % 250 + 1);
+            let host = format!(r#"{{"peers":{{"task-b":{{"host":"10.0.1.{}"}}}}}}"#, number.get());
+            assert_eq!(api.call("PATCH", "/v1/fleet", &host).status, 200);
+            assert!(api.call("PUT", "/v1/routes/id-1", &(2000 + number.get()).to_string()).status == 200);
+        }
+    });
+    for target in ["/v1/routes", "/v1/routes/id-1", "/v1/status", "/v1/fleet", "/v1/fleet/peers"] {
+        let reply = api.send_on(&hooked, Head { method: b"GET", target: target.as_bytes(), ..NO_HEAD }, "");
+        let found = (reply.status, code(&reply), header(&reply, "retry-after").map(str::to_owned));
+        assert_eq!(found, (503, "conflict_retries_exhausted".to_owned(), Some("1".to_owned())), "{target}");
+    }
+}
+
+#[test]
 fn conditions_are_about_the_fleet_map() {
     let api = api();
     let with = |method: &str, target: &str, if_match: Option<&str>, if_none_match: Option<&str>| {
