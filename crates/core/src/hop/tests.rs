@@ -23,7 +23,7 @@ pub(crate) fn fleet(peers: &[(&str, Peer)], routes: &[(&str, &[&str])]) -> Fleet
 #[test]
 fn the_first_peer_that_takes_requests_is_chosen() {
     let peers = [("p", at(1)), ("q", draining(2)), ("r", at(3))];
-    let routes: [(&str, &[&str]); 3] = [("a", &["p", "r"]), ("b", &["q", "r"]), ("c", &["q"])];
+    let routes: [(&str, &[&str]); 4] = [("a", &["p", "r"]), ("b", &["q", "r"]), ("b2", &["r", "q"]), ("c", &["q"])];
     let map = fleet(&peers, &routes);
     let check = |id: &str, failed: &[u8], except: &[u8], expected: Choice| {
         let mut list = Failed::default();
@@ -37,8 +37,9 @@ fn the_first_peer_that_takes_requests_is_chosen() {
     check("a", &[1], &[3], Choice::Failed);
     check("a", &[1, 3], &[], Choice::Failed);
     check("b", &[], &[], Choice::Host(host(3)));
-    // One is draining, and the other one does not respond: that is not the agent's decision.
+    // One is draining, and the other one does not respond: that is not the agent's decision, whichever is listed first.
     check("b", &[3], &[], Choice::Failed);
+    check("b2", &[3], &[], Choice::Failed);
     check("c", &[], &[], Choice::Draining);
     check("x", &[], &[], Choice::Nothing);
 }
@@ -146,6 +147,19 @@ fn peers_that_do_not_respond_take_less_than_two_seconds() {
     assert_eq!(end, Err("peer_unreachable"));
     // The last one began at 1.5 s.
     assert_eq!(asked.len(), 6);
+}
+
+#[test]
+fn the_last_host_is_known_and_whether_the_request_only_waited_for_it() {
+    let trail =
+        |losses, list: &[u8]| Trail { losses, hosts: list.iter().map(|last| host(*last)).collect(), ..Trail::to(host(1)) };
+    // The list ends with the host of the coming attempt.
+    assert_eq!(trail(0, &[]).last(), None);
+    assert_eq!(trail(0, &[1]).last(), None);
+    assert_eq!(trail(0, &[1, 2]).last(), Some((host(1), true)));
+    assert_eq!(trail(0, &[1, 1, 2]).last(), Some((host(1), true)));
+    assert_eq!(trail(1, &[1, 1, 2]).last(), Some((host(1), false)));
+    assert_eq!(trail(0, &[1, 2, 3]).last(), Some((host(2), false)));
 }
 
 #[test]
