@@ -37,7 +37,7 @@ pub struct Buffer {
 /// A header that the module owns, or Envoy.
 #[repr(C)]
 #[derive(Debug)]
-pub struct ModuleHttpHeader {
+pub struct HttpHeader {
     /// Its name.
     pub key: Buffer,
     /// Its value.
@@ -275,10 +275,10 @@ macro_rules! idle_hooks {
 }
 
 idle_hooks! {
-    fn http_filter_http_callout_done(Ptr, *const c_void, u64, u32, Ptr, usize, Ptr, usize);
-    fn http_filter_http_stream_headers(Ptr, *const c_void, u64, Ptr, usize, bool);
-    fn http_filter_http_stream_data(Ptr, *const c_void, u64, *const c_void, usize, bool);
-    fn http_filter_http_stream_trailers(Ptr, *const c_void, u64, Ptr, usize);
+    fn http_filter_http_callout_done(Ptr, *const c_void, u64, u32, *mut HttpHeader, usize, *mut Buffer, usize);
+    fn http_filter_http_stream_headers(Ptr, *const c_void, u64, *mut HttpHeader, usize, bool);
+    fn http_filter_http_stream_data(Ptr, *const c_void, u64, *const Buffer, usize, bool);
+    fn http_filter_http_stream_trailers(Ptr, *const c_void, u64, *mut HttpHeader, usize);
     fn http_filter_http_stream_complete(Ptr, *const c_void, u64);
     fn http_filter_http_stream_reset(Ptr, *const c_void, u64, u32);
     fn http_filter_downstream_above_write_buffer_high_watermark(Ptr, *const c_void);

@@ -2,35 +2,58 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
 
 use std::collections::BTreeMap;
+use std::mem::{offset_of, size_of};
+
+use pixell_native::abi::{Buffer, HttpHeader};
+use pixell_native::abi_types::{Attribute, DataStatus, LogLevel, Status};
 
 const LIST: &str = include_str!("../abi.txt");
 const SOURCE: &str = concat!(include_str!("../src/abi.rs"), include_str!("../src/abi/calls.rs"));
-const NUMBERS: &str = include_str!("../src/abi_types.rs");
 
 /// Functions by kind and name; what they take and return as Rust has it.
 type Functions = BTreeMap<(String, String), String>;
 
-/// The Rust type for a C type of the list, whose name tells what it is in C.
+/// The words of the list's entries of this kind: a name, and what the list says about it.
+fn entries(kind: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    // A line that is indented continues the one above it.
+    let starts = LIST.match_indices('\n').map(|(end, _)| &LIST[end + 1..]).filter(|rest| !rest.starts_with(' '));
+    let of_kind = starts.filter_map(move |rest| rest.strip_prefix(kind)?.strip_prefix(' '));
+    of_kind.map(|rest| {
+        let end =
+            rest.match_indices('\n').map(|(end, _)| end).find(|end| !rest[end + 1..].starts_with(' ')).unwrap_or(rest.len());
+        rest[..end].split_once([' ', '(']).unwrap()
+    })
+}
+
+fn entry(kind: &str, name: &str) -> Option<&'static str> {
+    entries(kind).find(|(known, _)| *known == name).map(|(_, rest)| rest)
+}
+
+/// The Rust type for a C type of the list.
 fn rust_type(c: &str) -> String {
-    let pointer = |of: &str| format!("*mut {}", rust_type(of));
+    if let Some(pointer) = entry("pointer", c) {
+        return rust_type(pointer);
+    }
+    if entry("enum", c).is_some() {
+        let status = c.strip_prefix("on_http_filter_").and_then(|rest| rest.strip_suffix("_status"));
+        let name = status.map_or("u32", |of| if of.ends_with("_body") { "DataStatus" } else { "Status" });
+        return name.into();
+    }
     match c {
         "bool" => "bool".into(),
         "size_t" => "usize".into(),
         "uint32_t" => "u32".into(),
         "uint64_t" => "u64".into(),
+        "void*" => "Ptr".into(),
+        "const void*" => "*const c_void".into(),
+        "const char*" => "*const c_char".into(),
         "module_buffer" | "envoy_buffer" => "Buffer".into(),
-        "module_http_header" => "ModuleHttpHeader".into(),
-        // Only passed by idle hooks, which do not look into them.
-        "envoy_http_header*" => "Ptr".into(),
-        "const envoy_buffer*" => "*const c_void".into(),
-        "abi_version_module_ptr" => "*const c_char".into(),
-        "http_filter_envoy_ptr" | "http_filter_config_envoy_ptr" | "http_filter_scheduler_module_ptr" => "Ptr".into(),
-        "http_filter_module_ptr" | "http_filter_config_module_ptr" => "*const c_void".into(),
-        "on_http_filter_request_body_status" | "on_http_filter_response_body_status" => "DataStatus".into(),
-        status if status.starts_with("on_http_filter_") && status.ends_with("_status") => "Status".into(),
-        "log_level" | "http_header_type" | "http_body_type" | "attribute_id" | "metrics_result" => "u32".into(),
-        "http_callout_result" | "http_stream_reset_reason" => "u32".into(),
-        other => pointer(other.strip_suffix('*').unwrap_or_else(|| panic!("what is {other} in Rust?"))),
+        "module_http_header" | "envoy_http_header" => "HttpHeader".into(),
+        other => {
+            let of = other.strip_suffix('*').unwrap_or_else(|| panic!("what is {other} in Rust?"));
+            of.strip_prefix("const ")
+                .map_or_else(|| format!("*mut {}", rust_type(of)), |of| format!("*const {}", rust_type(of)))
+        }
     }
 }
 
@@ -44,26 +67,14 @@ fn signature(text: &str) -> (String, Vec<String>, String) {
 }
 
 fn listed() -> Functions {
-    let functions = LIST.lines().filter_map(|line| {
-        let (kind, rest) = line.split_once(' ')?;
-        if !["callback", "hook"].contains(&kind) {
-            return None;
-        }
-        let (name, arguments, result) = signature(rest);
-        let arguments: Vec<_> = arguments
-            .iter()
-            // The idle hook that gets the body of a callout does not look into it.
-            .map(|c| match (name.as_str(), c.as_str()) {
-                ("http_filter_http_callout_done", "envoy_buffer*") => "Ptr".into(),
-                // Two buffers, as in a header of the module's.
-                ("http_get_headers", "envoy_http_header*") => rust_type("module_http_header*"),
-                (_, c) => rust_type(c),
-            })
-            .collect();
+    let functions = ["callback", "hook"].into_iter().flat_map(|kind| entries(kind).map(move |(name, rest)| (kind, name, rest)));
+    let typed = functions.map(|(kind, name, rest)| {
+        let (name, arguments, result) = signature(&format!("{name}({rest}"));
+        let arguments: Vec<_> = arguments.iter().map(|c| rust_type(c)).collect();
         let result = if result.is_empty() { result } else { rust_type(&result) };
-        Some(((kind.to_owned(), name), format!("({}) -> {result}", arguments.join(", "))))
+        ((kind.to_owned(), name), format!("({}) -> {result}", arguments.join(", ")))
     });
-    functions.collect()
+    typed.collect()
 }
 
 /// What the blocks of the three macros declare.
@@ -91,34 +102,77 @@ fn every_declaration_is_the_one_of_the_list() {
     assert_eq!(declared, listed);
 }
 
+/// All fields are as large as a pointer.
 #[test]
-fn every_number_is_the_one_of_the_list() {
-    let number = |text: &str, name: &str| -> String {
-        let value = text.lines().find_map(|line| line.trim().strip_prefix(name)?.trim_start().strip_prefix("= "));
-        value.unwrap_or_else(|| panic!("{name} is not there")).trim_end_matches([',', ';']).to_owned()
-    };
-    let (_, data) = NUMBERS.split_once("enum DataStatus").unwrap();
-    let (_, status) = NUMBERS.split_once("enum Status").unwrap();
+fn every_struct_has_the_fields_of_the_list() {
+    let buffer = [("ptr", offset_of!(Buffer, ptr)), ("length", offset_of!(Buffer, length))];
+    let part =
+        |of: &str, at: usize| buffer.iter().map(|(name, offset)| (format!("{of}_{name}"), at + offset)).collect::<Vec<_>>();
+    let header = [part("key", offset_of!(HttpHeader, key)), part("value", offset_of!(HttpHeader, value))].concat();
+    let buffer: Vec<_> = buffer.iter().map(|(name, offset)| ((*name).to_owned(), *offset)).collect();
     let mut seen = 0;
-    for line in LIST.lines().filter_map(|line| line.strip_prefix("value ")) {
-        let [kind, name, value] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
-        let found = match (kind, name) {
-            ("http_header_type", "RequestHeader") => number(SOURCE, "const REQUEST_HEADER: u32"),
-            ("http_header_type", "ResponseTrailer") => number(SOURCE, "const RESPONSE_TRAILER: u32"),
-            ("http_header_type", _) => number(SOURCE, "const RESPONSE_HEADER: u32"),
-            ("http_body_type", "ReceivedRequestBody") => number(SOURCE, "const RECEIVED_REQUEST_BODY: u32"),
-            ("http_body_type", "BufferedRequestBody") => number(SOURCE, "const BUFFERED_REQUEST_BODY: u32"),
-            ("http_body_type", "ReceivedResponseBody") => number(SOURCE, "const RECEIVED_RESPONSE_BODY: u32"),
-            ("http_body_type", _) => number(SOURCE, "const BUFFERED_RESPONSE_BODY: u32"),
-            ("metrics_result", _) => number(SOURCE, "const METRIC_SUCCESS: u32"),
-            ("on_http_filter_request_body_status", "Continue") => number(data, "Continue"),
-            ("on_http_filter_request_body_status", "StopIterationAndBuffer") => number(data, "StopAndKeep"),
-            ("on_http_filter_request_body_status", _) => number(data, "StopAndDrop"),
-            (_, "StopIteration") => number(status, "Stop"),
-            (_, name) => number(NUMBERS, name),
+    for (name, fields) in entries("struct") {
+        let (size, mut ours) = match name {
+            "module_buffer" | "envoy_buffer" => (size_of::<Buffer>(), buffer.clone()),
+            "module_http_header" | "envoy_http_header" => (size_of::<HttpHeader>(), header.clone()),
+            other => panic!("what is {other} in Rust?"),
         };
-        assert_eq!(found, value, "{line}");
+        ours.sort_by_key(|(_, offset)| *offset);
+        let listed: Vec<_> =
+            fields.split(' ').enumerate().map(|(n, field)| (field.to_owned(), n * size_of::<usize>())).collect();
+        assert_eq!((ours, size), (listed.clone(), listed.len() * size_of::<usize>()), "{name}");
         seen += 1;
     }
-    assert_eq!(seen, 22);
+    assert_eq!(seen, 4);
+}
+
+/// The number of a constant of src/abi/calls.rs.
+fn constant(name: &str) -> u32 {
+    let line = SOURCE.lines().find_map(|line| line.strip_prefix("const ")?.strip_prefix(name)?.strip_prefix(": u32 = "));
+    line.unwrap_or_else(|| panic!("{name} is not there")).trim_end_matches(';').parse().unwrap()
+}
+
+#[test]
+fn every_number_is_the_one_of_the_list() {
+    let headers = "on_http_filter_request_headers_status";
+    let body = "on_http_filter_request_body_status";
+    let numbers = [
+        ("log_level", "Info", LogLevel::Info as u32),
+        ("log_level", "Warn", LogLevel::Warn as u32),
+        ("log_level", "Error", LogLevel::Error as u32),
+        ("metrics_result", "Success", constant("METRIC_SUCCESS")),
+        ("http_header_type", "RequestHeader", constant("REQUEST_HEADER")),
+        ("http_header_type", "ResponseHeader", constant("RESPONSE_HEADER")),
+        ("http_header_type", "ResponseTrailer", constant("RESPONSE_TRAILER")),
+        ("http_body_type", "ReceivedRequestBody", constant("RECEIVED_REQUEST_BODY")),
+        ("http_body_type", "BufferedRequestBody", constant("BUFFERED_REQUEST_BODY")),
+        ("http_body_type", "ReceivedResponseBody", constant("RECEIVED_RESPONSE_BODY")),
+        ("http_body_type", "BufferedResponseBody", constant("BUFFERED_RESPONSE_BODY")),
+        ("attribute_id", "ResponseCode", Attribute::ResponseCode as u32),
+        ("attribute_id", "ResponseCodeDetails", Attribute::ResponseCodeDetails as u32),
+        ("attribute_id", "UpstreamAddress", Attribute::UpstreamAddress as u32),
+        ("attribute_id", "UpstreamLocalAddress", Attribute::UpstreamLocalAddress as u32),
+        (headers, "Continue", Status::Continue as u32),
+        (headers, "StopIteration", Status::Stop as u32),
+        (body, "Continue", DataStatus::Continue as u32),
+        (body, "StopIterationAndBuffer", DataStatus::StopAndKeep as u32),
+        (body, "StopIterationNoBuffer", DataStatus::StopAndDrop as u32),
+    ];
+    for (kind, name, ours) in numbers {
+        let names = entry("enum", kind).unwrap_or_else(|| panic!("the list has no enum {kind}"));
+        let place = names.split_whitespace().position(|other| other == name);
+        assert_eq!(place, Some(ours as usize), "{kind} {name}");
+    }
+    // One Rust type stands for the statuses of headers and trailers of both directions, and one for those of bodies.
+    for (of, like) in
+        [("response_headers", headers), ("request_trailers", headers), ("response_trailers", headers), ("response_body", body)]
+    {
+        let names = entry("enum", &format!("on_http_filter_{of}_status")).unwrap();
+        assert!(entry("enum", like).unwrap().starts_with(names), "{of}");
+    }
+    // No number of ours is missing above.
+    let ours = |text: &str, is_number: fn(&&str) -> bool| text.lines().filter(is_number).count();
+    let constants = ours(SOURCE, |line| line.starts_with("const ") && line.contains(": u32 = "));
+    let variants = ours(include_str!("../src/abi_types.rs"), |line| line.starts_with("    ") && line.contains(" = "));
+    assert_eq!(constants + variants, numbers.len());
 }

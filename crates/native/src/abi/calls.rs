@@ -1,6 +1,6 @@
 //! What the module calls, each call made safe.
 
-use super::{Buffer, ModuleHttpHeader, Ptr};
+use super::{Buffer, HttpHeader, Ptr};
 use crate::abi_types::{Attribute, LogLevel};
 use std::marker::PhantomData;
 
@@ -28,7 +28,7 @@ callbacks! {
     fn is_validation_mode() -> bool;
     fn http_get_header(Ptr, u32, Buffer, *mut Buffer, usize, *mut usize) -> bool;
     fn http_get_headers_size(Ptr, u32) -> usize;
-    fn http_get_headers(Ptr, u32, *mut ModuleHttpHeader) -> bool;
+    fn http_get_headers(Ptr, u32, *mut HttpHeader) -> bool;
     fn http_set_header(Ptr, u32, Buffer, Buffer) -> bool;
     fn http_add_header(Ptr, u32, Buffer, Buffer) -> bool;
     fn http_set_filter_state_typed(Ptr, Buffer, Buffer) -> bool;
@@ -37,7 +37,7 @@ callbacks! {
     fn http_filter_get_attribute_string(Ptr, u32, *mut Buffer) -> bool;
     fn http_filter_get_attribute_int(Ptr, u32, *mut u64) -> bool;
     fn http_clear_route_cache(Ptr);
-    fn http_send_response(Ptr, u32, *mut ModuleHttpHeader, usize, Buffer, Buffer);
+    fn http_send_response(Ptr, u32, *mut HttpHeader, usize, Buffer, Buffer);
     fn http_get_body_size(Ptr, u32) -> usize;
     fn http_get_body_chunks_size(Ptr, u32) -> usize;
     fn http_get_body_chunks(Ptr, u32, *mut Buffer) -> bool;
@@ -152,7 +152,7 @@ impl Host<'_> {
         // SAFETY: Envoy fills as many headers as it has told. Names live until something is set, and are copied before.
         unsafe {
             let count = http_get_headers_size(self.stream, map.number());
-            let mut headers: Vec<ModuleHttpHeader> = Vec::with_capacity(count);
+            let mut headers: Vec<HttpHeader> = Vec::with_capacity(count);
             if count == 0 || !http_get_headers(self.stream, map.number(), headers.as_mut_ptr()) {
                 return Vec::new();
             }
@@ -237,7 +237,7 @@ impl Host<'_> {
     pub(crate) fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8], details: &str) {
         let bytes = |text: &str| Buffer::of(text.as_bytes());
         let mut pairs: Vec<_> =
-            headers.iter().map(|(key, value)| ModuleHttpHeader { key: bytes(key), value: bytes(value) }).collect();
+            headers.iter().map(|(key, value)| HttpHeader { key: bytes(key), value: bytes(value) }).collect();
         let (pointer, count, body) = (pairs.as_mut_ptr(), pairs.len(), Buffer::of(body));
         // SAFETY: Envoy copies everything.
         unsafe { http_send_response(self.stream, status.into(), pointer, count, body, bytes(details)) };

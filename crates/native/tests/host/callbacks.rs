@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use pixell_native::abi::{Buffer, ModuleHttpHeader};
+use pixell_native::abi::{Buffer, HttpHeader};
 
 use super::{CALLS, Config, Envoy, LOG, Response, buffer, end, lock};
 
@@ -87,10 +87,10 @@ callbacks! {
         headers(stream, kind).len()
     }
 
-    fn http_get_headers(stream: Ptr, kind: u32, result: *mut ModuleHttpHeader) -> bool {
+    fn http_get_headers(stream: Ptr, kind: u32, result: *mut HttpHeader) -> bool {
         for (n, (name, value)) in headers(stream, kind).iter().enumerate() {
             // SAFETY: the module gives as many places as it was told.
-            unsafe { result.add(n).write(ModuleHttpHeader { key: buffer(name.as_bytes()), value: buffer(value) }) };
+            unsafe { result.add(n).write(HttpHeader { key: buffer(name.as_bytes()), value: buffer(value) }) };
         }
         true
     }
@@ -161,7 +161,7 @@ callbacks! {
         false
     }
 
-    fn http_send_response(stream: Ptr, status: u32, headers: *mut ModuleHttpHeader, size: usize, body: Buffer, _: Buffer) {
+    fn http_send_response(stream: Ptr, status: u32, headers: *mut HttpHeader, size: usize, body: Buffer, _: Buffer) {
         // SAFETY: the module gives as many headers as it says.
         let headers = unsafe { std::slice::from_raw_parts(headers, size) };
         let headers = headers.iter().map(|header| (text(header.key), text(header.value))).collect();
