@@ -3,10 +3,14 @@
 //! Not part of a plain `cargo test`, because each release is a download: `cargo xtask test versions`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
+mod image;
+
 use harness::agents::{self, streams};
 use harness::proto::streams::Chunk;
 use harness::proto::{self, DEPLOYMENT_ID, Empty, request_to};
 use harness::{Envoy, routes::RouteApi};
+use image::Image;
+use launcher::EXIT_CONFIG;
 use launcher::filter::{Filter, TESTED};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -104,4 +108,30 @@ async fn the_native_filter_does_the_main_job_on_releases_it_is_tested_on() {
         }
     }
     assert_eq!(worked, TESTED.len());
+}
+
+/// The entry point as in the image: it refuses to start an Envoy on which the native filter is not tested, and starts every other one. Envoy
+/// only validates the configuration that the entry point has made for it.
+#[test]
+fn the_entry_point_starts_only_releases_that_the_filter_is_tested_on() {
+    let mut refused = 0;
+    for version in binary::releases().unwrap() {
+        println!("Envoy {version}");
+        let image = Image::with(&version);
+        let (code, said) = image.validate(Filter::Native);
+        if Filter::Native.check_envoy(&version).is_ok() {
+            assert!(code == Some(0) && said.contains("configuration '/run/pixell-envoy/envoy.yaml' OK"), "{code:?}: {said}");
+            continue;
+        }
+        let line = format!(
+            "pixell-envoy: PIXELL_FILTER is \"native\": the native filter is not tested on Envoy {version}, only on 1.38, 1.39, 1.40: use one \
+             of these, or the Wasm filter\n"
+        );
+        assert_eq!((code, said), (Some(EXIT_CONFIG.into()), line));
+        // As the line says.
+        let (code, said) = image.validate(Filter::Wasm);
+        assert!(code == Some(0) && said.contains("configuration '/etc/envoy/envoy.yaml' OK"), "{code:?}: {said}");
+        refused += 1;
+    }
+    assert_eq!(refused, 1);
 }
