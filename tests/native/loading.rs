@@ -6,40 +6,26 @@ use harness::Envoy;
 use harness::envoy::modules::{NATIVE, locate};
 use launcher::filter::{Filter, TESTED};
 use serde_json::json;
+use workspace::elf::Needs;
 use workspace::envoy as binary;
 
 fn native() -> harness::EnvoyBuilder {
     Envoy::builder().filter(Filter::Native)
 }
 
-/// The output of GNU's readelf for the module.
-pub(crate) fn readelf(argument: &str) -> String {
+/// The symbols of the module, as GNU's readelf tells them.
+pub(crate) fn symbols() -> String {
     let module = locate().unwrap().join(NATIVE);
-    let output = Command::new("readelf").args(["--wide", argument]).arg(module).output();
-    let output = output.expect("readelf runs: it comes with the linker (Debian: apt-get install binutils)");
+    let output = Command::new("readelf").args(["--wide", "--dyn-syms"]).arg(module).output().unwrap();
     assert!(output.status.success());
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Envoy's images have glibc 2.35 (Ubuntu 22.04) or later (distroless, Debian 12), and the distroless one has no libgcc_s.
 #[test]
 fn the_module_needs_only_what_envoys_images_have() {
-    let dynamic = readelf("--dynamic");
-    let needed: Vec<_> = dynamic.lines().filter(|line| line.contains("(NEEDED)")).collect();
-    let allowed = ["[libc.so.6]", "[ld-linux-x86-64.so.2]", "[ld-linux-aarch64.so.1]"];
-    assert!(needed.iter().any(|line| line.contains("[libc.so.6]")), "{dynamic}");
-    assert!(needed.iter().all(|line| allowed.iter().any(|name| line.contains(name))), "{needed:#?}");
-    let versions = readelf("--version-info");
-    let glibc = regex::Regex::new(r"Name: GLIBC_(\d+)\.(\d+)").unwrap();
-    let found: Vec<(u32, u32)> = glibc
-        .captures_iter(&versions)
-        .map(|found| {
-            let (_, [major, minor]) = found.extract();
-            (major.parse().unwrap(), minor.parse().unwrap())
-        })
-        .collect();
-    assert!(!found.is_empty(), "{versions}");
-    assert!(found.iter().all(|version| *version <= (2, 35)), "{found:?}");
+    let needs = Needs::of(&locate().unwrap().join(NATIVE)).unwrap();
+    assert!(needs.libraries.iter().any(|library| library == "libc.so.6") && !needs.glibc.is_empty(), "{needs:?}");
+    needs.check_envoys_images().unwrap();
 }
 
 /// The global names among the symbols of the module, each with whether it is imported.
@@ -56,7 +42,7 @@ pub(crate) fn exports(symbols: &str) -> impl Iterator<Item = &str> {
 /// The module exports only hooks, and imports only Envoy's callbacks and glibc. (Each hook is in the table of `hooks.rs`.)
 #[test]
 fn the_module_exports_only_its_hooks() {
-    let symbols = readelf("--dyn-syms");
+    let symbols = symbols();
     for (name, _) in globals(&symbols).filter(|(_, is_imported)| *is_imported) {
         assert!(name.starts_with("envoy_dynamic_module_callback_") || name.contains("@GLIBC_"), "{name}");
     }

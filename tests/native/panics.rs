@@ -22,7 +22,7 @@ use crate::hooks::{
     self, BEGIN, BODY, CARD, COMPLETE, CONFIGURE, FILTERS, FORGET, Got, HOOKS, OF_A_FLEET, OF_A_TASK, SCHEDULED, Stage, TRAP,
     Then, with_trailers,
 };
-use crate::loading::{exports, readelf};
+use crate::loading::{exports, symbols};
 
 fn trapped() -> harness::EnvoyBuilder {
     Envoy::builder().filter(Filter::Native).modules(harness::envoy::modules::locate_trap().unwrap())
@@ -142,7 +142,7 @@ async fn every_hook_survives_a_panic() {
 fn every_hook_of_the_module_and_every_filter_is_in_the_table() {
     let mut listed: Vec<_> = HOOKS.iter().map(|(hook, _)| *hook).chain([BEGIN, CONFIGURE, FORGET]).collect();
     listed.sort_unstable();
-    let symbols = readelf("--dyn-syms");
+    let symbols = symbols();
     let mut exported: Vec<_> =
         exports(&symbols).map(|name| name.strip_prefix("envoy_dynamic_module_on_").unwrap_or(name)).collect();
     exported.sort_unstable();

@@ -61,7 +61,7 @@ pub(crate) fn trap_modules() -> Result<PathBuf> {
 /// Compiles in the directory `target`, with the arguments `wasm` and `native` for the two forms, and writes the modules to the directory
 /// `name` below the workspace's `target/`.
 fn compile(wasm: &[&str], native: &[&str], target: &Path, name: &str) -> Result<PathBuf> {
-    tools::wasm_target(WASI)?;
+    tools::rust_target(WASI)?;
     let mut cargo = command::cargo(["build", "--profile", PROFILE, "--target", WASI, "--target-dir"]);
     cargo.arg(target).args(wasm);
     command::run(cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package])))?;

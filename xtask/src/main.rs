@@ -1,5 +1,6 @@
 //! `cargo xtask`: the one entry point for people and CI. Each command has a file.
 
+mod arm64;
 mod bases;
 mod build;
 mod command;
@@ -34,6 +35,8 @@ struct Arguments {
 enum Task {
     /// Run an agent to play with on a port: HTTP/1.1, gRPC, server-sent events or a page
     Agent(program::Arguments),
+    /// Build the image's files for arm64, and check what they need
+    Arm64,
     /// Measure the filter beside its floors and its alternatives, and print the table
     Bench(program::Arguments),
     Build(build::Arguments),
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
     let succeed = |done: anyhow::Result<()>| done.map(|()| ExitCode::SUCCESS);
     let done = match Arguments::parse().task {
         Task::Agent(arguments) => succeed(program::run_without_envoy("harness", "agent", &arguments)),
+        Task::Arm64 => succeed(arm64::run()),
         Task::Bench(arguments) => succeed(program::run("bench", "bench", &arguments)),
         Task::Build(arguments) => succeed(build::run(&arguments)),
         Task::Capacity(arguments) => succeed(program::run("harness", "capacity", &arguments)),

@@ -13,7 +13,7 @@ const NODE: u32 = 20;
 ///
 /// # Errors
 /// If the target is missing and rustup cannot add it.
-pub(crate) fn wasm_target(target: &str) -> Result<()> {
+pub(crate) fn rust_target(target: &str) -> Result<()> {
     let libraries = command::read(program("rustc").args(["--print", "target-libdir", "--target", target]))
         .context("asking rustc for its targets")?;
     if Path::new(libraries.trim()).is_dir() {

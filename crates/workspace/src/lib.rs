@@ -1,5 +1,6 @@
-//! Paths in this repository, the Envoy version that its manifest pins, and Envoy's binary.
+//! Paths in this repository, the Envoy version that its manifest pins, Envoy's binary, and what a built file needs.
 
+pub mod elf;
 pub mod envoy;
 
 use std::path::{Path, PathBuf};

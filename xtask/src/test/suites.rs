@@ -107,6 +107,14 @@ pub(super) const SUITES: &[Suite] = &[
         command: asan,
     },
     Suite {
+        name: "arm",
+        seconds: 80,
+        about: "the image's files, built for arm64: the processor and the libraries that they need",
+        needs: &[Need::Modules, Need::Debian { program: "aarch64-linux-gnu-gcc", package: "g++-aarch64-linux-gnu" }],
+        runner: Runner::Whole,
+        command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "arm64"])),
+    },
+    Suite {
         name: "wasm",
         seconds: 180,
         about: "the core's unit tests again as WebAssembly, under Node.js",
@@ -297,7 +305,7 @@ fn asan() -> Result<Command> {
 
 fn wasm() -> Result<Command> {
     const TARGET: &str = "wasm32-unknown-unknown";
-    tools::wasm_target(TARGET)?;
+    tools::rust_target(TARGET)?;
     let runner = tools::wasm_bindgen_test_runner()?;
     let mut test = cargo(["test", "--package", "pixell-core", "--lib", "--target", TARGET]);
     test.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", runner).env("WASM_BINDGEN_TEST_ONLY_NODE", "1");

@@ -20,7 +20,7 @@ pub(super) fn lints_host() -> Result<Vec<String>> {
 
 /// Clippy on the Wasm modules: only they are built with the code that calls the host.
 pub(crate) fn lints_module() -> Result<Vec<String>> {
-    tools::wasm_target(WASI)?;
+    tools::rust_target(WASI)?;
     let mut clippy = cargo(["clippy", "--quiet", "--target", WASI, "--package", "pixell-router"]);
     clippy.args(PACKAGES.iter().flat_map(|package| ["--package", package])).args(["--", "-D", "warnings"]);
     tool(&mut clippy, "see clippy's output above")
@@ -28,7 +28,7 @@ pub(crate) fn lints_module() -> Result<Vec<String>> {
 
 /// The documentation builds without a warning, for this machine and for the Wasm modules.
 pub(super) fn documentation() -> Result<Vec<String>> {
-    tools::wasm_target(WASI)?;
+    tools::rust_target(WASI)?;
     let mut errors = Vec::new();
     for what in [&["--workspace"][..], &["--package", "pixell-router", "--target", WASI]] {
         let mut doc = cargo(["doc", "--quiet", "--no-deps", "--document-private-items"]);
