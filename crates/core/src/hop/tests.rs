@@ -138,6 +138,8 @@ fn a_request_goes_from_peer_to_peer_until_one_takes_it() {
     let once = |number, _| if number == 0 { Lost } else { End::Taken };
     assert_eq!(follow(1, &[1], soon, once), (hosts(&[1, 1]), Ok(())));
     assert_eq!(follow(1, &[1], soon, of(&[(1, Lost)])), (hosts(&[1, 1, 1, 1]), Err("peer_unreachable")));
+    let then = |number, _| if number < 3 { Lost } else { Returned };
+    assert_eq!(follow(1, &[1], soon, then), (hosts(&[1, 1, 1, 1]), Err("deployment_moved")));
 }
 
 #[test]
