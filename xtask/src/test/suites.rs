@@ -158,7 +158,7 @@ pub(super) const SUITES: &[Suite] = &[
         needs: &[Need::Modules, Need::Envoy, Need::OpenSsl],
         runner: Runner::Whole,
         command: || {
-            let contenders = "bare,none,ours-20,native-20,lua,caddy,without,h2";
+            let contenders = "bare,none,ours-20,native-20,lua,caddy,with,without,h2";
             let sections = "size,streaming,native-writes,fleet,native-fleet,authentication,native-authentication";
             Ok(bench(&format!("{contenders},{sections}")))
         },

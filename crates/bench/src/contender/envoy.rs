@@ -5,7 +5,7 @@ use harness::{Envoy, EnvoyBuilder};
 use launcher::filter::Filter;
 use launcher::settings::Settings;
 
-use super::parts::{NO_STATS, Part, removal};
+use super::parts::{NO_STATS, Part, changes};
 use super::{Contender, Stage};
 use crate::table::Table;
 
@@ -77,11 +77,11 @@ pub(super) async fn without_filter(stage: &Stage<'_>, agents: usize) -> Result<C
     contender(stage, envoy, Table::new(agents.len(), agents).requested)
 }
 
-/// As [`without_filter`] with all agents, without `part` of the shipped configuration.
-pub(super) async fn without_part(stage: &Stage<'_>, part: Part) -> Result<Contender> {
+/// As [`without_filter`] with all agents, without `part` of the shipped configuration, or with it if that has gone with the filter.
+pub(super) async fn changed_part(stage: &Stage<'_>, part: Part) -> Result<Contender> {
     let shipped = std::fs::read_to_string(workspace::root().join("envoy/envoy.yaml"))?;
     let settings = address_from_header(settings(stage).data_filter(""));
-    let settings = removal(part, &shipped)?.into_iter().fold(settings, |settings, (from, to)| settings.edit(&from, &to));
+    let settings = changes(part, &shipped)?.into_iter().fold(settings, |settings, (from, to)| settings.edit(&from, &to));
     contender(stage, settings.start().await?, Table::new(stage.agents.len(), stage.agents).requested)
 }
 

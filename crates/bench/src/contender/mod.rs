@@ -59,7 +59,7 @@ impl Plan {
         let started = match self.kind {
             Kind::Bare => bare::contender(stage, self.name).await,
             Kind::None { agents } => envoy::without_filter(stage, agents).await,
-            Kind::Without { part } => envoy::without_part(stage, part).await,
+            Kind::Part { part } => envoy::changed_part(stage, part).await,
             Kind::Empty => wasm::empty(stage).await,
             Kind::Raw => wasm::raw(stage).await,
             Kind::EmptyNative { retry } => native::empty(stage, retry).await,

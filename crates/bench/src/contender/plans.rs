@@ -24,8 +24,8 @@ pub(super) enum Kind {
     Bare,
     /// Envoy without the filter, with requests to so many agents.
     None { agents: usize },
-    /// The same without a part of the shipped configuration.
-    Without { part: Part },
+    /// The same without a part of the shipped configuration, or with one more.
+    Part { part: Part },
     /// Envoy with a Wasm filter that does nothing.
     Empty,
     /// Envoy with a module that is written by hand for the bare ABI.
@@ -105,17 +105,23 @@ pub const PLANS: &[Plan] = &[
     plan("haproxy-20", "HAProxy with a map file of 20", Kind::Haproxy { routes: 20 }),
     plan("haproxy-10000", "HAProxy with a map file of 10,000", Kind::Haproxy { routes: 10_000 }),
     plan("caddy-20", "Caddy with 20 routes, pushed through its admin API", Kind::Caddy { routes: 20 }),
-    without("without-log", "`none` without the access log of the data path", Part::Log),
-    without("without-log-cel", "`none` without the log's condition in CEL", Part::LogExpression),
-    without("without-request-id", "`none`, no `x-request-id` made up", Part::RequestId),
-    without("without-retries", "`none` without the retry policy", Part::Retries),
-    without("without-dynamic-stats", "`none` without the router's counters of responses", Part::DynamicStats),
-    without("without-stats", "`none`, nothing counted about requests and agents", Part::Stats),
-    without("without-breakers", "`none` without circuit breakers of its own", Part::Breakers),
-    without("without-accounting", "`none`, buffers not accounted to streams", Part::Accounting),
-    without("without-overload", "`none` without the overload manager", Part::Overload),
-    without("without-mutations", "`none`, no client headers removed", Part::HeaderMutations),
-    without("without-timers", "`none` without time limits for headers and idle connections", Part::Timers),
+    part("without-log", "`none` without the access log of the data path", Part::Log),
+    part("without-log-conditions", "`none`, each request logged without a condition", Part::LogConditions),
+    part("without-log-fields", "`none`, a line of the log has one field", Part::LogFields),
+    part("without-log-cel", "`none` without the log's condition in CEL", Part::LogExpression),
+    part("without-request-id", "`none`, no `x-request-id` made up", Part::RequestId),
+    part("without-retries", "`none` without the retry policy", Part::Retries),
+    part("with-attempt-header", "`none` with the number of the attempt, as shipped", Part::AttemptHeader),
+    part("without-dynamic-stats", "`none` without the router's counters of responses", Part::DynamicStats),
+    part("without-stats", "`none`, nothing counted about requests and agents", Part::Stats),
+    part("without-stats-tags", "`none` without labels made of metrics' names", Part::StatsTags),
+    part("without-breakers", "`none` without circuit breakers of its own", Part::Breakers),
+    part("without-accounting", "`none`, buffers not accounted to streams", Part::Accounting),
+    part("without-overload", "`none` without the overload manager", Part::Overload),
+    part("without-mutations", "`none`, no client headers removed", Part::HeaderMutations),
+    part("without-agent-headers", "`none`, no agent headers removed", Part::AgentHeaders),
+    part("without-local-replies", "`none` without a form for Envoy's own responses", Part::LocalReplies),
+    part("without-timers", "`none` without time limits for headers and idle connections", Part::Timers),
     over_http2("h2-bare", "`bare` over HTTP/2", Kind::Bare),
     over_http2("h2-none", "`none` over HTTP/2", Kind::None { agents: AGENTS }),
     over_http2("h2-ours-20", "`ours-20` over HTTP/2", Kind::Ours { filter: Wasm, routes: 20 }),
@@ -135,8 +141,8 @@ const fn plan(name: &'static str, about: &'static str, kind: Kind) -> Plan {
     Plan { name, about, protocol: Protocol::Http1, kind }
 }
 
-const fn without(name: &'static str, about: &'static str, part: Part) -> Plan {
-    plan(name, about, Kind::Without { part })
+const fn part(name: &'static str, about: &'static str, part: Part) -> Plan {
+    plan(name, about, Kind::Part { part })
 }
 
 const fn over_http2(name: &'static str, about: &'static str, kind: Kind) -> Plan {
