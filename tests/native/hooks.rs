@@ -25,7 +25,7 @@ pub(crate) enum Then {
     Broken,
     /// The client does not notice.
     Unseen,
-    /// It cannot panic: the hook has nothing to do for this filter, and returns before its guard.
+    /// It cannot panic: Envoy does not call the hook for this filter, or the hook has nothing to do.
     Idle,
 }
 use Then::{Broken, Idle, Rejected, Unseen};
@@ -41,13 +41,13 @@ pub(crate) const FILTERS: [&str; 5] = ["router", "incoming", "retry", "hops", "a
 pub(crate) const HOOKS: [(&str, [Then; 5]); 18] = [
     (NEW, [Rejected; 5]),
     ("http_filter_request_headers", [Rejected; 5]),
-    ("http_filter_request_body", [Idle, Idle, Idle, Idle, Rejected]),
-    ("http_filter_request_trailers", [Idle, Idle, Idle, Idle, Rejected]),
+    ("http_filter_request_body", [Rejected; 5]),
+    ("http_filter_request_trailers", [Rejected; 5]),
     (SCHEDULED, [Rejected, Rejected, Idle, Idle, Idle]),
-    ("http_filter_response_headers", [Rejected, Rejected, Rejected, Rejected, Idle]),
-    ("http_filter_response_body", [Broken, Broken, Idle, Idle, Idle]),
-    ("http_filter_response_trailers", [Broken, Broken, Broken, Idle, Idle]),
-    (COMPLETE, [Unseen, Idle, Idle, Idle, Idle]),
+    ("http_filter_response_headers", [Rejected; 5]),
+    ("http_filter_response_body", [Broken; 5]),
+    ("http_filter_response_trailers", [Broken, Broken, Broken, Broken, Idle]),
+    (COMPLETE, [Unseen, Unseen, Idle, Idle, Unseen]),
     ("http_filter_destroy", [Unseen; 5]),
     ("http_filter_http_callout_done", [Idle; 5]),
     ("http_filter_http_stream_headers", [Idle; 5]),

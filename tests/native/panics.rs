@@ -13,14 +13,14 @@ use launcher::filter::Filter;
 use launcher::settings::Settings;
 use pixell_core::data_path::Judges;
 use reqwest::{Method, RequestBuilder};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::clients::{http1, http2};
 use crate::hooks::{
-    self, BEGIN, BODY, CARD, COMPLETE, CONFIGURE, FILTERS, FORGET, Got, HOOKS, OF_A_FLEET, OF_A_TASK, SCHEDULED, Stage, TRAP,
-    Then, with_trailers,
+    self, BEGIN, BODY, CARD, CONFIGURE, FILTERS, FORGET, Got, HOOKS, OF_A_FLEET, OF_A_TASK, SCHEDULED, Stage, TRAP, Then,
+    with_trailers,
 };
 use crate::loading::{exports, symbols};
 
@@ -62,9 +62,6 @@ impl Task {
         });
         let agents = [hooks::card().unwrap(), hangs.unwrap()];
         envoy.routes().put_all([("card", agents[0].port()), ("hangs", agents[1].port())]).await.unwrap();
-        let fleet = json!({"peers": {"p": {"host": "10.255.255.1"}}, "routes": {"away": ["p"]}});
-        let put = envoy.routes().request(Method::PUT, "/v1/fleet").json(&fleet).send().await.unwrap();
-        assert_eq!(put.status(), 200);
         let routes = envoy.routes().routes().await.unwrap().json().unwrap()["routes"].clone();
         Self { envoy, peers: format!("http://127.0.0.1:{free}"), held, routes, _agents: agents }
     }
@@ -87,6 +84,10 @@ impl Stage for Task {
             with_trap(request)
         };
         match (filter, hook) {
+            // A response that the filter does not make itself.
+            ("admin", hook) if hook.starts_with("http_filter_response_") => {
+                Got::of(with_trap(http2().get(self.envoy.api_url() + "/ready"))).await
+            }
             ("admin", _) => {
                 // What panics must not be carried out; all else is only tried.
                 let is_real = trap.is_some() && hook.starts_with("http_filter_request_");
@@ -98,8 +99,6 @@ impl Stage for Task {
                 }
                 got
             }
-            // Nothing but a request to another task has something to do at its end. The peer does not exist.
-            ("router", COMPLETE) => Got::of(with_trap(http2().get(self.envoy.data_url()).header(DEPLOYMENT_ID, "away"))).await,
             // A change of the map calls those that may be waiting.
             ("router" | "incoming", SCHEDULED) => {
                 let before = self.held.load(Ordering::Relaxed);

@@ -7,8 +7,7 @@
 
 use crate::abi_types::{DataStatus, LogLevel, Status};
 use crate::fault;
-use crate::filter::{Filter, Reads, Stream};
-use crate::router::owes;
+use crate::filter::{Filter, Stream};
 use crate::waits::Call;
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CStr, c_char, c_void};
@@ -65,8 +64,6 @@ impl Buffer {
 /// A stream as Envoy knows it: this module's part, and whether a hook of it runs. Envoy may destroy a stream while it sends the response
 /// that a hook asked for, so the stream has to outlive the hook.
 struct Slot {
-    /// Which hooks are for this stream, as far as its last hook knew.
-    reads: Cell<Reads>,
     busy: Cell<bool>,
     doomed: Cell<bool>,
     stream: UnsafeCell<Stream>,
@@ -105,18 +102,11 @@ fn run_or<T>(
         }
         otherwise
     });
-    slot_ref.reads.set(stream.reads());
     slot_ref.busy.set(false);
     if slot_ref.doomed.get() {
         free(slot);
     }
     result
-}
-
-/// Which hooks are for this stream. Envoy calls every hook of every stream, and most have nothing to do: they return before the guard.
-fn reads(slot: *const c_void) -> Reads {
-    // SAFETY: as in `run_or`.
-    unsafe { (*slot.cast::<Slot>()).reads.get() }
 }
 
 /// Frees a stream, to be called once.
@@ -191,8 +181,7 @@ hooks! {
             Stream::new(filter)
         });
         let stream = made.unwrap_or(Stream::Broken { filter });
-        let (reads, busy, doomed) = (stream.reads().into(), false.into(), false.into());
-        let slot = Slot { reads, busy, doomed, stream: stream.into() };
+        let slot = Slot { busy: false.into(), doomed: false.into(), stream: stream.into() };
         Box::into_raw(Box::new(slot)).cast_const().cast()
     }
 
@@ -215,50 +204,36 @@ hooks! {
 
     /// A part of a request's body.
     fn http_filter_request_body(host: Ptr, slot: *const c_void, ends: bool) -> DataStatus {
-        if !reads(slot).request {
-            return DataStatus::Continue;
-        }
         run(HOOK, host, slot, DataStatus::StopAndDrop, |stream, host| stream.on_request_body(host, ends))
     }
 
     /// The trailers of a request.
     fn http_filter_request_trailers(host: Ptr, slot: *const c_void) -> Status {
-        if !reads(slot).request {
-            return Status::Continue;
-        }
         run(HOOK, host, slot, Status::Stop, Stream::on_request_trailers)
     }
 
     /// The head of a response.
     fn http_filter_response_headers(host: Ptr, slot: *const c_void, _: bool) -> Status {
-        if owes() || reads(slot).response_head {
-            run(HOOK, host, slot, (), Stream::on_response_headers);
-        }
+        run(HOOK, host, slot, (), Stream::on_response_headers);
         Status::Continue
     }
 
     /// A part of a response's body.
     fn http_filter_response_body(host: Ptr, slot: *const c_void, ends: bool) -> DataStatus {
-        if reads(slot).response_body {
-            run(HOOK, host, slot, (), |stream, host| stream.on_response_body(host, ends));
-        }
+        run(HOOK, host, slot, (), |stream, host| stream.on_response_body(host, ends));
         DataStatus::Continue
     }
 
     /// The trailers of a response.
     fn http_filter_response_trailers(host: Ptr, slot: *const c_void) -> Status {
-        if reads(slot).response_trailers {
-            run(HOOK, host, slot, (), Stream::on_response_trailers);
-        }
+        run(HOOK, host, slot, (), Stream::on_response_trailers);
         Status::Continue
     }
 
     /// A stream is complete, and its attributes can still be read.
     fn http_filter_stream_complete(host: Ptr, slot: *const c_void) {
-        if reads(slot).end {
-            // After a panic here there is no client left to respond to.
-            run_or(HOOK, host, slot, (), |stream, host| stream.on_end(host), |_, _| fault::tell(HOOK));
-        }
+        // After a panic here there is no client left to respond to.
+        run_or(HOOK, host, slot, (), |stream, host| stream.on_end(host), |_, _| fault::tell(HOOK));
     }
 
     /// What was asked of a `Scheduler`.

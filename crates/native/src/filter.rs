@@ -13,18 +13,6 @@ use pixell_core::data_path::Judges;
 /// The `filter_name` of the route API. The data path's are `Judges::NAMES`.
 const ADMIN: &str = "admin";
 
-/// Which hooks have something to do for a stream, besides those of its head and of calls that it asked for.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Reads {
-    /// The body and the trailers of the request.
-    pub(crate) request: bool,
-    pub(crate) response_head: bool,
-    pub(crate) response_body: bool,
-    pub(crate) response_trailers: bool,
-    /// The end of the stream.
-    pub(crate) end: bool,
-}
-
 /// A configuration of one of the filters.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there are a few in a process")]
@@ -101,14 +89,6 @@ impl Stream {
             Self::Router { router, .. } => router.name(),
             Self::Admin { .. } => ADMIN,
             Self::Broken { filter } => filter.name(),
-        }
-    }
-
-    /// Which hooks are for this stream, as far as it has come.
-    pub(crate) fn reads(&self) -> Reads {
-        match self {
-            Self::Router { router, kept } => router.reads(kept),
-            Self::Admin { .. } | Self::Broken { .. } => Reads { request: true, ..Reads::default() },
         }
     }
 

@@ -3,7 +3,6 @@
 
 use crate::abi::{ConfigHost, Host, Map};
 use crate::abi_types::{Attribute, Status};
-use crate::filter::Reads;
 use crate::metrics::{Event, RouterMetrics, new_worker};
 use crate::responses::{Awaited, ResponseConfig};
 use crate::shared::{DATA, SIGNAL};
@@ -16,7 +15,7 @@ use pixell_core::rejection::Rejection;
 use pixell_core::responses::CARD_REQUEST;
 use pixell_core::store::{FLEET_MAP, ROUTE_MAP, prepare};
 use pixell_core::upstream::{self, Address};
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -28,8 +27,6 @@ thread_local! {
     /// The counts that the filter before the agents' clusters leaves. Envoy would put its metrics among those of the cluster, so the filter of
     /// the listener counts for it, before the same response reaches the client.
     static OWED: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
-    /// Whether there is any.
-    static OWES: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Worker {
@@ -218,21 +215,6 @@ impl Router {
         self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
     }
 
-    /// Which hooks are for a stream: those for responses before the clusters of agents and peers, and for responses that may lead the client astray;
-    /// and the end of a request that went to a peer.
-    pub(crate) fn reads(&self, kept: &Kept) -> Reads {
-        let judges = self.data_path.judges();
-        let is_attempt = judges == Judges::Attempts;
-        let is_card = matches!(kept.awaited, Some(Awaited::Card(_)));
-        Reads {
-            request: false,
-            response_head: is_attempt || judges == Judges::Hops || matches!(kept.awaited, Some(Awaited::Head(_))),
-            response_body: is_card,
-            response_trailers: is_attempt || is_card,
-            end: kept.at_peer_since.is_some(),
-        }
-    }
-
     /// The head of a response is on its way.
     pub(crate) fn on_response(&self, envoy: &mut Host<'_>, kept: &mut Kept) {
         match self.data_path.judges() {
@@ -247,7 +229,6 @@ impl Router {
             for event in OWED.with(RefCell::take) {
                 metrics.count(envoy, &event);
             }
-            OWES.set(false);
         }
     }
 
@@ -271,10 +252,7 @@ impl Router {
     fn count(&self, envoy: &Host<'_>, event: Event) {
         match &self.metrics {
             Some(metrics) => metrics.count(envoy, &event),
-            None => {
-                OWED.with_borrow_mut(|owed| owed.push(event));
-                OWES.set(true);
-            }
+            None => OWED.with_borrow_mut(|owed| owed.push(event)),
         }
     }
 
@@ -286,11 +264,6 @@ impl Router {
         host::reject(envoy, rejected);
         Status::Stop
     }
-}
-
-/// Whether the filter before an agents' cluster of this worker has something to count.
-pub(crate) fn owes() -> bool {
-    OWES.get()
 }
 
 /// Prepares a request for its way to a peer, and has Envoy choose its route again; `false` if Envoy does not.
