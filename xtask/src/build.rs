@@ -62,6 +62,8 @@ pub(crate) fn trap_modules() -> Result<PathBuf> {
 /// `name` below the workspace's `target/`.
 fn compile(wasm: &[&str], native: &[&str], target: &Path, name: &str) -> Result<PathBuf> {
     tools::rust_target(WASI)?;
+    // Suites that run at the same time may all want them built.
+    let _lock = workspace::lock(name)?;
     let mut cargo = command::cargo(["build", "--profile", PROFILE, "--target", WASI, "--target-dir"]);
     cargo.arg(target).args(wasm);
     command::run(cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package])))?;

@@ -47,14 +47,17 @@ pub(crate) struct Ended {
     pub(crate) overdue: bool,
 }
 
-/// Runs `command` and keeps its output; prints it as it comes if it is `live`. Kills the command and all processes that it started if
-/// it runs longer than `limit`.
+/// Runs `command` and keeps its output. If it is `live`, prints the command and its output as it comes; otherwise the output begins with the
+/// command. Kills it and all processes that it started if it runs longer than `limit`.
 ///
 /// # Errors
 /// If it does not start.
 pub(crate) fn tee(mut command: Command, limit: Duration, live: bool) -> Result<Ended> {
+    let mut text = String::new();
     if live {
         announce(&command);
+    } else {
+        text = format!("$ {}\n", shown(&command));
     }
     let (output, writer) = std::io::pipe()?;
     let mut child = command.stdout(writer.try_clone()?).stderr(writer).spawn().with_context(|| starting(&command))?;
@@ -69,7 +72,6 @@ pub(crate) fn tee(mut command: Command, limit: Duration, live: bool) -> Result<E
         }
         overdue
     });
-    let mut text = String::new();
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line)? > 0 {
@@ -159,14 +161,20 @@ mod tests {
 
     #[test]
     fn output_is_kept_whatever_its_bytes() {
-        let ended = tee(shell(r"printf 'a\n\377\n'; echo b >&2; printf c; exit 1"), Duration::from_secs(60), false).unwrap();
+        let ended = tee(shell(r"printf 'a\n\377\n'; echo b >&2; printf c; exit 1"), Duration::from_secs(60), true).unwrap();
         assert_eq!((ended.output.as_str(), ended.succeeded, ended.overdue), ("a\n\u{fffd}\nb\nc", false, false));
     }
 
     #[test]
     fn a_command_that_hangs_is_killed_with_its_children() {
         // The inner sleep holds the output open.
-        let ended = tee(shell("echo first; sh -c 'sleep 600'; echo never"), Duration::from_secs(1), false).unwrap();
+        let ended = tee(shell("echo first; sh -c 'sleep 600'; echo never"), Duration::from_secs(1), true).unwrap();
         assert_eq!((ended.output.as_str(), ended.succeeded, ended.overdue), ("first\n", false, true));
+    }
+
+    #[test]
+    fn output_that_is_printed_later_begins_with_the_command() {
+        let ended = tee(shell("echo first"), Duration::from_secs(60), false).unwrap();
+        assert_eq!((ended.output.as_str(), ended.succeeded), ("$ sh -c echo first\nfirst\n", true));
     }
 }

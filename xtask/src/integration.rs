@@ -62,11 +62,14 @@ pub(crate) struct Arguments {
 /// # Errors
 /// If something cannot be built or started, or a scenario fails.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    // Another suite may build the same images at this time; the second one finds them built.
+    let lock = workspace::lock("images")?;
     let bases = Bases::resolve(arguments.bases)?;
     let project = Project::new(if arguments.fleet { &FLEET } else { &TASK }, bases)?;
     image::build(image::NAME, &project.bases)?;
     say("building the stand-in PAR");
     command::run(project.compose(["build"]).args(image::proxies()).arg(project.system.par))?;
+    drop(lock);
 
     // From here on Ctrl-C and SIGTERM end the scenarios, and the containers are still removed.
     let stop = Arc::new(AtomicBool::new(false));

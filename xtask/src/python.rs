@@ -130,6 +130,8 @@ impl Environment {
             recipe += &read(MANIFEST)?;
         }
         let home = workspace::target().join(self.name);
+        // Another suite may make the same one at this time.
+        let _lock = workspace::lock(self.name)?;
         // The stamp is written last, so that an unfinished environment is not used.
         let stamp = home.join("recipe");
         let programs = home.join("bin");

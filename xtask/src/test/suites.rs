@@ -265,7 +265,6 @@ pub(super) const SUITES: &[Suite] = &[
             Need::Debian { program: "docker-compose", package: "docker-compose" },
         ],
         runner: Runner::Pytest,
-        // Right after the next one, whose images it uses.
         command: || Ok(cargo(["run", "--quiet", "--package", "xtask", "--", "integration", "--fleet"])),
     },
     Suite {
