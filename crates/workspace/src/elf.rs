@@ -11,6 +11,9 @@ const LIBRARIES: [&str; 3] = ["libc.so.6", "ld-linux-x86-64.so.2", "ld-linux-aar
 /// The oldest glibc of Envoy's images: that of Ubuntu 22.04. The distroless one has Debian 12's.
 const GLIBC: (u32, u32) = (2, 35);
 
+/// Stands for a version without a number, such as `GLIBC_ABI_DT_RELR`, which came with 2.36: no older glibc has one.
+const UNKNOWN: (u32, u32) = (u32::MAX, 0);
+
 /// What a file needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs {
@@ -49,7 +52,7 @@ impl Needs {
             Some((major.parse().ok()?, minor.split('.').next()?.parse().ok()?))
         };
         let named = said.split("Name: GLIBC_").skip(1).filter_map(|rest| rest.split_whitespace().next());
-        Some(Self { machine, libraries, glibc: named.filter_map(version).collect() })
+        Some(Self { machine, libraries, glibc: named.map(|text| version(text).unwrap_or(UNKNOWN)).collect() })
     }
 
     /// Checks that each of Envoy's images has it.
@@ -59,6 +62,9 @@ impl Needs {
     pub fn check_envoys_images(&self) -> Result<()> {
         if let Some(library) = self.libraries.iter().find(|library| !LIBRARIES.contains(&library.as_str())) {
             bail!("it needs {library}, and Envoy's distroless image has only {}", LIBRARIES.join(", "));
+        }
+        if self.glibc.contains(&UNKNOWN) {
+            bail!("it needs a feature of glibc that has a name in place of a version, and Envoy's images have {}.{}", GLIBC.0, GLIBC.1);
         }
         if let Some((major, minor)) = self.glibc.iter().find(|version| **version > GLIBC) {
             bail!("it needs glibc {major}.{minor}, and Envoy's images have {}.{}", GLIBC.0, GLIBC.1);
@@ -98,6 +104,7 @@ Version needs section '.gnu.version_r' contains 1 entry:
         };
         assert!(lacks("libc.so.6", "libgcc_s.so.1").starts_with("it needs libgcc_s.so.1,"));
         assert!(lacks("GLIBC_2.35", "GLIBC_2.36").starts_with("it needs glibc 2.36,"));
+        assert!(lacks("GLIBC_2.35", "GLIBC_ABI_DT_RELR").starts_with("it needs a feature of glibc"));
     }
 
     #[test]
