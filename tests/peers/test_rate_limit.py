@@ -166,10 +166,11 @@ def test_a_burst_is_what_one_second_allows(fast: Place) -> None:
     assert RATE <= seen[b"200"] <= RATE + 1.05 * RATE * took, (seen, took)
 
 
-def test_behind_a_load_balancer_each_client_has_its_rate() -> None:
+@pytest.mark.parametrize("form", ["wasm", "native"])
+def test_behind_a_load_balancer_each_client_has_its_rate(form: str) -> None:
     """By the address that PROXY protocol tells: all connections are the load balancer's."""
     proxy = {"PIXELL_PROXY_PROTOCOL": "v2", "PIXELL_PROXY_CIDRS": "127.0.0.0/8"}
-    envoy, agent = Served("native", {"PIXELL_RATE_LIMIT": "1/m"} | proxy), Recorder()
+    envoy, agent = Served(form, {"PIXELL_RATE_LIMIT": "1/m"} | proxy), Recorder()
     try:
         push(envoy, "a", agent.port)
 

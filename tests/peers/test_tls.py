@@ -226,8 +226,9 @@ def test_a_broken_pair_keeps_the_one_before(place: Place) -> None:
     place.swap("v1")
 
 
+@pytest.mark.parametrize("form", ["wasm", "native"])
 @pytest.mark.parametrize("directories", [("own", "own"), ("own", "keys")])
-def test_files_that_are_no_links_are_used(directories: tuple[str, str], tmp_path: Path) -> None:
+def test_files_that_are_no_links_are_used(directories: tuple[str, str], form: str, tmp_path: Path) -> None:
     authority = Authority()
     for version in ("v1", "v2", "own"):
         authority.issue(tmp_path / version, version)
@@ -237,7 +238,7 @@ def test_files_that_are_no_links_are_used(directories: tuple[str, str], tmp_path
     certificate, key = homes[0] / "tls.crt", homes[1] / "tls.key"
     if homes[0] != homes[1]:
         shutil.move(homes[0] / key.name, key)
-    envoy = Served("native", {"PIXELL_TLS_CERT_FILE": str(certificate), "PIXELL_TLS_KEY_FILE": str(key)})
+    envoy = Served(form, {"PIXELL_TLS_CERT_FILE": str(certificate), "PIXELL_TLS_KEY_FILE": str(key)})
     try:
         in_use = partial(name_served, envoy, ssl.create_default_context(cafile=ca))
         assert in_use() == "own"
