@@ -62,13 +62,11 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "netns",
-        seconds: 180,
-        about: "network namespaces: clients outside the task, near and far, and several tasks, also under load",
+        seconds: 200,
+        about: "network namespaces: clients outside the task, near and far, and several tasks, also under load and with DynamoDB",
         needs: NAMESPACES,
         runner: Runner::Cargo,
-        command: || {
-            Ok(cargo(["test", "--package", "pixell-tests", "--test", "netns", "--test", "fleet", "--test", "slow_readers"]))
-        },
+        command: netns,
     },
     Suite {
         name: "native-netns",
@@ -315,7 +313,7 @@ fn python() -> Result<Command> {
     let programs = python::CLIENT.programs()?;
     let tool = |name| tool(&programs, name, "clients/python");
     // All Python files here have the same rules, except those of the rollout.
-    let all = [".", "../../integration", "../../tests/peers"];
+    let all = [".", "../../integration", "../../tests/peers", "../../tests/directory"];
     run(tool("ruff").args(["format", "--check"]).args(all))?;
     run(tool("ruff").arg("check").args(all))?;
     // The stand-in PAR and the scenarios run only in containers; their types are checked here.
@@ -324,6 +322,13 @@ fn python() -> Result<Command> {
     let mut pytest = tool("pytest");
     pytest.args(["-m", "not redis"]);
     Ok(pytest)
+}
+
+fn netns() -> Result<Command> {
+    let tests = ["netns", "fleet", "directory", "slow_readers"].map(|test| ["--test", test]);
+    let mut test = cargo(["test", "--package", "pixell-tests"].into_iter().chain(tests.into_iter().flatten()));
+    test.env("PIXELL_CLIENT_PYTHON", python::CLIENT.programs()?.join("python"));
+    Ok(test)
 }
 
 fn redis() -> Result<Command> {
