@@ -1,11 +1,11 @@
 //! Clients that hold what is measured: idle connections, and streams that one side does not read.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::agents::streams;
 use crate::proto::request_to;
@@ -17,15 +17,16 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const GET: &[u8] = b"\0\0\x06\x01\x05\0\0\0\x01\x82\x84\x86\x41\x01x";
 /// How many streams share a connection.
 const STREAMS_EACH: usize = 50;
-/// If no byte of a client could be sent for this time, all buffers on the way are full.
-const FULL: Duration = Duration::from_millis(300);
 
 /// Sends a request with an unknown id on its own connection; it must be rejected.
 pub(super) async fn rejected(address: SocketAddr) -> Result<()> {
     let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-deployment-id: nobody\r\n\r\n").await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx-deployment-id: nobody\r\n\r\n").await?;
     let mut response = Vec::new();
-    stream.read_to_end(&mut response).await?;
+    // The body names the code. Envoy would take a second to close the connection.
+    while !response.windows(8).any(|part| part == b"\"code\":\"") {
+        ensure!(stream.read_buf(&mut response).await? > 0, "the connection was closed: {}", response.escape_ascii());
+    }
     let rejected = response.starts_with(b"HTTP/1.1 404") || response.starts_with(b"HTTP/1.1 503");
     ensure!(rejected, "expected a rejection, got {}", response.escape_ascii());
     Ok(())
@@ -61,23 +62,19 @@ pub(super) async fn downloads(address: SocketAddr, id: &str, count: usize) -> Re
     Ok(all)
 }
 
-/// Starts `count` requests whose clients send until all buffers on the way are full.
-pub(super) async fn uploads(address: SocketAddr, id: &'static str, count: usize) -> Result<Vec<TcpStream>> {
-    let uploads: Vec<_> = (0..count).map(|_| tokio::spawn(upload(address, id))).collect();
-    let mut all = Vec::with_capacity(count);
-    for upload in uploads {
-        all.push(upload.await??);
+/// Starts `count` requests whose clients send as much as they can, until the set is dropped.
+pub(super) async fn uploads(address: SocketAddr, id: &str, count: usize) -> Result<JoinSet<std::io::Result<()>>> {
+    let head = format!("POST / HTTP/1.1\r\nhost: x\r\nx-deployment-id: {id}\r\ncontent-length: 1000000000\r\n\r\n");
+    let mut all = JoinSet::new();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(head.as_bytes()).await?;
+        all.spawn(async move {
+            let part = vec![0; 64 * 1024];
+            loop {
+                stream.write_all(&part).await?;
+            }
+        });
     }
     Ok(all)
-}
-
-async fn upload(address: SocketAddr, id: &'static str) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect(address).await?;
-    let head = format!("POST / HTTP/1.1\r\nhost: x\r\nx-deployment-id: {id}\r\ncontent-length: 1000000000\r\n\r\n");
-    stream.write_all(head.as_bytes()).await?;
-    let part = vec![0; 64 * 1024];
-    while let Ok(written) = tokio::time::timeout(FULL, stream.write(&part)).await {
-        written?;
-    }
-    Ok(stream)
 }

@@ -3,18 +3,21 @@
 
 mod clients;
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use http::StatusCode;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use serde_json::{Map, Value, json};
 
 use crate::{Agent, Envoy, EnvoyBuilder, agents};
 
-/// How long the memory may take to settle.
-const SETTLE: Duration = Duration::from_secs(30);
-/// The memory has settled if it has changed by at most this many bytes for [`STILL`].
+/// How long the memory may take to settle on a busy machine.
+const SETTLE: Duration = Duration::from_secs(120);
+/// The memory has settled if it has changed by at most this many bytes for [`STILL`], and Envoy has used at most this much processor time.
 const NOISE: u64 = 256 * 1024;
+const IDLE: Duration = Duration::from_millis(30);
 const STILL: Duration = Duration::from_millis(700);
 
 /// How many of each are made. The memory is divided by these numbers.
@@ -75,10 +78,13 @@ impl std::fmt::Display for Figures {
 /// If Envoy does not start, a response is not the expected one, or Envoy's memory does not settle.
 pub async fn measure(builder: impl Fn() -> EnvoyBuilder, amounts: Amounts) -> Result<Figures> {
     const MORE_WORKERS: u64 = 4;
-    let one = builder().concurrency(1).start().await?;
+    let directory = tempfile::tempdir_in(workspace::target()).context("making a directory for a copy of Envoy")?;
+    let program = unread_copy(&workspace::envoy::locate()?, &directory.path().join("envoy"))?;
+    let one = builder().binary(&program).concurrency(1).start().await?;
     let (base, files) = (settled(&one).await?, one.open_files()?);
     drop(one);
-    let more = builder().concurrency(1 + u32::try_from(MORE_WORKERS)?).start().await?;
+    let program = unread_copy(&program, &directory.path().join("envoy-of-more-workers"))?;
+    let more = builder().binary(program).concurrency(1 + u32::try_from(MORE_WORKERS)?).start().await?;
     let worker = settled(&more).await?.saturating_sub(base) / MORE_WORKERS;
     let worker_files = more.open_files()?.saturating_sub(files).div_ceil(MORE_WORKERS);
     drop(more);
@@ -95,15 +101,27 @@ pub async fn measure(builder: impl Fn() -> EnvoyBuilder, amounts: Amounts) -> Re
     })
 }
 
-/// Envoy's memory, once it has stopped growing.
+/// Copies Envoy's program to `path`, and has the system forget what it has read of the copy. Linux maps pages of a program that are in its
+/// cache even if they are never used, up to 6 MiB here. They would count on a machine where other Envoys run, and not on another one.
+fn unread_copy(program: &Path, path: &Path) -> Result<PathBuf> {
+    std::fs::copy(program, path).with_context(|| format!("copying {}", program.display()))?;
+    let file = std::fs::File::open(path)?;
+    file.sync_all()?;
+    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+    Ok(path.to_owned())
+}
+
+/// Envoy's memory, once it has stopped growing because Envoy has nothing left to do. On a busy machine it may also stand still because Envoy
+/// waits for a processor.
 async fn settled(envoy: &Envoy) -> Result<u64> {
     let begun = Instant::now();
-    let (mut last, mut since) = (envoy.resident_bytes()?, Instant::now());
-    while since.elapsed() < STILL {
+    let look = || anyhow::Ok((envoy.resident_bytes()?, envoy.processor_time()?));
+    let (mut last, mut since) = (look()?, Instant::now());
+    while since.elapsed() < STILL || envoy.is_runnable()? {
         ensure!(begun.elapsed() < SETTLE, "Envoy's memory has not settled after {SETTLE:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let now = envoy.resident_bytes()?;
-        if now.abs_diff(last) > NOISE {
+        let now = look()?;
+        if now.0.abs_diff(last.0) > NOISE || now.1.saturating_sub(last.1) > IDLE {
             (last, since) = (now, Instant::now());
         }
     }
