@@ -64,7 +64,11 @@ impl Needs {
             bail!("it needs {library}, and Envoy's distroless image has only {}", LIBRARIES.join(", "));
         }
         if self.glibc.contains(&UNKNOWN) {
-            bail!("it needs a feature of glibc that has a name in place of a version, and Envoy's images have {}.{}", GLIBC.0, GLIBC.1);
+            bail!(
+                "it needs a feature of glibc that has a name in place of a version, and Envoy's images have {}.{}",
+                GLIBC.0,
+                GLIBC.1
+            );
         }
         if let Some((major, minor)) = self.glibc.iter().find(|version| **version > GLIBC) {
             bail!("it needs glibc {major}.{minor}, and Envoy's images have {}.{}", GLIBC.0, GLIBC.1);
