@@ -222,15 +222,18 @@ def back(f: Facts, before: Doc) -> list[Step]:
     wanted = before["service"].get("loadBalancers", [each for each in targets(f, slot, f.present) if each["containerName"] in names])
 
     def service() -> Changes:
-        for lines, act in update(f, slot.service, target["taskDefinitionArn"], wanted, f.present["desiredCount"]):
+        for lines, act in update(f, slot.service, target["taskDefinitionArn"], wanted, (f.service(slot.service) or f.present)["desiredCount"]):
             yield [*lines, *(f"  {each['name']} runs {each['image']}" for each in target["containerDefinitions"])], act
 
-    steps: list[Step] = [("service", service)]
-    if f.target_group(slot.a2a) and health_check(target) == HEALTH_CHECK:
-        steps.insert(0, ("health check", lambda: check_health(f, slot.a2a, target)))
-    if "listener" in before and slot.a2a in leads(f.listener(A2A_PORT)):
-        steps.append(("listener", lambda: lead(f, f.balancer, A2A_PORT, before["listener"], wanted=before.get("form"))))
-    return steps
+    def health() -> Changes:
+        if f.target_group(slot.a2a) and health_check(target) == HEALTH_CHECK:
+            yield from check_health(f, slot.a2a, target)
+
+    def listener() -> Changes:
+        if slot.a2a in leads(f.listener(A2A_PORT)):
+            yield from lead(f, f.balancer, A2A_PORT, before["listener"], wanted=before.get("form"))
+
+    return [("health check", health), ("service", service), *([("listener", listener)] if "listener" in before else [])]
 
 
 def render(r: Rollout) -> None:

@@ -23,10 +23,12 @@ def show(steps: list[Step]) -> bool:
 
 
 def run(forget: Callable[[], None], steps: list[Step], hold: Callable[[], None], go_on: str, go_back: str) -> None:
-    """Performs every step. If one fails, prints what is done, what is not, how to continue and how to go back."""
+    """Performs every step, each by what is there when it begins: others may have changed it at the prompt or during an earlier step. If one
+    fails, prints what is done, what is not, how to continue and how to go back."""
     for number, (name, changes) in enumerate(steps):
         try:
             hold()
+            forget()
             wanted = list(changes())
             say(f"{name}:" + " as wanted" * (not wanted))
             for lines, act in wanted:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .account import ACCOUNT, FAMILY, Account
+from .account import ACCOUNT, FAMILY, Account, error
 from .conftest import GREEN, MEDIA, Calls, S, Tool
 
 BLUE_GROUPS, GREEN_GROUPS = [[S.a2a_target_group], [S.rest_target_group]], [[f"{S.a2a_target_group}-green"], [f"{S.rest_target_group}-green"]]
@@ -96,6 +96,28 @@ def test_target_groups_and_listeners_of_others_stay(tool: Tool, account: Account
     account.api("elbv2").modify_listener(**moved)
     tool("rollback --yes")
     assert account.leads(50051) == ["other"], "somebody has led the listener elsewhere since"
+
+
+@pytest.mark.parametrize("when", ["at the prompt", "at the prompt of a repeated run", "during the deployment"])
+def test_a_listener_that_somebody_changes_during_a_rollback_stays(tool: Tool, account: Account, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    def change(*_: object) -> str:
+        actions = [{"Type": "forward", "TargetGroupArn": other}]
+        account.api("elbv2").modify_listener(ListenerArn=account.listener(50051)["ListenerArn"], DefaultActions=actions)
+        return "y"
+
+    other = account.target_group(f"{S.a2a_target_group}-green", "TCP", 50051)
+    tool("apply --in-place --yes")
+    if "repeated" in when:
+        account.fail["elbv2.DeleteListener"] = lambda p: error("AccessDeniedException")
+        tool("rollback --yes", 1)
+        account.fail.clear()
+    if "prompt" in when:
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("builtins.input", change)
+    else:
+        account.responses["ecs.UpdateService"] = lambda p: change() and account.do_UpdateService(p)
+    assert "listener: as wanted" in tool("rollback" if "prompt" in when else "rollback --yes")
+    assert account.leads(50051) == GREEN_GROUPS[0] and account.services[S.service]["taskDefinition"].endswith(":1")
 
 
 @pytest.mark.parametrize(("revision", "status", "text"), [("1", 0, "Done: rolled back"), ("7", 1, "multi-agent:3"), ("2", 1, "INACTIVE")])
