@@ -1,5 +1,5 @@
 """State in Systems Manager: the record of what was there before, so that anybody can go back, and the lock of the running command. Both are
-parameters below /pixell-envoy/<service>/."""
+parameters below /pixell-envoy/<cluster>/<service>/, because each cluster of an account may have a service of that name."""
 
 import getpass
 import json
@@ -19,21 +19,24 @@ from .say import Stop
 LOCK_SECONDS = 3600
 
 
+def path(f: Facts, name: str) -> str:
+    return f"/pixell-envoy/{f.settings.cluster}/{f.settings.service}/{name}"
+
+
 def read(f: Facts, name: str) -> tuple[Doc, int]:
     """The document and its version; an empty document if there is none."""
-    path = f"/pixell-envoy/{f.settings.service}/{name}"
-    found = Region(f.name).one("ssm", "get_parameter", "Parameter", "ParameterNotFound", Name=path)
+    found = Region(f.name).one("ssm", "get_parameter", "Parameter", "ParameterNotFound", Name=path(f, name))
     try:
         document: Doc = json.loads(found["Value"]) if found else {}
         return document, (document["status"] and found["Version"]) if found else 0
     except (ValueError, KeyError, TypeError):
-        raise Stop(f"{path} was not written by this tool", f"aws ssm delete-parameter --name {path}") from None
+        raise Stop(f"{path(f, name)} was not written by this tool", f"aws ssm delete-parameter --name {path(f, name)}") from None
 
 
 def put(f: Facts, name: str, document: Doc, overwrite: bool = True) -> int:
     """Writes the document and returns its version. Above 4 KiB the parameter becomes an advanced one."""
     arguments = {"Type": "String", "Tier": "Intelligent-Tiering", "Overwrite": overwrite, "Value": json.dumps(document, sort_keys=True)}
-    return int(f.api("ssm").put_parameter(Name=f"/pixell-envoy/{f.settings.service}/{name}", **arguments)["Version"])
+    return int(f.api("ssm").put_parameter(Name=path(f, name), **arguments)["Version"])
 
 
 def record(f: Facts) -> Doc | None:
@@ -51,7 +54,7 @@ def lock(f: Facts) -> Iterator[Callable[[], None]]:
 
     Creating the parameter is atomic. If two runs take over an expired lock at the same time, the second sees it by the version and gives
     up, and the first sees it before its next step."""
-    name, owner = f"/pixell-envoy/{f.settings.service}/lock", f"{getpass.getuser()}@{socket.gethostname()} as {f.identity['Arn']}"
+    name, owner = path(f, "lock"), f"{getpass.getuser()}@{socket.gethostname()} as {f.identity['Arn']}"
     ours, seconds = {"status": "held", "owner": owner, "token": secrets.token_hex(8)}, LOCK_SECONDS + f.settings.stable_timeout_seconds
 
     def take(overwrite: bool) -> int:

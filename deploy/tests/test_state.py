@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from pixell_envoy_deploy.say import Stop
 from .account import Account
 from .conftest import GREEN, S, Tool
 
-LOCK, RECORD = f"/pixell-envoy/{S.service}/lock", f"/pixell-envoy/{S.service}/record"
+LOCK, RECORD = (f"/pixell-envoy/{S.cluster}/{S.service}/{name}" for name in ("lock", "record"))
 
 
 def held(account: Account, seconds: int, owner: str) -> None:
@@ -33,6 +34,13 @@ def test_two_runs_exclude_each_other(tool: Tool, account: Account) -> None:
     assert value["expires"] > time.time() + S.stable_timeout_seconds and "user/moto" in value["owner"], "the lock lasts longer than the longest step"
     tool("apply --yes")
     assert LOCK not in str(account.api("ssm").describe_parameters()), "an expired lock is taken over and released"
+
+
+def test_services_of_one_name_in_two_clusters_share_neither_lock_nor_record(green: str) -> None:
+    assert state.record(Facts(S))
+    other = Facts(replace(S, cluster="staging"))
+    with state.lock(Facts(S)), state.lock(other):
+        assert state.record(other) is None
 
 
 def test_one_of_two_runs_that_take_over_a_lock_wins(account: Account) -> None:
