@@ -132,7 +132,10 @@ class Ecs(Checks):
     def permissions(self) -> Found:
         """IAM's simulator does not evaluate policies of resources and VPC endpoints, nor conditions whose value it is not given.
         https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html"""
-        f, role, wanted = self.f, self.f.revision["executionRoleArn"], {("ecr:GetAuthorizationToken", "*")}
+        f, role, wanted = self.f, self.f.revision.get("executionRoleArn"), {("ecr:GetAuthorizationToken", "*")}
+        if not role:
+            yield note("there is no execution role to ask about: see present revision")
+            return
         wanted |= {("secretsmanager:GetSecretValue", secret["ARN"]) for secret in f.secrets.values()}
         partition, group = role.split(":")[1], f"{f.name}:{f.identity['Account']}:log-group:{self.s.log_group}:log-stream:any"
         wanted |= {(f"logs:{action}", f"arn:{partition}:logs:{group}") for action in ("CreateLogStream", "PutLogEvents")}

@@ -93,7 +93,7 @@ class Network(Checks):
         add = f"aws ec2 authorize-security-group-{{}} --region {f.name} --group-id {{}} --protocol tcp --port {{}} {{}}"
         first = mine[0] if mine else "(the tasks' group)"
         subnets = [IPv4Network(f.subnets[zone["SubnetId"]]["CidrBlock"]) for zone in f.load_balancer["AvailabilityZones"]]
-        source = f"--source-group {groups[0]}" if groups else f"--cidr {subnets[0]} (and each other subnet of the load balancer)"
+        source = f"--source-group {groups[0]}" if groups else f"--cidr {next(iter(subnets), '')} (and each other subnet of the load balancer)"
         # The health check of a fleet is on the admin port. The data path is the last one: what follows is about it alone.
         ports = [ADMIN_PORT, A2A_PORT] if s.fleet_directory else [A2A_PORT]
         for port in ports:

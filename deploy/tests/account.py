@@ -151,9 +151,10 @@ class Account:
             self.api("servicediscovery").register_instance(ServiceId=self.directory, InstanceId=name, Attributes=where)
 
     def register(self, par: Doc | None = None, *others: Doc, **fields: Any) -> None:
-        """Registers a revision of the task family, which the service runs from then on."""
+        """Registers a revision of the task family, which the service runs from then on. As in ECS, a field that is empty is not there."""
         base: Doc = {"family": FAMILY, "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"], "cpu": "2048", "memory": "4096"}
-        arguments = base | ROLES | {"containerDefinitions": [PAR | (par or {}), *others]} | fields
+        given = base | ROLES | {"containerDefinitions": [PAR | (par or {}), *others]} | fields
+        arguments = {key: value for key, value in given.items() if value}
         found = self.api("ecs").register_task_definition(**arguments)["taskDefinition"]["taskDefinitionArn"]
         if self.services:
             self.services[self.s.service]["taskDefinition"] = found
