@@ -130,18 +130,26 @@ class Ecs(Checks):
         yield ok(f"{', '.join(f.secrets)} and log group exist")
 
     def permissions(self) -> Found:
-        """IAM's simulator does not evaluate policies of resources and VPC endpoints, nor conditions whose value it is not given.
+        """What ECS does with the execution role for every container of the new definition, also for those that are not ours. IAM's simulator does
+        not evaluate policies of resources and VPC endpoints, nor conditions whose value it is not given.
         https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html"""
         f, role, wanted = self.f, self.f.revision.get("executionRoleArn"), {("ecr:GetAuthorizationToken", "*")}
         if not role:
-            yield note("there is no execution role to ask about: see present revision")
+            yield note("without an execution role there is nothing to ask: see present revision")
             return
-        wanted |= {("secretsmanager:GetSecretValue", secret["ARN"]) for secret in f.secrets.values()}
-        partition, group = role.split(":")[1], f"{f.name}:{f.identity['Account']}:log-group:{self.s.log_group}:log-stream:any"
-        wanted |= {(f"logs:{action}", f"arn:{partition}:logs:{group}") for action in ("CreateLogStream", "PutLogEvents")}
-        for place in filter(None, (image.ECR.fullmatch(each["image"]) for each in self.r.definition["containerDefinitions"])):
-            arn = f"arn:{partition}:ecr:{place['region']}:{place['account']}:repository/{place['name']}"
-            wanted |= {(f"ecr:{action}", arn) for action in ("BatchCheckLayerAvailability", "GetDownloadUrlForLayer", "BatchGetImage")}
+        partition, here = role.split(":")[1], f"{f.name}:{f.identity['Account']}"
+        for each in self.r.definition["containerDefinitions"]:
+            for arn in [secret["valueFrom"] for secret in each.get("secrets", [])]:
+                # A name alone is one of Systems Manager. What follows a secret's ARN names a key or a version in it.
+                full = arn if arn.startswith("arn:") else f"arn:{partition}:ssm:{here}:parameter/{arn.lstrip('/')}"
+                action = "secretsmanager:GetSecretValue" if ":secretsmanager:" in full else "ssm:GetParameters"
+                wanted.add((action, ":".join(full.split(":")[:7])))
+            if place := image.ECR.fullmatch(each["image"]):
+                arn = f"arn:{partition}:ecr:{place['region']}:{place['account']}:repository/{place['name']}"
+                wanted |= {(f"ecr:{action}", arn) for action in ("BatchCheckLayerAvailability", "GetDownloadUrlForLayer", "BatchGetImage")}
+            if group := each.get("logConfiguration", {}).get("options", {}).get("awslogs-group"):
+                arn = f"arn:{partition}:logs:{here}:log-group:{group}:log-stream:any"
+                wanted |= {("logs:CreateLogStream", arn), ("logs:PutLogEvents", arn)}
         for action, arn in sorted(wanted):
             call = {"PolicySourceArn": role, "ActionNames": [action], "ResourceArns": [arn]}
             for result in f.all("iam", "simulate_principal_policy", "EvaluationResults", **call):

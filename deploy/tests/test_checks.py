@@ -19,6 +19,9 @@ from .conftest import S, Tool
 Plant = Callable[[Account], object]
 MESH: Doc = {"proxyConfiguration": {"type": "APPMESH", "containerName": "envoy", "properties": []}}
 SIDECAR: Doc = {"name": "sidecar", "image": "x/y:1", "cpu": 1400, "essential": False}
+SECRETS = {"A": "/sidecar/key", "B": f"arn:aws:secretsmanager:us-east-2:{ACCOUNT}:secret:sidecar-1:key::"}
+READER: Doc = SIDECAR | {"cpu": 0, "secrets": [{"name": name, "valueFrom": place} for name, place in SECRETS.items()]}
+READER["logConfiguration"] = {"logDriver": "awslogs", "options": {"awslogs-group": "sidecar"}}
 LABEL = {"ai.pixell.envoy.routes": "1"}
 STRANGER = {"Target": {"Id": "10.7.7.7"}, "TargetHealth": {"State": "healthy"}}
 
@@ -59,6 +62,16 @@ def guarded(a: Account) -> None:
     edit(RULES, "", IpPermissions=[], IpPermissionsEgress=[])(a)
 
 
+def reading(forbidden: str) -> Plant:
+    """The task has a container with secrets and a log group of its own, and the execution role may not use that service."""
+
+    def plant(a: Account) -> None:
+        a.register(None, READER)
+        a.forbid(forbidden)
+
+    return plant
+
+
 def do(name: str, operation: str, **arguments: Any) -> Plant:
     return lambda a: getattr(a.api(name), operation)(**arguments)
 
@@ -93,6 +106,9 @@ ERRORS: list[tuple[Plant | Doc, str, str, str]] = [
     (do("logs", "delete_log_group", logGroupName=S.log_group), "needs", "log group", "both"),
     (lambda a: a.forbid("secretsmanager"), "permissions", "may not secretsmanager:GetSecretValue", "both"),
     (lambda a: a.forbid("logs", MissingContextValues=["aws:SourceVpc"]), "permissions", "if aws:SourceVpc does not allow it", "ok"),
+    (reading("ssm"), "permissions", "may not ssm:GetParameters", "both"),
+    (reading("secretsmanager"), "permissions", ":secret:sidecar-1 (implicitDeny)", "both"),
+    (reading("logs"), "permissions", ":log-group:sidecar:log-stream:any (implicitDeny)", "both"),
     (respond("service-quotas.GetServiceQuota", Quota=QUOTA | {"Value": 1.0}), "quotas", "0 of 1 vCPU used, 2 more", "both"),
     (edit(BALANCERS, "", Type="application"), "load balancer", "is of type application", "both"),
     (edit(BALANCERS, "", State={"Code": "provisioning"}), "load balancer", "is provisioning", "both"),
