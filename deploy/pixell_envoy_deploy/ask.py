@@ -40,7 +40,7 @@ def line(good: bool, subject: str, text: str) -> int:
 
 def agents(endpoint: str, tls: bool, ids: list[str], connections: int) -> int:
     """Says which share of the new connections reached each agent. Returns the number of errors."""
-    errors = 0
+    errors, responses = 0, []
     for deployment_id in ids:
         results = [call(endpoint, tls, deployment_id) for _ in range(connections)]
         said = sorted({text for status, text in results if status == "OK"})
@@ -49,6 +49,9 @@ def agents(endpoint: str, tls: bool, ids: list[str], connections: int) -> int:
         text = "; ".join([*said, *(f"{count} x {failure}" for failure, count in failed.items())])
         share = f"{reached} of {connections} connections reached it ({100 * reached // connections} %): {text}"
         errors += line(not failed, f"agent {deployment_id}", share)
+        responses.append(said)
+    if len(ids) > 1 and responses[0] and all(said == responses[0] for said in responses):
+        line(True, "agents", f"note: all {len(ids)} gave the same response, so they may be the same agent")
     text = call(endpoint, tls, UNKNOWN)[1]
     rejected = text.startswith("NOT_FOUND")
     return errors + line(rejected, "unknown id", text if rejected else f"was not rejected as unknown: {text}")

@@ -47,9 +47,10 @@ def proxy() -> Iterator[tuple[Proxy, str]]:
 
 def test_each_call_has_a_connection_of_its_own_and_says_whether_it_reached_an_agent(proxy: tuple[Proxy, str], capsys: Any) -> None:
     assert ask.agents(proxy[1], False, ["a", "b"], 5) == 0 and len(proxy[0].peers) == 11
-    assert ask.agents(proxy[1], False, ["a", "gone"], 2) == 1
+    assert ask.agents(proxy[1], False, ["a", "gone"], 2) == 1 and ask.agents(proxy[1], False, ["gone", "away"], 1) == 2
     out = capsys.readouterr().out
     assert "5 of 5 connections reached it (100 %): i ama" in out and "2 x NOT_FOUND unknown_deployment (NOT_FOUND: Deployment gone" in out
+    assert "same agent" not in out, "other responses, or none"
     assert ask.call(proxy[1], False, "bare") == ("OK", "UNIMPLEMENTED: no such method"), "the agent's own status"
     assert ask.call("127.0.0.1:1", False, "a")[0] == "UNAVAILABLE" and ask.call(proxy[1], True, "a")[0] == "UNAVAILABLE"
 
@@ -58,8 +59,9 @@ def test_the_share_is_judged_and_not_the_first_success(tool: Tool, green: str, c
     calls["agent-a"] = [("OK", "up"), ("NOT_FOUND unknown_deployment", "NOT_FOUND: no"), ("OK", "up")]
     out = tool("verify --test agent-a --connections 10", 1)
     assert "ERROR  agent agent-a        9 of 10 connections reached it (90 %): up; 1 x NOT_FOUND" in out
-    calls |= {ask.UNKNOWN: [("OK", "me")], "agent-a": [("OK", "me")]}
-    assert "ERROR  unknown id           was not rejected as unknown: me" in tool("verify --test agent-a", 1)
+    calls |= {ask.UNKNOWN: [("OK", "me")], "agent-a": [("OK", "me")], "agent-b": [("OK", "me")]}
+    out = tool("verify --test agent-a agent-b", 1)
+    assert "ERROR  unknown id           was not rejected as unknown: me" in out and "so they may be the same agent" in out
 
 
 def test_verify_checks_what_aws_sees(tool: Tool, account: Account, green: str, calls: object) -> None:
