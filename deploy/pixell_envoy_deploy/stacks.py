@@ -21,7 +21,7 @@ def alarms(r: Rollout, yes: bool) -> None:
         raise Stop(f"topic {s.alarm_topic} does not exist", f"aws sns create-topic --region {s.region} --name {s.alarm_topic}")
     # CloudWatch identifies both by the last parts of their ARNs.
     balancer, group = f.balancer.split(":loadbalancer/")[1], f.group_arn(f.live.a2a).rsplit(":", 1)[1]
-    fixed = {"Service": s.service, "LogGroup": s.log_group, "LoadBalancer": balancer, "TargetGroup": group, "Topic": topic}
+    fixed = {"Cluster": s.cluster, "Service": s.service, "LogGroup": s.log_group, "LoadBalancer": balancer, "TargetGroup": group, "Topic": topic}
     apply(f, "alarms", fixed | {"Rejected": str(s.alarm_rejected_per_5_minutes)}, yes)
     say("", f"The alarms watch {f.live.a2a}. After a shift, run this again.")
 
@@ -37,8 +37,9 @@ def directory(r: Rollout, yes: bool) -> None:
 
 
 def apply(f: Facts, kind: str, parameters: dict[str, str], yes: bool) -> None:
-    """Creates or changes the stack of the file `<kind>.yaml`."""
-    api, name = f.api("cloudformation"), f"pixell-envoy-{kind}-{f.settings.service}"
+    """Creates or changes the stack of the file `<kind>.yaml`. Each cluster of an account may have a service of that name, so the stack is named
+    after both. CloudFormation accepts no underscores there."""
+    api, name = f.api("cloudformation"), f"pixell-envoy-{kind}-{f.settings.cluster}-{f.settings.service}".replace("_", "-")
     # CloudFormation's code for a stack that does not exist is ValidationError.
     found = f.one("cloudformation", "describe_stacks", "Stacks", "ValidationError", StackName=name)
     action = "UPDATE" if found and found["StackStatus"] != "REVIEW_IN_PROGRESS" else "CREATE"

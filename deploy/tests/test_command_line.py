@@ -173,9 +173,12 @@ def test_the_alarms_are_one_stack(tool: Tool, account: Account, configured: Call
     given = {each["ParameterKey"]: each["ParameterValue"] for each in stacks()["Stacks"][0]["Parameters"]}
     assert "no agent stops" in out and "Add UnhealthyHostsAlarm" in out and given["Topic"].endswith(":oncall") and given["Rejected"] == "100"
     assert account.nlb.endswith(f":loadbalancer/{given['LoadBalancer']}") and account.a2a.endswith(f":{given['TargetGroup']}")
+    configured(alarm_topic="oncall", cluster="staging_2")
+    assert "stack pixell-envoy-alarms-staging-2-" in tool("alarms --yes") and len(stacks()["Stacks"]) == 2, "one stack for each cluster"
+    configured(alarm_topic="oncall")
     account.responses["cloudformation.DescribeChangeSet"] = lambda p: {"Status": "FAILED", "Changes": []}
     assert "nothing" in tool("alarms --yes")
-    account.api("cloudformation").delete_stack(StackName=f"pixell-envoy-alarms-{S.service}")
+    account.api("cloudformation").delete_stack(StackName=f"pixell-envoy-alarms-{S.cluster}-{S.service}")
     assert "CloudFormation rejects the change set" in tool("alarms --yes", 1)
     configured(alarm_topic="nobody")
     assert "aws sns create-topic" in tool("alarms --yes", 1)

@@ -69,6 +69,13 @@ def test_the_stack_has_the_table_and_lets_a_task_write_its_own_record_only(tool:
     assert "the fleet needs no table" in tool("directory --yes", 1)
 
 
+def test_services_of_one_name_in_two_clusters_have_a_table_each(tool: Tool, account: Account, fleet: Fleet) -> None:
+    path = fleet(cluster="staging", fleet_table="other")
+    tool("directory --yes")
+    assert {*account.api("dynamodb").list_tables()["TableNames"]} == {S.fleet_table, "other"}
+    assert errors(path, "directory") == errors(fleet(), "directory") == [], "and both are allowed, also if they share the role"
+
+
 def test_the_client_does_with_the_table_what_a_task_may_do(account: Account, fleet: Fleet) -> None:
     async def live_and_end() -> str:
         directory = DynamoDbDirectory(S.fleet_table, fleet=S.service, role_id=role["RoleId"], region=S.region)
