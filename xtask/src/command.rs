@@ -47,6 +47,9 @@ pub(crate) struct Ended {
     pub(crate) overdue: bool,
 }
 
+/// The output of a command that has ended is complete after this time without a line.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Runs `command` and keeps its output. If it is `live`, prints the command and its output as it comes; otherwise the output begins with the
 /// command. Kills it and all processes that it started if it runs longer than `limit`.
 ///
@@ -72,17 +75,34 @@ pub(crate) fn tee(mut command: Command, limit: Duration, live: bool) -> Result<E
         }
         overdue
     });
-    let mut output = BufReader::new(output);
-    let mut line = Vec::new();
-    while output.read_until(b'\n', &mut line)? > 0 {
-        let shown = String::from_utf8_lossy(&line);
-        if live {
-            print!("{shown}");
+    let (lines, coming) = mpsc::channel::<String>();
+    thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            if lines.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                break;
+            }
+            line.clear();
         }
-        text.push_str(&shown);
-        line.clear();
-    }
-    let succeeded = child.wait()?.success();
+    });
+    let succeeded = loop {
+        match coming.recv_timeout(SILENCE) {
+            Ok(line) => {
+                if live {
+                    print!("{line}");
+                }
+                text.push_str(&line);
+            }
+            Err(RecvTimeoutError::Disconnected) => break child.wait()?.success(),
+            // A process that it left behind may hold the output open.
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(status) = child.try_wait()? {
+                    break status.success();
+                }
+            }
+        }
+    };
     drop(ended);
     Ok(Ended { output: text, succeeded, overdue: watch.join().unwrap_or_default() })
 }
@@ -170,6 +190,14 @@ mod tests {
         // The inner sleep holds the output open.
         let ended = tee(shell("echo first; sh -c 'sleep 600'; echo never"), Duration::from_secs(1), true).unwrap();
         assert_eq!((ended.output.as_str(), ended.succeeded, ended.overdue), ("first\n", false, true));
+    }
+
+    #[test]
+    fn a_process_that_a_command_leaves_behind_is_not_waited_for() {
+        let begun = std::time::Instant::now();
+        let ended = tee(shell("sleep 10 & echo first"), Duration::from_secs(60), true).unwrap();
+        assert_eq!((ended.output.as_str(), ended.succeeded, ended.overdue), ("first\n", true, false));
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     }
 
     #[test]
