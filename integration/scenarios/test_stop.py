@@ -17,6 +17,9 @@ from .stats import active
 from .wait import wait_until
 
 DRAIN = float(os.environ["PIXELL_DRAIN_SECONDS"])
+# A stop that waits for nothing. On a busy machine the container engine alone takes seconds, and so does Envoy's start; the wait that must not
+# be is the whole drain time.
+AT_ONCE = DRAIN / 3
 
 
 class Stop:
@@ -76,7 +79,7 @@ def test_without_streams_it_ends_at_once(project: Project, par: Par, grpc_client
     grpc_client.health("agent-a")
     started = time.monotonic()
     assert project.envoy.stop() == 0
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < AT_ONCE
 
 
 def test_the_drain_time_is_the_longest_wait(project: Project, par: Par, grpc_client: GrpcClient) -> None:
@@ -109,7 +112,7 @@ def test_a_stop_during_the_start_ends_at_once(project: Project) -> None:
         wait_until("Envoy starts", lambda: "initializing epoch" in envoy.logs())
         started = time.monotonic()
         code = envoy.stop()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < AT_ONCE
         # SIGTERM ends Envoy like any other process until it has set up its signal handling.
         assert code in (0, 128 + 15)
 
