@@ -131,8 +131,14 @@ impl AdminStream {
                 }
                 Action::Pause
             }
-            Step::Reply(reply, outcome, map) => {
+            Step::Record { outcome, map, code, next } => {
                 plugin.record(outcome, map);
+                if let Some(code) = code {
+                    host::note_rejection(code);
+                }
+                self.carry_out(plugin, *next)
+            }
+            Step::Reply(reply) => {
                 send(&reply);
                 Action::Pause
             }
@@ -141,9 +147,6 @@ impl AdminStream {
 }
 
 fn send(reply: &Reply) {
-    if let Outcome::Rejected(code) = reply.outcome {
-        host::note_rejection(code);
-    }
     let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let body = (!reply.body.is_empty()).then_some(reply.body.as_bytes());
     if let Err(status) = hostcalls::send_http_response(u32::from(reply.status), headers, body) {

@@ -113,8 +113,14 @@ impl AdminFilter {
                 let step = exchange.finish(&self.admin, &body, &backend(&signal));
                 self.carry_out(exchange, envoy, step)
             }
-            Step::Reply(reply, outcome, map) => {
+            Step::Record { outcome, map, code, next } => {
                 self.record(envoy, outcome, map, now());
+                if let Some(code) = code {
+                    host::note_rejection(envoy, code);
+                }
+                self.carry_out(exchange, envoy, *next)
+            }
+            Step::Reply(reply) => {
                 send(envoy, &reply);
                 Done::Replied
             }
@@ -150,9 +156,6 @@ enum Done {
 }
 
 fn send(envoy: &mut Host<'_>, reply: &Reply) {
-    if let Outcome::Rejected(code) = reply.outcome {
-        host::note_rejection(envoy, code);
-    }
     let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     host::respond(envoy, reply.status, &headers, &reply.body);
 }

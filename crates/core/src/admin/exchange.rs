@@ -34,7 +34,7 @@ const MOST_BODIES: usize = 4;
 /// The same for writes to the fleet map, which one program of the task makes.
 const MOST_FLEET_BODIES: usize = 2;
 
-/// How many bytes of a body are dropped at most while the response waits for the end of the request.
+/// How many bytes of a body are dropped at most while a rejection waits for the end of the request.
 const MOST_DROPPED: usize = 64 << 20;
 
 impl Admin {
@@ -119,8 +119,19 @@ pub enum Step {
     },
     /// Drop the body, as far as it is there, and come back with more of it.
     DropBody,
-    /// Send this. The outcome is what the metrics count, for this map.
-    Reply(Reply, Outcome, Map),
+    /// Record how the request ends, then take the next step. The response may come later, or never if the client goes away.
+    Record {
+        /// What the metrics count.
+        outcome: Outcome,
+        /// For this map.
+        map: Map,
+        /// The code of an error, for the log.
+        code: Option<&'static str>,
+        /// What to do then.
+        next: Box<Self>,
+    },
+    /// Send this.
+    Reply(Reply),
 }
 
 /// One request.
@@ -139,10 +150,10 @@ enum Waiting {
     Write(Write, Body),
     /// A request for a path that takes no body.
     Pass(Body),
-    /// A response that does not depend on the rest of the body. After a response, Envoy reads nothing more from an HTTP/1.1 client that has
-    /// not sent all of its request, and resets the connection a second later. A client that sends everything before it reads would then
-    /// never learn why. So the rest is dropped first, up to so many bytes.
-    Reply(Reply, Outcome, usize),
+    /// The reply of a rejection that does not depend on the rest of the body. After a response, Envoy reads nothing more from an HTTP/1.1
+    /// client that has not sent all of its request, and resets the connection a second later. A client that sends everything before it reads
+    /// would then never learn why. So the rest is dropped first, up to so many bytes.
+    Reply(Box<Step>, usize),
 }
 
 impl Exchange {
@@ -161,18 +172,17 @@ impl Exchange {
 
     fn judge(&mut self, admin: &Admin, head: &OwnedHead, backend: &Backend<'_, impl SharedData, impl ChangeSignal>) -> Step {
         if status_page::owns_path(&head.target) {
-            return Step::Reply(admin.page.reply(&head.method), Outcome::Read, self.map);
+            return self.read(admin.page.reply(&head.method));
         }
         if ready::owns_path(&head.target) {
-            return Step::Reply(ready::reply(&head.method, &admin.api.config, backend.data), Outcome::Read, self.map);
+            return self.read(ready::reply(&head.method, &admin.api.config, backend.data));
         }
         self.map = Map::of_path(&head.target);
-        let map = self.map;
-        let bodies = if map == Map::Fleet { &admin.unfinished_fleet } else { &admin.unfinished };
+        let bodies = if self.map == Map::Fleet { &admin.unfinished_fleet } else { &admin.unfinished };
         if names_agents(&head.target)
             && let Err(problem) = admin.api.admit(&head.head())
         {
-            return Step::Reply(Reply::problem(&problem), Outcome::Read, map);
+            return self.read(Reply::problem(&problem));
         }
         if !owns_path(&head.target) {
             if self.ended {
@@ -184,11 +194,13 @@ impl Exchange {
         match admin.api.begin(&head.head(), backend) {
             Begun::Done(reply) => {
                 // A rejected read does not concern the map; every other request can only be meant as a write.
-                let read = matches!(head.method.as_slice(), b"GET" | b"HEAD" | b"OPTIONS");
-                let outcome = if read { Outcome::Read } else { reply.outcome };
-                Step::Reply(reply, outcome, map)
+                if matches!(head.method.as_slice(), b"GET" | b"HEAD" | b"OPTIONS") {
+                    self.read(reply)
+                } else {
+                    self.written(reply)
+                }
             }
-            Begun::NeedsBody(write) if self.ended => replied(admin.api.finish(&write, &[], backend), map),
+            Begun::NeedsBody(write) if self.ended => self.written(admin.api.finish(&write, &[], backend)),
             Begun::NeedsBody(write) => {
                 self.waiting = Some(Waiting::Write(write, bodies.body()));
                 Step::Wait
@@ -207,9 +219,7 @@ impl Exchange {
                 let most = write.most_bytes(&admin.api.config).saturating_add(1);
                 let room = body.grow(size.min(most));
                 if !room && !ends && body.bytes() < most {
-                    let reply = no_room();
-                    let outcome = reply.outcome;
-                    return Step::Reply(reply, outcome, self.map);
+                    return self.written(no_room());
                 }
                 let whole = ends || body.bytes() >= most;
                 let step = if whole { Step::ReadBody { most: body.bytes() } } else { Step::Wait };
@@ -221,23 +231,23 @@ impl Exchange {
                 if body.bytes() > MOST_UNASKED {
                     let detail = format!("this path takes no body; at most {MOST_UNASKED} bytes are ignored");
                     let reply = Reply::problem(&Code::PayloadTooLarge.problem(detail));
-                    return self.once_ended(Step::Reply(reply, Outcome::Read, self.map), Step::DropBody);
+                    return self.once_ended(self.read(reply), Step::DropBody);
                 }
                 if ends {
                     return Step::Pass;
                 }
                 if !room {
-                    return Step::Reply(no_room(), Outcome::Read, self.map);
+                    return self.read(no_room());
                 }
                 self.waiting = Some(Waiting::Pass(body));
                 Step::Wait
             }
-            Some(Waiting::Reply(reply, outcome, left)) => {
+            Some(Waiting::Reply(reply, left)) => {
                 let left = left.saturating_sub(size);
                 if ends || left == 0 {
-                    return Step::Reply(reply, outcome, self.map);
+                    return *reply;
                 }
-                self.waiting = Some(Waiting::Reply(reply, outcome, left));
+                self.waiting = Some(Waiting::Reply(reply, left));
                 Step::DropBody
             }
         }
@@ -256,19 +266,34 @@ impl Exchange {
     /// The body has been read.
     pub fn finish(&mut self, admin: &Admin, body: &[u8], backend: &Backend<'_, impl SharedData, impl ChangeSignal>) -> Step {
         let Some(Waiting::Write(write, _)) = self.waiting.take() else { return Step::Pass };
-        self.once_ended(replied(admin.api.finish(&write, body, backend), self.map), Step::DropBody)
+        self.once_ended(self.written(admin.api.finish(&write, body, backend)), Step::DropBody)
     }
 
-    /// Keeps a response until all of the request has arrived, and returns what to do `meanwhile`. The response to a write that has been done is
-    /// not kept, so that it is counted even if the client goes away.
+    /// Keeps the reply of a rejection, which has been recorded, until all of the request has arrived, and returns what to do `meanwhile`. Every
+    /// other reply is sent at once: it may be megabytes long, and no limit counts what is kept here.
     fn once_ended(&mut self, step: Step, meanwhile: Step) -> Step {
         match step {
-            Step::Reply(reply, outcome @ (Outcome::Read | Outcome::Rejected(_)), _) if !self.ended => {
-                self.waiting = Some(Waiting::Reply(reply, outcome, MOST_DROPPED));
-                meanwhile
+            Step::Record { outcome, map, code: Some(code), next } if !self.ended => {
+                self.waiting = Some(Waiting::Reply(next, MOST_DROPPED));
+                Step::Record { outcome, map, code: Some(code), next: Box::new(meanwhile) }
             }
             step => step,
         }
+    }
+
+    /// Ends with the reply to a read.
+    fn read(&self, reply: Reply) -> Step {
+        self.end(reply, Outcome::Read)
+    }
+
+    /// Ends with the reply to a write.
+    fn written(&self, reply: Reply) -> Step {
+        let outcome = reply.outcome;
+        self.end(reply, outcome)
+    }
+
+    fn end(&self, reply: Reply, outcome: Outcome) -> Step {
+        Step::Record { outcome, map: self.map, code: reply.code(), next: Box::new(Step::Reply(reply)) }
     }
 }
 
@@ -276,11 +301,6 @@ impl Exchange {
 /// is read under the same conditions as the route map.
 fn names_agents(target: &[u8]) -> bool {
     target.starts_with(b"/clusters")
-}
-
-fn replied(reply: Reply, map: Map) -> Step {
-    let outcome = reply.outcome;
-    Step::Reply(reply, outcome, map)
 }
 
 /// The reply to a body for which there is no room.

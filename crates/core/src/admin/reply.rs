@@ -67,6 +67,15 @@ impl Reply {
         Self { status: problem.status, headers, body: problem.to_json() + "\n", outcome: Outcome::Rejected(problem.code) }
     }
 
+    /// The code of an error.
+    #[must_use]
+    pub(super) const fn code(&self) -> Option<&'static str> {
+        match self.outcome {
+            Outcome::Rejected(code) => Some(code),
+            Outcome::Read | Outcome::Published { .. } | Outcome::Confirmed => None,
+        }
+    }
+
     /// The same with another outcome.
     #[must_use]
     pub(super) fn with_outcome(mut self, outcome: Outcome) -> Self {

@@ -41,12 +41,27 @@ impl Fixture {
     }
 }
 
+/// The status of a reply that is sent now, and what is recorded with it.
 #[track_caller]
 fn status(step: &Step) -> (u16, Outcome) {
     match step {
-        Step::Reply(reply, outcome, _) => (reply.status, *outcome),
+        Step::Record { outcome, next, .. } => (sent(next), *outcome),
         other => panic!("{other:?}"),
     }
+}
+
+/// The status of a reply that is sent now, after its outcome has been recorded.
+#[track_caller]
+fn sent(step: &Step) -> u16 {
+    match step {
+        Step::Reply(reply) => reply.status,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A rejection whose reply waits.
+fn waits(outcome: Outcome, map: Map, code: &'static str, meanwhile: Step) -> Step {
+    Step::Record { outcome, map, code: Some(code), next: Box::new(meanwhile) }
 }
 
 #[test]
@@ -84,8 +99,9 @@ fn a_body_that_nothing_asks_for_is_ignored_if_it_is_short() {
     let (mut exchange, _) = fixture.begin("GET", "/ready", false);
     assert_eq!(status(&exchange.on_body(&fixture.admin, 4097, true)), (413, Outcome::Read));
     let (mut exchange, _) = fixture.begin("GET", "/ready", false);
-    assert_eq!(exchange.on_body(&fixture.admin, 4097, false), Step::DropBody);
-    assert_eq!(status(&exchange.on_body(&fixture.admin, 1, true)), (413, Outcome::Read));
+    let rejected = waits(Outcome::Read, Map::Routes, "payload_too_large", Step::DropBody);
+    assert_eq!(exchange.on_body(&fixture.admin, 4097, false), rejected);
+    assert_eq!(sent(&exchange.on_body(&fixture.admin, 1, true)), 413);
     // Many short ones are bounded together.
     let (mut one, _) = fixture.begin("GET", "/ready", false);
     assert_eq!(one.on_body(&fixture.admin, 4000, false), Step::Wait);
@@ -132,16 +148,17 @@ fn writes_to_the_fleet_map_have_limits_of_their_own() {
     }
     let (mut one_more, _) = fixture.begin("PATCH", "/v1/fleet?dry_run=true", false);
     let step = one_more.on_body(&fixture.admin, 1, false);
-    assert!(matches!(step, Step::Reply(_, Outcome::Rejected("overloaded"), Map::Fleet)), "{step:?}");
+    assert_eq!(status(&step), (503, Outcome::Rejected("overloaded")));
+    assert!(matches!(step, Step::Record { map: Map::Fleet, .. }), "{step:?}");
     // They leave room for writes of routes.
     let (mut route, _) = fixture.begin("PUT", "/v1/routes/a", false);
     assert_eq!(route.on_body(&fixture.admin, 30, false), Step::Wait);
     waiting.clear();
     let (mut large, _) = fixture.begin("PUT", "/v1/fleet", false);
     assert_eq!(large.on_body(&fixture.admin, 101, false), Step::ReadBody { most: 101 });
-    assert_eq!(large.finish(&fixture.admin, &[b' '; 101], &fixture.backend()), Step::DropBody);
-    let step = large.on_trailers(&fixture.admin);
-    assert!(matches!(step, Step::Reply(_, Outcome::Rejected("payload_too_large"), Map::Fleet)), "{step:?}");
+    let rejected = waits(Outcome::Rejected("payload_too_large"), Map::Fleet, "payload_too_large", Step::DropBody);
+    assert_eq!(large.finish(&fixture.admin, &[b' '; 101], &fixture.backend()), rejected);
+    assert_eq!(sent(&large.on_trailers(&fixture.admin)), 413);
 }
 
 #[test]
@@ -169,34 +186,73 @@ fn a_body_is_gathered_and_a_large_one_is_cut() {
     assert_eq!(exchange.finish(&fixture.admin, b"2000", &fixture.backend()), Step::Pass);
     let (mut exchange, _) = fixture.begin("PUT", "/v1/routes/a", false);
     assert_eq!(exchange.on_body(&fixture.admin, 31, false), Step::ReadBody { most: 31 });
-    assert_eq!(exchange.finish(&fixture.admin, &[b' '; 31], &fixture.backend()), Step::DropBody);
-    let too_large = exchange.on_body(&fixture.admin, 1, true);
-    assert_eq!(status(&too_large), (413, Outcome::Rejected("payload_too_large")));
+    let rejected = waits(Outcome::Rejected("payload_too_large"), Map::Routes, "payload_too_large", Step::DropBody);
+    assert_eq!(exchange.finish(&fixture.admin, &[b' '; 31], &fixture.backend()), rejected);
+    assert_eq!(sent(&exchange.on_body(&fixture.admin, 1, true)), 413);
 }
 
 #[test]
-fn a_response_waits_for_the_end_of_the_body_which_is_dropped() {
+fn a_rejection_is_recorded_and_waits_for_the_end_of_the_body_which_is_dropped() {
     let fixture = Fixture::new();
-    for (method, target, expected) in [
-        ("GET", "/", (200, Outcome::Read)),
-        ("GET", "/ready/traffic", (503, Outcome::Read)),
-        ("GET", "/v1/status", (200, Outcome::Read)),
-        ("PUT", "/v1/nowhere", (404, Outcome::Rejected("not_found"))),
-        ("PUT", "/v1/fleet", (409, Outcome::Rejected("fleet_disabled"))),
+    for (method, target, expected, code) in [
+        ("POST", "/ready/traffic", 405, "method_not_allowed"),
+        ("GET", "/v1/nowhere", 404, "not_found"),
+        ("PUT", "/v1/nowhere", 404, "not_found"),
+        ("PUT", "/v1/fleet", 409, "fleet_disabled"),
+        ("DELETE", "/v1/routes/a?x", 400, "invalid_query"),
     ] {
+        // The client may never end its body, or go away. A rejected write counts all the same.
+        let counts = target.starts_with("/v1/") && method != "GET";
+        let outcome = if counts { Outcome::Rejected(code) } else { Outcome::Read };
+        let rejected = || waits(outcome, Map::of_path(target.as_bytes()), code, Step::Wait);
         for trailers in [false, true] {
             let (mut exchange, step) = fixture.begin(method, target, false);
-            assert_eq!(step, Step::Wait, "{target}");
+            assert_eq!(step, rejected(), "{target}");
             assert_eq!(exchange.on_body(&fixture.admin, MOST_DROPPED - 1, false), Step::DropBody, "{target}");
             let last = if trailers { exchange.on_trailers(&fixture.admin) } else { exchange.on_body(&fixture.admin, 0, true) };
-            assert_eq!(status(&last), expected, "{target}");
+            assert_eq!(sent(&last), expected, "{target}");
             assert_eq!(exchange.on_body(&fixture.admin, 1, true), Step::Pass);
         }
         // It does not wait for ever.
         let (mut exchange, _) = fixture.begin(method, target, false);
         assert_eq!(exchange.on_body(&fixture.admin, MOST_DROPPED / 2, false), Step::DropBody, "{target}");
-        assert_eq!(status(&exchange.on_body(&fixture.admin, MOST_DROPPED / 2, false)), expected, "{target}");
+        assert_eq!(sent(&exchange.on_body(&fixture.admin, MOST_DROPPED / 2, false)), expected, "{target}");
     }
-    // What has been done is told at once.
-    assert_eq!(status(&fixture.begin("DELETE", "/v1/routes/a", false).1), (204, Outcome::Confirmed));
+}
+
+#[test]
+fn a_reply_that_waits_is_small() {
+    let mut fixture = Fixture::new();
+    let long = "%FF".repeat(20_000);
+    let check = |fixture: &Fixture, method: &str, target: &str| {
+        let (exchange, _) = fixture.begin(method, target, false);
+        let Some(Waiting::Reply(reply, _)) = &exchange.waiting else { panic!("{method} {target}") };
+        let Step::Reply(reply) = reply.as_ref() else { panic!("{reply:?}") };
+        assert!(reply.body.len() < 1024, "{}", reply.body);
+    };
+    for method in ["GET", "PUT", "DELETE"] {
+        for target in [format!("/v1/{long}"), format!("/v1/routes/{long}"), format!("/v1/routes/a?{long}")] {
+            check(&fixture, method, &target);
+        }
+    }
+    check(&fixture, "POST", &format!("/ready/traffic?{long}"));
+    fixture.admin.api.token = Some(Token::parse("s3cret-s3cret-s3cret").expect("valid"));
+    check(&fixture, "GET", &format!("/clusters?{long}"));
+}
+
+#[test]
+fn every_other_response_comes_before_the_end_of_the_body() {
+    let fixture = Fixture::new();
+    for (method, target, expected) in [
+        ("GET", "/", (200, Outcome::Read)),
+        ("GET", "/ready/traffic", (503, Outcome::Read)),
+        ("GET", "/v1/status", (200, Outcome::Read)),
+        ("GET", "/v1/routes", (200, Outcome::Read)),
+        ("HEAD", "/v1/routes", (200, Outcome::Read)),
+        ("DELETE", "/v1/routes/a", (204, Outcome::Confirmed)),
+    ] {
+        let (exchange, step) = fixture.begin(method, target, false);
+        assert_eq!(status(&step), expected, "{method} {target}");
+        assert!(exchange.waiting.is_none(), "{method} {target}");
+    }
 }
