@@ -17,8 +17,8 @@ from .stats import active
 from .wait import wait_until
 
 DRAIN = float(os.environ["PIXELL_DRAIN_SECONDS"])
-# A stop that waits for nothing. On a busy machine the container engine alone takes seconds, and so does Envoy's start; the wait that must not
-# be is the whole drain time.
+# A stop that waits for nothing. On a busy machine the container engine and Envoy's start take seconds; what must not
+# pass is the drain time.
 AT_ONCE = DRAIN / 3
 
 
