@@ -86,12 +86,12 @@ async fn short_connections_cost_about_the_same_as_with_a_socket_for_each_worker(
     const ROUNDS: usize = 5;
     const CONNECTIONS: u32 = 1_000;
     const ALONE: &str = "enable_reuse_port: false\n      # The workers";
-    const BALANCE: &str = "connection_balance_config: { exact_balance: {} }\n      # What one connection";
+    const BALANCE: &str = "connection_balance_config: { exact_balance: {} }\n      # How much one connection";
     let one_each =
-        Envoy::builder().edit(ALONE, "enable_reuse_port: true\n      # The workers").edit(BALANCE, "# What one connection");
+        Envoy::builder().edit(ALONE, "enable_reuse_port: true\n      # The workers").edit(BALANCE, "# How much one connection");
     let ways = [
         ("a socket for each worker", one_each),
-        ("one socket", Envoy::builder().edit(BALANCE, "# What one connection")),
+        ("one socket", Envoy::builder().edit(BALANCE, "# How much one connection")),
         ("one socket, evenly", Envoy::builder()),
     ];
     let mut envoys = Vec::new();
