@@ -17,8 +17,7 @@ from .stats import active
 from .wait import wait_until
 
 DRAIN = float(os.environ["PIXELL_DRAIN_SECONDS"])
-# A stop that waits for nothing. On a busy machine the container engine and Envoy's start take seconds; what must not
-# pass is the drain time.
+# A stop during the start waits for the start, which takes seconds on a busy machine, but never for the drain time.
 AT_ONCE = DRAIN / 3
 
 
@@ -79,7 +78,7 @@ def test_without_streams_it_ends_at_once(project: Project, par: Par, grpc_client
     grpc_client.health("agent-a")
     started = time.monotonic()
     assert project.envoy.stop() == 0
-    assert time.monotonic() - started < AT_ONCE
+    assert time.monotonic() - started < 5
 
 
 def test_the_drain_time_is_the_longest_wait(project: Project, par: Par, grpc_client: GrpcClient) -> None:
