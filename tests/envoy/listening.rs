@@ -109,11 +109,11 @@ async fn short_connections_cost_about_the_same_as_with_a_socket_for_each_worker(
             costs.push((cpu(envoy.pid()) - before) / CONNECTIONS);
         }
     }
-    // The cheapest round of each: other processes on the machine only add to what a connection costs.
-    let costs = envoys.iter().map(|(name, _, costs)| {
+    let medians = envoys.iter_mut().map(|(name, _, costs)| {
+        costs.sort_unstable();
         println!("{name}: {costs:?}");
-        costs.iter().min().copied().unwrap()
+        costs[ROUNDS / 2]
     });
-    let costs: Vec<_> = costs.collect();
-    assert!(costs[2] < costs[0] * 2, "{costs:?}");
+    let medians: Vec<_> = medians.collect();
+    assert!(medians[2] < medians[0] * 2, "{medians:?}");
 }
