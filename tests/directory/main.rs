@@ -112,10 +112,10 @@ impl Par {
 
 /// Which agent responds to a request for `id` through this task; else the code of the rejection.
 async fn response(tasks: &Tasks, task: usize, id: &'static str) -> Result<String, String> {
-    let answer = tasks.ask(task, id).await;
-    answer
+    let response = tasks.ask(task, id).await;
+    response
         .header("x-pixell-error")
-        .map_or_else(|| Ok(answer.seen()["agent"].as_str().unwrap().to_owned()), |code| Err(code.to_owned()))
+        .map_or_else(|| Ok(response.seen()["agent"].as_str().unwrap().to_owned()), |code| Err(code.to_owned()))
 }
 
 /// Waits until requests for `id` get this response through all of these tasks.

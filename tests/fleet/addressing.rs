@@ -189,9 +189,9 @@ async fn pages_of_other_origins_read_responses_and_rejections() {
         assert!(seen.header("vary").unwrap().contains("origin"), "{seen:?}");
     }
     // What the other task rejects, too. In that task itself it is unknown.
-    let answer = tasks.send(0, "/x", |request| request.header("origin", APP).header("x-deployment-id", "stale")).await;
-    answer.is_rejected("deployment_moved");
-    assert_eq!(answer.header("access-control-allow-origin"), Some(APP));
+    let response = tasks.send(0, "/x", |request| request.header("origin", APP).header("x-deployment-id", "stale")).await;
+    response.is_rejected("deployment_moved");
+    assert_eq!(response.header("access-control-allow-origin"), Some(APP));
     // By path and host, CORS is the agent's business.
     for (path, host) in [("/agents/x/y", "any.test"), ("/y", "x.h.test")] {
         let seen = tasks.both(preflight(path, APP, "content-type", host)).await;

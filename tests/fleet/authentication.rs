@@ -9,7 +9,7 @@ use harness::tokens::{Algorithm, Issuer};
 use harness::wait;
 use serde_json::{Value, json};
 
-use crate::tasks::{Answer, Tasks};
+use crate::tasks::{Response, Tasks};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -35,7 +35,7 @@ async fn status_from(tasks: &Tasks, from: &Namespace, id: &'static str) -> u16 {
 }
 
 /// Sends a request with a token for the id `a`.
-async fn ask(tasks: &Tasks, task: usize, token: &str) -> Answer {
+async fn ask(tasks: &Tasks, task: usize, token: &str) -> Response {
     let value = format!("Bearer {token}");
     tasks.send(task, "/x", move |request| request.header("x-deployment-id", "a").header("authorization", value)).await
 }
@@ -51,8 +51,8 @@ async fn a_rate_counts_in_the_task_that_the_client_reaches() {
     tasks.fleet(0, &[("a", &[1])]).await;
     tasks.fleet(1, &[]).await;
     assert_eq!(tasks.ask(0, "a").await.seen()["agent"], "here");
-    let answer = tasks.ask(0, "a").await;
-    assert_eq!((answer.status, answer.header("x-pixell-error")), (429, Some("rate_limited")), "{answer:?}");
+    let response = tasks.ask(0, "a").await;
+    assert_eq!((response.status, response.header("x-pixell-error")), (429, Some("rate_limited")), "{response:?}");
     // Task 1 would take them all for requests of task 0, or for those of a client that has used up its rate there.
     let other = tasks.fabric.task(1).unwrap();
     assert_eq!(status_from(&tasks, other, "a").await, 200);
@@ -106,12 +106,16 @@ async fn a_token_and_its_claim_are_checked_in_the_task_that_the_client_reaches()
 
     let before = arrived(&tasks, 1).await;
     for allowed in [json!(["b"]), json!([]), json!("a"), Value::Null] {
-        let answer = ask(&tasks, 0, &token(0, allowed.clone())).await;
-        assert_eq!((answer.status, answer.header("x-pixell-error")), (403, Some("not_allowed")), "{allowed}: {answer:?}");
+        let response = ask(&tasks, 0, &token(0, allowed.clone())).await;
+        assert_eq!((response.status, response.header("x-pixell-error")), (403, Some("not_allowed")), "{allowed}: {response:?}");
     }
     for (task, token) in [(0, &own), (1, &good), (0, &"none".to_owned())] {
-        let answer = ask(&tasks, task, token).await;
-        assert_eq!((answer.status, answer.header("x-pixell-error")), (401, Some("unauthenticated")), "{task}: {answer:?}");
+        let response = ask(&tasks, task, token).await;
+        assert_eq!(
+            (response.status, response.header("x-pixell-error")),
+            (401, Some("unauthenticated")),
+            "{task}: {response:?}"
+        );
     }
     assert_eq!(tasks.ask(0, "a").await.status, 401);
     assert_eq!(arrived(&tasks, 1).await, before);

@@ -39,8 +39,8 @@ async fn both_sides_need_the_name_of_all_tasks() {
         tasks.ask(0, id).await.is_rejected("peer_unreachable");
     }
     for task in [2, 3] {
-        let answer = tasks.ask(task, "one").await;
-        assert!(matches!(answer.header("x-pixell-error"), Some("peer_unreachable" | "agent_closed")), "{task}: {answer:?}");
+        let response = tasks.ask(task, "one").await;
+        assert!(matches!(response.header("x-pixell-error"), Some("peer_unreachable" | "agent_closed")), "{task}: {response:?}");
     }
     assert_eq!(tasks.count(1, "wasmcustom.pixell_fleet_requests_total.hop.in").await, 1);
     for task in [2, 3] {
@@ -103,8 +103,8 @@ async fn both_sides_need_a_certificate_of_the_ca_of_the_fleet() {
     assert_eq!(tasks.ask(0, "one").await.seen()["agent"], "one");
     let is_rejected = async |task: usize, id: &'static str| {
         tasks.ask(0, id).await.is_rejected("peer_unreachable");
-        let answer = tasks.ask(task, "one").await;
-        assert!(matches!(answer.header("x-pixell-error"), Some("peer_unreachable" | "agent_closed")), "{task}: {answer:?}");
+        let response = tasks.ask(task, "one").await;
+        assert!(matches!(response.header("x-pixell-error"), Some("peer_unreachable" | "agent_closed")), "{task}: {response:?}");
         assert_eq!(tasks.count(task, "wasmcustom.pixell_fleet_requests_total.hop.in").await, 0);
     };
     is_rejected(2, "two").await;

@@ -28,8 +28,8 @@ async fn requests_of_other_tasks_end_before_their_task_does() {
         let told = Command::new("kill").args(["-TERM", &tasks.envoys[1].pid().to_string()]).status().unwrap();
         assert!(told.success());
     };
-    let (answer, ()) = tokio::join!(tasks.ask(0, "a"), stop);
-    assert_eq!((answer.status, answer.body.as_str()), (200, "done"), "{answer:?}");
+    let (response, ()) = tokio::join!(tasks.ask(0, "a"), stop);
+    assert_eq!((response.status, response.body.as_str()), (200, "done"), "{response:?}");
     let status = tasks.envoys[1].exit(Duration::from_secs(10)).await.unwrap();
     assert!(status.success(), "{status}");
 }

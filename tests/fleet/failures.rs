@@ -71,10 +71,10 @@ async fn a_stale_record_costs_one_attempt_and_the_agent_gets_the_request_once() 
     tasks.routes(2, json!({ "a": agent.port() })).await;
     tasks.fleet(0, &[("a", &[1, 2])]).await;
     for number in 1..=20 {
-        let answer = tasks.send(0, "/x", |request| request.header("x-deployment-id", "a").body("body"));
-        let answer = answer.await;
+        let response = tasks.send(0, "/x", |request| request.header("x-deployment-id", "a").body("body"));
+        let response = response.await;
         // The proxy does not trust the headers of the agent, and does not retry its response.
-        assert_eq!((answer.status, answer.body.as_str(), answer.header("x-pixell-misdirected")), (503, "mine", None));
+        assert_eq!((response.status, response.body.as_str(), response.header("x-pixell-misdirected")), (503, "mine", None));
         assert_eq!((arrived(&tasks, 1).await, arrived(&tasks, 2).await), (number, number));
     }
     assert_eq!(count.load(Ordering::Relaxed), 20);
@@ -109,9 +109,9 @@ async fn an_agent_that_moves_while_its_request_waits_there_is_reached_where_it_i
         }
         tasks.routes(1, json!({})).await;
     };
-    let (answer, ()) = tokio::join!(tasks.ask(0, "a"), moves);
-    assert_eq!(answer.seen()["agent"], "moved");
-    assert_eq!(answer.header("x-pixell-misdirected"), None);
+    let (response, ()) = tokio::join!(tasks.ask(0, "a"), moves);
+    assert_eq!(response.seen()["agent"], "moved");
+    assert_eq!(response.header("x-pixell-misdirected"), None);
     assert_eq!(tasks.count(0, "wasmcustom.pixell_fleet_misdirected_total.hop.out").await, 1);
 }
 
@@ -133,9 +133,9 @@ async fn a_dead_peer_is_left_out() {
     // Both workers know it by now, most likely: at once, and without another attempt.
     let mut soonest = Duration::MAX;
     for _ in 0..5 {
-        let answer = tasks.ask(0, "cut").await;
-        answer.is_rejected("peer_unreachable");
-        soonest = soonest.min(answer.took);
+        let response = tasks.ask(0, "cut").await;
+        response.is_rejected("peer_unreachable");
+        soonest = soonest.min(response.took);
     }
     assert!(soonest < Duration::from_millis(100), "{soonest:?}");
     tasks.fabric.cut(1, false).unwrap();
@@ -143,8 +143,8 @@ async fn a_dead_peer_is_left_out() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     // The peer is tried again, once for each request. Its agent does not run, which is not a failure of the peer.
     for requests in 1..=2 {
-        let answer = tasks.ask(0, "cut").await;
-        assert_eq!(answer.header("x-pixell-error"), Some("agent_unreachable"), "{answer:?}");
+        let response = tasks.ask(0, "cut").await;
+        assert_eq!(response.header("x-pixell-error"), Some("agent_unreachable"), "{response:?}");
         assert_eq!(arrived(&tasks, 1).await, requests);
     }
     assert!(tasks.count(0, "wasmcustom.pixell_fleet_peer_failures_total").await >= 2);
@@ -226,9 +226,9 @@ async fn an_agent_that_fails_is_asked_no_more_often_than_without_the_hop() {
         count.store(0, Ordering::Relaxed);
         let ask =
             move |request: reqwest::RequestBuilder| request.header("x-deployment-id", id).header("content-type", content_type);
-        let answer = tasks.send(0, path, ask).await;
+        let response = tasks.send(0, path, ask).await;
         requests += 1;
-        assert_eq!(answer.header("x-pixell-error"), code, "{id}{path}: {answer:?}");
+        assert_eq!(response.header("x-pixell-error"), code, "{id}{path}: {response:?}");
         assert_eq!(count.load(Ordering::Relaxed), executions, "{id}{path}");
         assert_eq!([arrived(&tasks, 1).await, arrived(&tasks, 2).await], [requests, 0], "{id}{path}");
     }
@@ -241,16 +241,16 @@ async fn a_peer_that_accepts_and_closes_is_named_and_not_its_agent() {
     let tasks = Tasks::with(2, networks).await;
     tasks.routes(0, json!({})).await;
     tasks.fleet(0, &[("a", &[1])]).await;
-    let answer = tasks.ask(0, "a").await;
-    assert_eq!((answer.status, answer.header("x-pixell-error")), (502, Some("agent_closed")), "{answer:?}");
-    let problem: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    let response = tasks.ask(0, "a").await;
+    assert_eq!((response.status, response.header("x-pixell-error")), (502, Some("agent_closed")), "{response:?}");
+    let problem: serde_json::Value = serde_json::from_str(&response.body).unwrap();
     let detail = "The task of the agent took the request and ended the connection before it responded";
     assert_eq!((&problem["detail"], &problem["code"]), (&json!(detail), &json!("agent_closed")));
-    let answer =
+    let response =
         tasks.send(0, "/x", |request| request.header("x-deployment-id", "a").header("content-type", "application/grpc"));
-    let answer = answer.await;
-    let of_grpc = |name| answer.header(name).unwrap_or_default().replace("%20", " ");
-    assert_eq!((of_grpc("grpc-status"), of_grpc("grpc-message")), ("14".to_owned(), detail.to_owned()), "{answer:?}");
+    let response = response.await;
+    let of_grpc = |name| response.header(name).unwrap_or_default().replace("%20", " ");
+    assert_eq!((of_grpc("grpc-status"), of_grpc("grpc-message")), ("14".to_owned(), detail.to_owned()), "{response:?}");
 }
 
 #[tokio::test]
@@ -271,9 +271,9 @@ async fn a_large_upload_cannot_be_sent_again() {
         wait::until("more of the body than can be kept", Duration::from_secs(30), abandoned).await.unwrap();
         tasks.envoys[1].thaw().unwrap();
     };
-    let (answer, ()) = tokio::join!(tasks.send(0, "/x", upload("a", LARGE)), too_large);
-    assert_eq!((answer.status, answer.header("x-pixell-error")), (503, Some("deployment_moved")), "{answer:?}");
-    assert_eq!(answer.header("x-pixell-misdirected"), None);
+    let (response, ()) = tokio::join!(tasks.send(0, "/x", upload("a", LARGE)), too_large);
+    assert_eq!((response.status, response.header("x-pixell-error")), (503, Some("deployment_moved")), "{response:?}");
+    assert_eq!(response.header("x-pixell-misdirected"), None);
     assert_eq!(tasks.send(0, "/x", upload("a", 100_000)).await.seen()["body_bytes"], 100_000);
     assert_eq!(tasks.send(0, "/x", upload("b", LARGE)).await.seen()["body_bytes"], LARGE);
 }

@@ -35,8 +35,8 @@ async fn calls(address: SocketAddr) -> Vec<String> {
     let sum = client.upload(request_to("s", chunks()).unwrap()).await.unwrap().into_inner();
     seen.push(format!("{} {}", sum.number, sum.data.len()));
     let downloaded = client.download(request_to("s", Chunk { number: 100, data: vec![2; 10_000].into() }).unwrap()).await;
-    for (kind, answer) in [("download", downloaded), ("chat", client.chat(request_to("s", chunks()).unwrap()).await)] {
-        let mut stream = answer.unwrap().into_inner();
+    for (kind, response) in [("download", downloaded), ("chat", client.chat(request_to("s", chunks()).unwrap()).await)] {
+        let mut stream = response.unwrap().into_inner();
         let mut count = 0;
         while let Some(chunk) = stream.message().await.unwrap() {
             assert_eq!((chunk.number, chunk.data.len()), (count, 10_000));
@@ -49,14 +49,14 @@ async fn calls(address: SocketAddr) -> Vec<String> {
     let chunk = |number| Chunk { number, data: vec![3; 10].into() };
     talk.send(chunk(0)).await.unwrap();
     let chunks = tokio_stream::wrappers::ReceiverStream::new(chunks);
-    let mut answers = client.chat(request_to("s", chunks).unwrap()).await.unwrap().into_inner();
+    let mut responses = client.chat(request_to("s", chunks).unwrap()).await.unwrap().into_inner();
     for number in 0..20 {
-        let answer = tokio::time::timeout(Duration::from_secs(10), answers.message()).await.expect("the chunk comes back");
-        assert_eq!(answer.unwrap(), Some(chunk(number)));
+        let response = tokio::time::timeout(Duration::from_secs(10), responses.message()).await.expect("the chunk comes back");
+        assert_eq!(response.unwrap(), Some(chunk(number)));
         talk.send(chunk(number + 1)).await.unwrap();
     }
     drop(talk);
-    assert_eq!((answers.message().await.unwrap(), answers.message().await.unwrap()), (Some(chunk(20)), None));
+    assert_eq!((responses.message().await.unwrap(), responses.message().await.unwrap()), (Some(chunk(20)), None));
     let mut client = proto::connect(address).await.unwrap();
     let parameters = [("code", "9"), ("message", "no: ä %"), ("details", "\u{1}\u{2}")];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -213,8 +213,8 @@ async fn deadlines_end_calls_in_both_tasks() {
     let told = wait::until("the agent to learn of it", Duration::from_secs(10), told).await.unwrap();
     let timeouts: Vec<_> = told.iter().map(|(timeout, _)| timeout.as_str()).collect();
     assert_eq!(timeouts, ["700m", "700m", "3000m", "3000m", "2000m", "2000m"]);
-    let answer = tasks.ask(0, "http").await;
-    assert_eq!((answer.status, answer.header("x-pixell-error")), (504, Some("deadline_exceeded")), "{answer:?}");
+    let response = tasks.ask(0, "http").await;
+    assert_eq!((response.status, response.header("x-pixell-error")), (504, Some("deadline_exceeded")), "{response:?}");
     let exceeded = |line: &serde_json::Value| line["error"] == "deadline_exceeded" && line["hop"] == "out";
     tasks.envoys[0].logged(4, exceeded).await.unwrap();
 }
@@ -270,8 +270,8 @@ async fn grpc_web_is_the_same_through_another_task() {
         let of_stale = move |request: reqwest::RequestBuilder| {
             request.header("x-deployment-id", "stale").header("content-type", content_type).body(vec![0; 5])
         };
-        let answer = tasks.send(0, "/x.Y/Z", of_stale).await;
-        answer.is_rejected("deployment_moved");
-        assert_eq!(answer.header("grpc-status"), Some("14"), "{answer:?}");
+        let response = tasks.send(0, "/x.Y/Z", of_stale).await;
+        response.is_rejected("deployment_moved");
+        assert_eq!(response.header("grpc-status"), Some("14"), "{response:?}");
     }
 }

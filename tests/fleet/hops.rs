@@ -28,7 +28,7 @@ async fn an_agent_sees_the_same_through_each_task() {
         let mut all = Vec::new();
         for task in 0..3 {
             let by_header = path == "/x?y=z";
-            let answer = tasks.send(task, path, move |request| {
+            let response = tasks.send(task, path, move |request| {
                 let request = if by_header { request.header("deployment-id", "a") } else { request };
                 request
                     .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
@@ -37,9 +37,9 @@ async fn an_agent_sees_the_same_through_each_task() {
                     .header("x-pixell-addressed", "1")
                     .header("x-pixell-misdirected", "1")
             });
-            let answer = answer.await;
-            let mut seen = answer.seen();
-            assert!(answer.headers.keys().all(|name| !name.as_str().starts_with("x-pixell-")), "{answer:?}");
+            let response = response.await;
+            let mut seen = response.seen();
+            assert!(response.headers.keys().all(|name| !name.as_str().starts_with("x-pixell-")), "{response:?}");
             seen["headers"] = json!(
                 headers(&seen)
                     .into_iter()
@@ -62,8 +62,8 @@ async fn an_agent_sees_the_same_through_each_task() {
         assert!(!all[0].to_string().contains("x-pixell-"), "{}", all[0]);
     }
     // Both tasks tell of it by the same id.
-    let answer = tasks.send(0, "/agents/a/x", |request| request.header("x-request-id", "mine")).await;
-    assert!(headers(&answer.seen()).iter().all(|(name, _)| name != "x-pixell-addressed"));
+    let response = tasks.send(0, "/agents/a/x", |request| request.header("x-request-id", "mine")).await;
+    assert!(headers(&response.seen()).iter().all(|(name, _)| name != "x-pixell-addressed"));
     for (task, hop) in [(0, "out"), (1, "in")] {
         let lines = tasks.envoys[task].logged(1, |line| line["request_id"] == "mine").await.unwrap();
         assert_eq!((&lines[0]["hop"], &lines[0]["deployment_id"]), (&json!(hop), &json!("a")), "{}", lines[0]);
@@ -89,14 +89,14 @@ async fn redirects_and_cards_lead_back_to_the_task_that_the_client_reached() {
     let card = card.await;
     tasks.routes(1, json!({ "p": agent.port(), "c": card.port() })).await;
     tasks.fleet(0, &[("p", &[1]), ("c", &[1])]).await;
-    let answer = tasks.send(0, "/agents/c/x", |request| request).await;
-    assert_eq!(answer.header("location"), Some("/agents/c/next"), "{answer:?}");
-    let answer = tasks.send(0, "/agents/c/.well-known/agent-card.json", |request| request).await;
+    let response = tasks.send(0, "/agents/c/x", |request| request).await;
+    assert_eq!(response.header("location"), Some("/agents/c/next"), "{response:?}");
+    let response = tasks.send(0, "/agents/c/.well-known/agent-card.json", |request| request).await;
     let host = format!("http://{}/agents/c/", tasks.data(0));
-    assert!(answer.body.contains(&host), "{answer:?}");
+    assert!(response.body.contains(&host), "{response:?}");
     // A header named it: nothing is changed.
-    let answer = tasks.send(0, "/x", |request| request.header("x-deployment-id", "c")).await;
-    assert_eq!(answer.header("location"), Some("/next"), "{answer:?}");
+    let response = tasks.send(0, "/x", |request| request.header("x-deployment-id", "c")).await;
+    assert_eq!(response.header("location"), Some("/next"), "{response:?}");
     assert_eq!(tasks.send(0, "/agents/p/ui/", |request| request).await.status, 200);
 }
 

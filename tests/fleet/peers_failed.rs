@@ -106,12 +106,12 @@ async fn a_peer_that_closes_or_resets_is_left_out_for_two_seconds() {
         // On a busy machine a connection may take longer than it may: then this is the failure, and nothing is closed until two seconds later.
         while started.elapsed() < Duration::from_secs(5) || closed == 0 {
             assert!(started.elapsed() < WAIT, "it ends no connection");
-            let answer = tasks.ask(0, "a").await;
-            if answer.header("x-pixell-error").is_some() {
-                assert_eq!(answer.header("x-pixell-error"), Some("agent_closed"), "{answer:?}");
+            let response = tasks.ask(0, "a").await;
+            if response.header("x-pixell-error").is_some() {
+                assert_eq!(response.header("x-pixell-error"), Some("agent_closed"), "{response:?}");
                 closed += 1;
             } else {
-                assert_eq!(answer.seen()["agent"], "second");
+                assert_eq!(response.seen()["agent"], "second");
                 served += 1;
             }
         }

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::tasks::{Answer, Tasks};
+use crate::tasks::{Response, Tasks};
 
 /// How long anything here may take, on a busy machine.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -31,8 +31,8 @@ struct Busy {
     seen: Arc<AtomicUsize>,
     /// How many it may respond to.
     responds: Arc<Semaphore>,
-    held: JoinHandle<Answer>,
-    waits: JoinHandle<Answer>,
+    held: JoinHandle<Response>,
+    waits: JoinHandle<Response>,
 }
 
 impl Busy {
@@ -71,9 +71,9 @@ impl Busy {
     }
 
     /// What the request that waited got, after the change of the map; `None` if the machine was too busy.
-    async fn waited(&mut self) -> Option<Answer> {
-        let answer = tokio::time::timeout(LONGEST, &mut self.waits).await.unwrap().unwrap();
-        (answer.header("x-pixell-error") != Some("overloaded")).then_some(answer)
+    async fn waited(&mut self) -> Option<Response> {
+        let response = tokio::time::timeout(LONGEST, &mut self.waits).await.unwrap().unwrap();
+        (response.header("x-pixell-error") != Some("overloaded")).then_some(response)
     }
 
     /// Lets the busy agent respond to everything. The request that it held gets its response, whatever the map says.
@@ -92,7 +92,7 @@ impl Busy {
     }
 }
 
-fn ask(tasks: &Arc<Tasks>) -> JoinHandle<Answer> {
+fn ask(tasks: &Arc<Tasks>) -> JoinHandle<Response> {
     let tasks = Arc::clone(tasks);
     tokio::spawn(async move { tasks.ask(0, "a").await })
 }
@@ -112,9 +112,9 @@ async fn until_in_time(round: impl AsyncFn(Busy) -> Option<()>) {
 async fn a_request_that_waits_goes_to_the_task_to_which_its_agent_has_moved() {
     until_in_time(async |mut busy| {
         busy.tasks.routes(1, json!({ "new": busy.agent.port() })).await;
-        let answer = busy.waited().await?;
-        assert_eq!(answer.seen()["agent"], "third");
-        assert_eq!(answer.header("x-pixell-misdirected"), None);
+        let response = busy.waited().await?;
+        assert_eq!(response.seen()["agent"], "third");
+        assert_eq!(response.header("x-pixell-misdirected"), None);
         assert_eq!(busy.misdirected().await, 1);
         busy.respond().await;
         assert_eq!(busy.seen(), 1);
@@ -128,9 +128,9 @@ async fn a_request_that_waits_is_told_to_retry_if_no_task_has_its_agent() {
     until_in_time(async |mut busy| {
         busy.tasks.routes(2, json!({})).await;
         busy.tasks.routes(1, json!({ "new": busy.agent.port() })).await;
-        let answer = busy.waited().await?;
-        assert_eq!((answer.status, answer.header("x-pixell-error")), (503, Some("deployment_moved")), "{answer:?}");
-        assert_eq!(answer.header("x-pixell-misdirected"), None);
+        let response = busy.waited().await?;
+        assert_eq!((response.status, response.header("x-pixell-error")), (503, Some("deployment_moved")), "{response:?}");
+        assert_eq!(response.header("x-pixell-misdirected"), None);
         assert_eq!(busy.misdirected().await, 2);
         busy.respond().await;
         assert_eq!(busy.seen(), 1);
@@ -145,8 +145,8 @@ async fn a_request_that_waits_gets_its_connection_if_its_agent_still_has_the_por
         let draining = json!({ "port": busy.agent.port(), "state": "draining" });
         busy.tasks.routes(1, json!({ "a": draining, "new": 5000 })).await;
         busy.respond().await;
-        let answer = busy.waited().await?;
-        assert_eq!((answer.status, answer.body.as_str()), (200, "done"), "{answer:?}");
+        let response = busy.waited().await?;
+        assert_eq!((response.status, response.body.as_str()), (200, "done"), "{response:?}");
         assert_eq!((busy.seen(), busy.misdirected().await), (2, 0));
         Some(())
     })

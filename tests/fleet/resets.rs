@@ -41,13 +41,13 @@ async fn a_client_that_cancels_ends_its_own_requests_only() {
             tasks.fabric.outside().run(cancel.clone()).await.unwrap();
         }
     };
-    let (answer, ()) = tokio::join!(tasks.ask(0, "a"), cancel_many);
+    let (response, ()) = tokio::join!(tasks.ask(0, "a"), cancel_many);
     assert_eq!(tasks.count(1, "http.peers.downstream_rq_too_many_premature_resets").await, 0);
-    assert_eq!((answer.status, answer.body.as_str()), (200, "done"), "{answer:?}");
+    assert_eq!((response.status, response.body.as_str()), (200, "done"), "{response:?}");
 }
 
 #[tokio::test]
-async fn an_agent_learns_that_a_caller_has_left_and_the_others_stay() {
+async fn an_agent_learns_that_a_client_has_left_and_the_others_stay() {
     let tasks = Tasks::start(2).await;
     tasks.routes(0, json!({})).await;
     tasks.fleet(0, &[("a", &[1])]).await;
@@ -57,26 +57,26 @@ async fn an_agent_learns_that_a_caller_has_left_and_the_others_stay() {
         let (url, there) = (format!("http://{}/x.Y/Z", tasks.data(task)), Arc::clone(&calls));
         let leave = move || async move {
             let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
-            let mut callers = Vec::new();
+            let mut sent = Vec::new();
             // One at a time, so that all of them have the same connection.
             for (number, timeout) in ["51S", "52S", "53S"].into_iter().enumerate() {
                 let call = client.post(&url).header("x-deployment-id", "a").header("content-type", "application/grpc");
                 let call = call.header("grpc-timeout", timeout).body(vec![0; 5]);
-                callers.push(tokio::task::spawn_local(call.send()));
+                sent.push(tokio::task::spawn_local(call.send()));
                 let arrives = || async { Ok((there.lock().unwrap().len() > number).then_some(())) };
                 wait::until("the call to reach the agent", WAIT, arrives).await.unwrap();
             }
-            callers[1].abort();
-            callers
+            sent[1].abort();
+            sent
         };
-        let callers = tasks.fabric.outside().run(leave).await.unwrap();
+        let sent = tasks.fabric.outside().run(leave).await.unwrap();
         let told = || async { Ok(calls.lock().unwrap().iter().any(|(_, is_reset)| *is_reset).then_some(())) };
         wait::until("the agent to learn of it", WAIT, told).await.unwrap();
-        assert!(!callers[0].is_finished() && !callers[2].is_finished());
+        assert!(!sent[0].is_finished() && !sent[2].is_finished());
         let calls = calls.lock().unwrap().clone();
         let expected = [("51000m", false), ("52000m", true), ("53000m", false)];
         assert_eq!(calls, expected.map(|(timeout, is_reset)| (timeout.to_owned(), is_reset)), "through task {task}");
-        callers.iter().for_each(tokio::task::JoinHandle::abort);
+        sent.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 

@@ -42,9 +42,9 @@ async fn tasks(start: impl FnOnce() -> anyhow::Result<Agent> + Send + 'static) -
 async fn others_are_served(tasks: &Tasks, connections: u64) {
     for _ in 0..5 {
         let send = |request: reqwest::RequestBuilder| request.header("x-deployment-id", "a").body(vec![7; LARGE]);
-        let answer = tasks.send(0, "/x", send).await;
-        assert_eq!((answer.status, answer.body.len()), (200, LARGE));
-        assert!(answer.took < Duration::from_secs(1), "{:?}", answer.took);
+        let response = tasks.send(0, "/x", send).await;
+        assert_eq!((response.status, response.body.len()), (200, LARGE));
+        assert!(response.took < Duration::from_secs(1), "{:?}", response.took);
     }
     assert_eq!(tasks.count(0, "cluster.peers.upstream_cx_active").await, connections);
 }

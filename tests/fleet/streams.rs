@@ -39,19 +39,19 @@ async fn websockets_and_events_go_through(peers: Peers) {
             }
             let stream = TcpStream::connect(address).await.unwrap();
             let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
-            let mut answers = Vec::new();
+            let mut responses = Vec::new();
             for number in 0..10_u8 {
                 tokio::time::sleep(Duration::from_millis(400)).await;
                 let message = Message::text(number.to_string().repeat(100_000));
                 socket.send(message.clone()).await.unwrap();
-                let answer = tokio::time::timeout(Duration::from_secs(5), socket.next()).await.unwrap().unwrap().unwrap();
-                answers.push(answer == message);
+                let response = tokio::time::timeout(Duration::from_secs(5), socket.next()).await.unwrap().unwrap().unwrap();
+                responses.push(response == message);
             }
             socket.close(None).await.unwrap();
-            answers
+            responses
         };
-        let answers = tasks.fabric.outside().run(talk).await.unwrap();
-        assert!(answers.len() == 10 && answers.iter().all(|same| *same), "{path}: {answers:?}");
+        let responses = tasks.fabric.outside().run(talk).await.unwrap();
+        assert!(responses.len() == 10 && responses.iter().all(|same| *same), "{path}: {responses:?}");
     }
     let events = move || async move {
         let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();

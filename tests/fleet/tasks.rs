@@ -21,14 +21,14 @@ pub(crate) struct Tasks {
 
 /// A response, and how long the client waited for it.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: reqwest::header::HeaderMap,
     pub(crate) body: String,
     pub(crate) took: Duration,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -135,7 +135,7 @@ impl Tasks {
         task: usize,
         path: &str,
         change: impl FnOnce(RequestBuilder) -> RequestBuilder + Send + 'static,
-    ) -> Answer {
+    ) -> Response {
         let url = format!("http://{}{path}", self.data(task));
         let send = move || async move {
             let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
@@ -143,13 +143,13 @@ impl Tasks {
             let response = change(client.get(url)).send().await.unwrap();
             let (status, headers) = (response.status().as_u16(), response.headers().clone());
             let body = response.text().await.unwrap();
-            Answer { status, headers, body, took: started.elapsed() }
+            Response { status, headers, body, took: started.elapsed() }
         };
         self.fabric.outside().run(send).await.unwrap()
     }
 
     /// Sends a request that names its agent by the header.
-    pub(crate) async fn ask(&self, task: usize, id: &'static str) -> Answer {
+    pub(crate) async fn ask(&self, task: usize, id: &'static str) -> Response {
         self.send(task, "/x?y=z", move |request| request.header("x-deployment-id", id)).await
     }
 

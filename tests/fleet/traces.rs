@@ -37,9 +37,9 @@ async fn a_trace_leads_through_both_tasks_to_the_agent() {
     // A rejection at the agent's task is in the trace, too.
     tasks.fleet(0, &[("gone", &[1])]).await;
     let traceparent = "00-11111111111111111111111111111111-2222222222222222-01";
-    let answer =
+    let response =
         tasks.send(0, "/gone", move |request| request.header("x-deployment-id", "gone").header("traceparent", traceparent));
-    answer.await.is_rejected("deployment_moved");
+    response.await.is_rejected("deployment_moved");
     let rejected = |span: &Span| attribute(span, "pixell.rejection") == Some("deployment_moved") && span.trace_id == [0x11; 16];
     receiver.span("the span of a rejection", rejected).await.unwrap();
 }

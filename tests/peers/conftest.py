@@ -66,7 +66,7 @@ on_both_filters = pytest.mark.parametrize("envoy", ["wasm", "native"], indirect=
 
 @pytest.fixture(scope="module")
 def authority(envoy: EnvoyProcess) -> str:
-    """Where callers reach every agent."""
+    """Where clients reach every agent."""
     return f"127.0.0.1:{envoy.agents_port}"
 
 
@@ -92,8 +92,8 @@ def push(envoy: EnvoyProcess | Served, name: str, port: int, **endpoints: int) -
     body = json.dumps({"port": port, "endpoints": endpoints}).encode()
     api = envoy.api if isinstance(envoy, Served) else envoy.url
     request = urllib.request.Request(f"{api}/v1/routes/{name}", data=body, method="PUT", headers=headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        assert answer.status in (200, 201)
+    with urllib.request.urlopen(request, timeout=10) as response:
+        assert response.status in (200, 201)
 
 
 @pytest.fixture(scope="session")

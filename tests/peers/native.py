@@ -56,5 +56,5 @@ class NativeEnvoy(EnvoyProcess):
             self._said.extend(line.decode(errors="replace") for line in output)
 
     def _admin(self, path: str) -> str:
-        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
-            return str(answer.read().decode())
+        with urllib.request.urlopen(self.url + path, timeout=10) as response:
+            return str(response.read().decode())

@@ -76,10 +76,11 @@ async def test_agent_card(agents: None, authority: str) -> None:
 async def test_message(agents: None, authority: str, binding: str) -> None:
     words = "ä\n\U0001f980 " * 50_000
     async with client_of(binding, authority, deployment(binding), streaming=False) as client:
-        answers = [
-            answer async for answer in client.send_message(says(words), context=context(binding, deployment(binding)))
+        responses = [
+            response
+            async for response in client.send_message(says(words), context=context(binding, deployment(binding)))
         ]
-    assert [get_message_text(answer.message) for answer in answers] == [words]
+    assert [get_message_text(response.message) for response in responses] == [words]
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
@@ -89,19 +90,19 @@ async def test_streaming_message(agents: None, authority: str, binding: str) -> 
     async with client_of(binding, authority, deployment(binding)) as client, asyncio.timeout(PATIENCE):
 
         async def tell() -> None:
-            assert [answer async for answer in client.send_message(says("next"), context=header)]
+            assert [response async for response in client.send_message(says("next"), context=header)]
 
         steps, states, task_id = [], [], ""
-        async for answer in client.send_message(says(f"steps {STEPS}"), context=header):
-            match answer.WhichOneof("payload"):
+        async for response in client.send_message(says(f"steps {STEPS}"), context=header):
+            match response.WhichOneof("payload"):
                 case "task":
-                    task_id = answer.task.id
+                    task_id = response.task.id
                 case "status_update":
-                    states.append(answer.status_update.status.state)
+                    states.append(response.status_update.status.state)
                     if states == [TaskState.TASK_STATE_WORKING]:
                         await tell()
                 case "artifact_update":
-                    steps.append(get_artifact_text(answer.artifact_update.artifact))
+                    steps.append(get_artifact_text(response.artifact_update.artifact))
                     if len(steps) < STEPS:
                         await tell()
         assert steps == [f"step {number}" for number in range(STEPS)]
@@ -119,7 +120,7 @@ async def test_an_agents_own_error(agents: None, authority: str, binding: str) -
 
 
 # What the SDK makes of the status (over HTTP+JSON it takes any 404 for a wrong path).
-REFUSALS = {
+REJECTIONS = {
     "JSONRPC": "404",
     "HTTP+JSON": "Resource not found",
     "GRPC": "NOT_FOUND: Deployment nobody not found or not ready",
@@ -127,7 +128,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
-async def test_a_refusal(agents: None, authority: str, binding: str) -> None:
+async def test_a_rejection(agents: None, authority: str, binding: str) -> None:
     async with client_of(binding, authority, "nobody", streaming=False) as client:
-        with pytest.raises(A2AError, match=REFUSALS[binding]):
-            [answer async for answer in client.send_message(says("hello"), context=context(binding, "nobody"))]
+        with pytest.raises(A2AError, match=REJECTIONS[binding]):
+            [response async for response in client.send_message(says("hello"), context=context(binding, "nobody"))]

@@ -21,7 +21,7 @@ TAKEN = r"listener\.agents\.worker_\d+\.downstream_cx_total"
 
 
 class Talk:
-    """A stream whose answer has begun."""
+    """A stream whose response has begun."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -38,8 +38,8 @@ class Talk:
         self._outgoing.put(None)
 
 
-class Caller(NamedTuple):
-    """One connection with a stream to each of two agents and a call to the first that has no answer."""
+class Client(NamedTuple):
+    """One connection with a stream to each of two agents and a call to the first that never gets a response."""
 
     channel: grpc.Channel
     hanging: Any
@@ -47,25 +47,25 @@ class Caller(NamedTuple):
     with_other: Talk
 
 
-def call_both(authority: str) -> Caller:
+def call_both(authority: str) -> Client:
     plain = connection(authority)
     mortal, other = named(plain, "mortal"), named(plain, "other")
     hanging = streams_services.StreamsStub(mortal).Hang.future(streams.Chunk(), timeout=PATIENCE)
-    return Caller(plain, hanging, Talk(mortal), Talk(other))
+    return Client(plain, hanging, Talk(mortal), Talk(other))
 
 
 def test_nobody_else_notices(envoy: EnvoyProcess, authority: str, start: Start) -> None:
     mortal = start("grpc_agent", "mortal")
     start("grpc_agent", "other")
     before = envoy.stats(TAKEN)
-    callers = [call_both(authority) for _ in range(CONNECTIONS)]
-    assert all(count > before[worker] for worker, count in envoy.stats(TAKEN).items()), "a worker has no caller"
+    clients = [call_both(authority) for _ in range(CONNECTIONS)]
+    assert all(count > before[worker] for worker, count in envoy.stats(TAKEN).items()), "a worker has no client"
     mortal.kill()
     heir = start("grpc_agent", "heir", mortal.port)
 
-    for caller in callers:
-        # Without an answer so far the caller is told so in gRPC's own way.
-        error = caller.hanging.exception(timeout=PATIENCE)
+    for client in clients:
+        # The call had no response yet, so its client gets the rejection as a gRPC status.
+        error = client.hanging.exception(timeout=PATIENCE)
         assert (error.code(), error.details()) == (
             grpc.StatusCode.UNAVAILABLE,
             "The agent ended the request before it responded, or its response headers exceed 1 MiB or 1000 fields",
@@ -73,18 +73,20 @@ def test_nobody_else_notices(envoy: EnvoyProcess, authority: str, start: Start) 
         assert ("x-pixell-error", "agent_closed") in error.trailing_metadata()
         # After the headers nothing but a reset can follow, and gRPC makes INTERNAL of that.
         with pytest.raises(grpc.RpcError) as raised:
-            next(caller.with_mortal.call)
+            next(client.with_mortal.call)
         assert raised.value.code() == grpc.StatusCode.INTERNAL
         assert "RST_STREAM" in (raised.value.details() or "")
 
-    for caller in callers:
-        # The other agent's stream on the same connection goes on, and the port answers for its new owner alone.
-        caller.with_other.go_on()
-        answer = agent_services.AgentServiceStub(named(caller.channel, "heir")).Health(agent.Empty(), timeout=PATIENCE)
-        assert answer.message == heir.name
+    for client in clients:
+        # The other agent's stream on the same connection goes on, and the port serves only its new owner.
+        client.with_other.go_on()
+        response = agent_services.AgentServiceStub(named(client.channel, "heir")).Health(
+            agent.Empty(), timeout=PATIENCE
+        )
+        assert response.message == heir.name
         with pytest.raises(grpc.RpcError) as raised:
-            agent_services.AgentServiceStub(named(caller.channel, "mortal")).Health(agent.Empty(), timeout=PATIENCE)
+            agent_services.AgentServiceStub(named(client.channel, "mortal")).Health(agent.Empty(), timeout=PATIENCE)
         assert raised.value.code() == grpc.StatusCode.NOT_FOUND
-        caller.with_mortal.end()
-        caller.with_other.end()
-        caller.channel.close()
+        client.with_mortal.end()
+        client.with_other.end()
+        client.channel.close()

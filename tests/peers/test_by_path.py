@@ -70,11 +70,11 @@ async def test_a_card_leads_back(new_agent: str, old_agent: str, authority: str,
     for agent in (new_agent, old_agent):
         base = f"http://{authority}/agents/{agent}{prefix}"
         async with httpx.AsyncClient() as http:
-            answer = await http.get(f"{base}/.well-known/agent-card.json")
-        assert answer.headers["cache-control"] == "private, no-store"
-        assert "etag" not in answer.headers
+            response = await http.get(f"{base}/.well-known/agent-card.json")
+        assert response.headers["cache-control"] == "private, no-store"
+        assert "etag" not in response.headers
         urls = {"JSONRPC": f"{base}/rpc", "HTTP+JSON": f"{base}/rest", "GRPC": authority}
-        assert interfaces(answer.json()) == urls
+        assert interfaces(response.json()) == urls
 
 
 @asynccontextmanager
@@ -92,12 +92,12 @@ async def tell(client: Client, words: str, context: ClientCallContext | None) ->
     """What the agent says: messages and artifacts."""
     said = []
     message = SendMessageRequest(message=new_text_message(words, role=Role.ROLE_USER))
-    async for answer in client.send_message(message, context=context):
-        match answer.WhichOneof("payload"):
+    async for response in client.send_message(message, context=context):
+        match response.WhichOneof("payload"):
             case "message":
-                said.append(get_message_text(answer.message))
+                said.append(get_message_text(response.message))
             case "artifact_update":
-                said.append(get_artifact_text(answer.artifact_update.artifact))
+                said.append(get_artifact_text(response.artifact_update.artifact))
                 if len(said) < 3:
                     await tell(client, "next", context)
             case "status_update":
@@ -146,8 +146,8 @@ async def test_the_mcp_sdk(start: Start, authority: str) -> None:
     # A DELETE has ended it, so the server no longer knows it.
     headers = {"mcp-session-id": ended, "accept": "application/json, text/event-stream"}
     async with httpx.AsyncClient() as http:
-        answer = await http.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers=headers)
-    assert answer.status_code == 404
+        response = await http.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers=headers)
+    assert response.status_code == 404
 
 
 @pytest.mark.parametrize("prefix", ["/agents/path-pages", "/agents/path-pages/ui", "/agents/path-pages/-/ui"])
@@ -158,7 +158,7 @@ def test_a_server_of_pages(start: Start, envoy: EnvoyProcess, authority: str, pr
     base = f"http://{authority}{prefix}"
     with httpx.Client(follow_redirects=True, timeout=LIMIT) as browser:
         page = browser.get(f"{base}/")
-        assert [str(answer.url) for answer in page.history] == [f"{base}/", f"{base}/login"]
+        assert [str(response.url) for response in page.history] == [f"{base}/", f"{base}/login"]
         assert (page.status_code, str(page.url)) == (200, f"{base}/app/?from=login")
         assert "App" in page.text
         # Without the slash a framework adds it.

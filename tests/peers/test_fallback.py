@@ -103,7 +103,7 @@ def free_range(count: int) -> int:
 
 
 def call(task: Task, deployment_id: str) -> str:
-    """The name of the agent that answers a gRPC call, or the status and its message."""
+    """The name of the agent that serves a gRPC call, or the status and its message."""
     with connection(f"127.0.0.1:{task.envoy.agents_port}") as plain:
         stub = agent_services.AgentServiceStub(named(plain, deployment_id))
         try:

@@ -52,7 +52,7 @@ def test_health(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as error:
         stub.Check(health_pb2.HealthCheckRequest(service="none"), timeout=PATIENCE)
     assert error.value.code() == grpc.StatusCode.NOT_FOUND
-    # A watch goes on until the caller ends it.
+    # A watch goes on until the client ends it.
     watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
     assert next(watch).status == serving
     watch.cancel()
@@ -64,10 +64,10 @@ def test_reflection(channel: grpc.Channel) -> None:
     assert {"pixell.agent.AgentService", "pixell.test.Streams", "grpc.health.v1.Health"} <= set(database.get_services())
     service = DescriptorPool(database).FindServiceByName("pixell.agent.AgentService")
     method = service.methods_by_name["Health"]
-    asked, answered = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
-    call = channel.unary_unary(f"/{service.full_name}/Health", asked.SerializeToString, answered.FromString)
-    answer: Any = call(asked(), timeout=PATIENCE)
-    assert (answer.ok, answer.message) == (True, "g")
+    input_type, output_type = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    call = channel.unary_unary(f"/{service.full_name}/Health", input_type.SerializeToString, output_type.FromString)
+    response: Any = call(input_type(), timeout=PATIENCE)
+    assert (response.ok, response.message) == (True, "g")
 
 
 def test_the_four_shapes(streams_stub: Any) -> None:
@@ -78,7 +78,7 @@ def test_the_four_shapes(streams_stub: Any) -> None:
     assert streams_stub.Upload(chunks(), timeout=PATIENCE).number == MESSAGES
     down = streams_stub.Download(streams.Chunk(number=MESSAGES), timeout=PATIENCE)
     assert [chunk.number for chunk in down] == list(range(MESSAGES))
-    # Interleaved: the next one is sent when the answer to the last one is here.
+    # Interleaved: the next one is sent when the response to the last one is here.
     outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
     chat = streams_stub.Chat(iter(outgoing.get, None), timeout=PATIENCE)
     for chunk in chunks():
@@ -91,8 +91,8 @@ def test_the_four_shapes(streams_stub: Any) -> None:
 def test_a_message_of_100_mb_both_ways(streams_stub: Any) -> None:
     data = bytes(range(250)) * 400_000
     assert len(data) == 100_000_000
-    answer = streams_stub.Unary(streams.Chunk(number=1, data=data), timeout=PATIENCE * 4)
-    assert answer.data == data
+    response = streams_stub.Unary(streams.Chunk(number=1, data=data), timeout=PATIENCE * 4)
+    assert response.data == data
 
 
 def test_metadata(streams_stub: Any) -> None:
@@ -177,7 +177,7 @@ def test_a_cancellation_reaches_the_agent(agent_stub: Any, streams_stub: Any) ->
     hanging(agent_stub, 2, lambda call: call["cancelled"])
 
 
-def test_a_refusal(authority: str, channel: grpc.Channel) -> None:
+def test_a_rejection(authority: str, channel: grpc.Channel) -> None:
     with connection(authority) as plain:
         for stub, code, message, error_code in [
             (

@@ -14,7 +14,7 @@ from a2a.utils.errors import UnsupportedOperationError
 
 
 class Executor(AgentExecutor):
-    """`steps <n>` sends n artifacts, each after the caller has said `next`; anything else is given back."""
+    """`steps <n>` sends n artifacts, each after the client has said `next`; anything else is given back."""
 
     def __init__(self) -> None:
         self._next = asyncio.Semaphore(0)
@@ -44,7 +44,7 @@ class Executor(AgentExecutor):
 
 
 def card(name: str, authority: str) -> AgentCard:
-    """The card of the agent `name`, whose callers reach it at `authority`."""
+    """The card of the agent `name`, whose clients reach it at `authority`."""
     urls = {"JSONRPC": f"http://{authority}/rpc", "HTTP+JSON": f"http://{authority}/rest", "GRPC": authority}
     return AgentCard(
         name=name,

@@ -21,7 +21,7 @@ from agents.protos import SIZES, agent, agent_services, streams, streams_service
 
 
 class Hanging:
-    """The calls that are never answered: which deadline came with each, and whether it has been given up."""
+    """The calls that never get a response: the deadline of each, and whether its client has given up."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,7 +58,7 @@ class AgentService(agent_services.AgentServiceServicer):  # type: ignore[misc]
 
     def Invoke(self, request: Any, context: grpc.ServicerContext) -> Any:
         if request.action == "fail-late":
-            # The answer has begun: the status comes in trailers behind it.
+            # The response has begun, so the status follows in trailers.
             context.send_initial_metadata((("x-begun", "yes"),))
         detail = any_pb2.Any()
         detail.Pack(error_details_pb2.ErrorInfo(reason="DISK_FULL", domain="pixell", metadata={"path": "/ä%"}))

@@ -1,4 +1,4 @@
-"""An agent of the MCP SDK over streamable HTTP, with its default settings or with hosts that it answers to."""
+"""An agent of the MCP SDK over streamable HTTP, with its default settings or with the hosts that it serves."""
 
 from __future__ import annotations
 

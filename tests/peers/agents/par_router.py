@@ -1,4 +1,4 @@
-"""PAR's own router, as far as unknown ids go: it answers every call as PAR does for an id that it does not know."""
+"""Responds to every call as PAR's own router responds to an id that it does not know."""
 
 from __future__ import annotations
 
