@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import aws, check_ecs, check_fleet, check_network, checks, commands, settings, stacks  # noqa: F401 (checks register themselves)
+from . import ask, aws, check_ecs, check_fleet, check_network, checks, commands, settings, stacks  # noqa: F401 (checks register themselves)
 from .facts import Facts
 from .rollout import Rollout
 from .say import Stop
@@ -33,6 +33,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             add("ids", nargs="*" if name == "shift" else "+", metavar="ID", help="deployment ids; without any, shift takes the recorded ones")
             add("--connections", type=int, choices=range(1, 1001), metavar="1..1000", help="new ones for each agent; default 20, or 10 for each task")
             add("--endpoint", default="", metavar="HOST:PORT", help="instead of the load balancer's own name and port")
+            add("--token-file", dest="token", type=ask.read_token, metavar="PATH", help="send the token in this file with each call")
         if name in CHANGE:
             add("--yes", action="store_true", help="do not ask; for scripts")
         if name == "apply":

@@ -7,7 +7,7 @@ from . import checks, form, state, task_definition
 from .ask import agents, line
 from .aws import Doc
 from .facts import PASSING, Facts, Slot, address, leads, short
-from .rollout import COPIED, HEALTH_CHECK, Rollout, check_health, health_check, lead, targets, test_listeners, update
+from .rollout import COPIED, HEALTH_CHECK, Rollout, check_health, health_check, lead, sets, targets, test_listeners, update
 from .say import Stop, confirm, count, say
 from .settings import A2A_PORT
 from .steps import Changes, Step, run, show
@@ -104,12 +104,12 @@ def write_record(r: Rollout) -> str:
     return f"the way back is {short(service['taskDefinition']) if service and in_place else f.live.service}"
 
 
-def verify(r: Rollout, ids: list[str], connections: int | None, endpoint: str, test: bool) -> None:
+def verify(r: Rollout, ids: list[str], connections: int | None, endpoint: str, token: str | None, test: bool) -> None:
     """Check tasks and targets, and call agents over new connections."""
-    reach(r.facts, r.facts.idle if test else r.facts.live, ids, connections, endpoint)
+    reach(r.facts, r.facts.idle if test else r.facts.live, ids, connections, endpoint, token)
 
 
-def reach(f: Facts, slot: Slot, ids: list[str], connections: int | None, endpoint: str) -> None:
+def reach(f: Facts, slot: Slot, ids: list[str], connections: int | None, endpoint: str, token: str | None) -> None:
     """Checks tasks and targets as AWS sees them, and agents as clients reach them. An error ends the command."""
     service, running, bad = f.service(slot.service) or {"taskDefinition": "", "desiredCount": 1}, f.tasks(slot.service), []
     wanted, least = service["taskDefinition"], max(1, service["desiredCount"])
@@ -128,11 +128,13 @@ def reach(f: Facts, slot: Slot, ids: list[str], connections: int | None, endpoin
         ill = [f"{each['Target']['Id']} is {each['TargetHealth']['State']}" for each in found if each["TargetHealth"]["State"] != "healthy"]
         errors += line(bool(found) and not ill, "targets", f"{group}: {'; '.join(ill) or f'{len(found)} healthy'}")
     port = A2A_PORT if slot == f.live else f.settings.test_port
-    tls = (f.listener(port) or {}).get("Protocol") == "TLS"
+    definition = f.definition(wanted) if wanted else None
+    # The load balancer speaks TLS, or passes it to an Envoy that does.
+    tls = (f.listener(port) or {}).get("Protocol") == "TLS" or bool(definition and sets(definition, "PIXELL_TLS_CERT_FILE"))
     # The certificate is for the domain, and not for the load balancer's own name.
     name = f.settings.certificate_domain if tls and f.settings.certificate_domain else f.load_balancer["DNSName"]
     endpoint = endpoint or f"{name}:{port}"
-    if errors := errors + agents(endpoint, tls, ids, connections):
+    if errors := errors + agents(endpoint, tls, ids, connections, token):
         raise Stop(f"{errors} not as wanted (ERROR above)", "docs/deploy/troubleshooting.md; or rollback")
     say(f"Verified: {len(ids)} agents through {endpoint}, {connections} connections each.")
 
@@ -157,7 +159,7 @@ def perform(f: Facts, impact: list[str], steps: list[Step], yes: bool, go_back: 
     say("", f"Done: {status}. The alarms still watch the target group of before: run alarms again.")
 
 
-def shift(r: Rollout, ids: list[str], connections: int | None, endpoint: str, yes: bool) -> None:
+def shift(r: Rollout, ids: list[str], connections: int | None, endpoint: str, token: str | None, yes: bool) -> None:
     """Verify the agents of the new task, then lead clients to it."""
     f, (before, slot, other) = r.facts, recorded(r.facts)
     if before["in_place"] or before["status"] == "applying":
@@ -165,7 +167,7 @@ def shift(r: Rollout, ids: list[str], connections: int | None, endpoint: str, ye
     ids = ids or before["agents"]
     if not ids:
         raise Stop("no agent is recorded, so none can be verified", "shift ID... with the agents that PAC has deployed to the new task")
-    reach(f, slot, ids, connections, endpoint)
+    reach(f, slot, ids, connections, endpoint, token)
     impact = [f"new connections go to {slot.service}; open ones stay with {other.service} until they end or reach their age"]
     impact += [f"from then on PAC deploys to {slot.service}; no agent stops"]
     if missing := sorted(set(before["agents"]) - set(ids)):

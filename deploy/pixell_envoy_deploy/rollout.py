@@ -249,10 +249,14 @@ def update(f: Facts, name: str, revision: str, wanted: list[Doc], tasks: int) ->
         yield lines or [f"{name}: restart the deployment that failed"], act
 
 
+def sets(definition: Doc, variable: str) -> bool:
+    """Whether Envoy's container has the variable. An empty one counts as not set."""
+    return any(each["name"] == variable and each.get("value") for each in container(definition, "envoy").get("environment", []))
+
+
 def health_check(definition: Doc) -> Doc:
     """How the load balancer checks tasks of this definition."""
-    names = [each["name"] for each in container(definition, "envoy").get("environment", [])]
-    return FLEET_HEALTH_CHECK if "PIXELL_FLEET_CIDRS" in names else HEALTH_CHECK
+    return FLEET_HEALTH_CHECK if sets(definition, "PIXELL_FLEET_CIDRS") else HEALTH_CHECK
 
 
 def check_health(f: Facts, group: str, definition: Doc) -> Changes:

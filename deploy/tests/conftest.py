@@ -91,7 +91,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """Results of calls to an agent: each in turn, then the last one for ever. An unknown id gets NOT_FOUND."""
     results: Calls = {name: [("OK", f"{name} is up")] for name in ("agent-a", "agent-b")}
 
-    def call(endpoint: str, tls: bool, name: str) -> tuple[str, str]:
+    def call(endpoint: str, tls: bool, name: str, token: str | None) -> tuple[str, str]:
         found = results.get(name, [("NOT_FOUND unknown_deployment", "NOT_FOUND: no")])
         return found.pop(0) if len(found) > 1 else found[0]
 

@@ -60,7 +60,7 @@ def test_without_a_certificate_nothing_is_changed(tool: Tool, account: Account, 
 def test_listeners_speak_tls_from_the_test_to_the_shift_and_back(
     tool: Tool, account: Account, configured: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    called = Mock(side_effect=lambda endpoint, tls, name: ("NOT_FOUND", "NOT_FOUND: no") if "no-such" in name else ("OK", name))
+    called = Mock(side_effect=lambda endpoint, tls, name, token: ("NOT_FOUND", "NOT_FOUND: no") if "no-such" in name else ("OK", name))
     monkeypatch.setattr("pixell_envoy_deploy.ask.call", called)
     tool("apply --yes --in-place")
     assert account.listener(A2A_PORT)["Protocol"] == "TCP"
