@@ -22,7 +22,7 @@ use need::Provided;
 use suite::Suite;
 use suites::SUITES;
 
-/// Run the test suites; without names, all that need only rustup, python3 and node.
+/// Run the test suites; without names, all that need only rustup, python3, node and openssl.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Also run the suites that need system packages (which are installed on Debian) or a container engine
