@@ -20,6 +20,12 @@ ROOT = Path(__file__).resolve().parents[3]
 TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 # Envoy compiles the modules for every worker, on what may be a busy machine.
 START_SECONDS = 60.0
+# How often it is started at most, if another program takes its port.
+STARTS = 5
+
+
+class PortTaken(AssertionError):
+    """Another program has a port that Envoy was about to open."""
 
 
 class EnvoyProcess:
@@ -59,6 +65,21 @@ class EnvoyProcess:
 
     def start(self) -> None:
         """Starts Envoy and waits until it is ready. A restart uses the same ports."""
+        may_choose = not any(self._ports.values())
+        for attempt in range(STARTS):
+            try:
+                self._start()
+            except PortTaken:
+                # Another program got a port between the moment that Envoy chose it and that it listened.
+                if not may_choose or attempt == STARTS - 1:
+                    raise
+                self.kill()
+                self._log_file.unlink()
+                self._ports = dict.fromkeys(self._ports, 0)
+            else:
+                return
+
+    def _start(self) -> None:
         config = self._directory / "envoy.yaml"
         config.write_text(
             render(self._ports["agents"], self._ports["admin"], modules(), self._admin_socket, self._edits)
@@ -114,15 +135,22 @@ class EnvoyProcess:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if process.poll() is not None:
+                self._check_ports()
                 raise AssertionError(f"Envoy ended at its start ({process.returncode}):\n{self.log}")
             try:
                 # Envoy says LIVE a moment before its workers have opened their listeners.
                 if self._admin("/stats?filter=workers_started").strip() == "listener_manager.workers_started: 1":
+                    self._check_ports()
                     return
             except OSError:
                 pass  # Envoy has not opened its admin socket yet.
             time.sleep(0.02)
         raise AssertionError(f"Envoy was not ready after {START_SECONDS} s:\n{self.log}")
+
+    def _check_ports(self) -> None:
+        # After the first of these Envoy goes on without the listener.
+        if any(error in self.log for error in ("cannot listen() errno=98", "Address already in use")):
+            raise PortTaken(self.log)
 
     def _bound_ports(self) -> dict[str, int]:
         listeners = json.loads(self._admin("/listeners?format=json"))["listener_statuses"]

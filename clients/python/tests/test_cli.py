@@ -245,7 +245,7 @@ class Watching:
 
 @pytest.fixture
 def watching(own_envoy: EnvoyProcess) -> Iterator[Watching]:
-    watching = Watching(own_envoy.url, "--json", "--timeout", "0.3")
+    watching = Watching(own_envoy.url, "--json", "--timeout", "5")
     yield watching
     if watching.process.poll() is None:
         watching.end()

@@ -52,12 +52,14 @@ async def test_a_fleet_that_starts_may_be_closed_or_started_again(
     await manager.client().close()
 
 
-async def test_drains_waits_and_withdraws_on_close(store: MemoryStore) -> None:
+async def test_drains_waits_and_withdraws_on_close(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = Task(store, "a", "10.0.0.1"), Task(store, "b", "10.0.0.2")
     b.manager.set(x="active", y="draining")
     async with running(a):
         await b.fleet.start()
         await until(lambda: set(a.api.routes) == {"x", "y"}, "both in a")
+        may_end = asyncio.Event()
+        monkeypatch.setattr(b.fleet, "_until_known", may_end.wait)
         closing = asyncio.get_running_loop().create_task(b.fleet.close())
         await until(lambda: a.api.peers["b"]["state"] == "draining", "b drains")
         record = stored(store, "b")
@@ -66,6 +68,7 @@ async def test_drains_waits_and_withdraws_on_close(store: MemoryStore) -> None:
         b.manager.set(x="active", y="active", z="active")
         await until(lambda: "z" in a.api.routes, "z")
         assert a.api.peers["b"]["state"] == "draining"
+        may_end.set()
         await closing
         assert stored(store, "b") is None and b.directory.is_closed
         await until(lambda: a.api.peers == {}, "b is gone")
@@ -74,7 +77,7 @@ async def test_drains_waits_and_withdraws_on_close(store: MemoryStore) -> None:
     await b.manager.client().close()
 
 
-async def test_the_end_of_a_task_in_steps(store: MemoryStore) -> None:
+async def test_the_end_of_a_task_in_steps(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     a = Task(store, "a", "10.0.0.1")
     a.manager.set(x="active")
     async with running(a):
@@ -82,11 +85,10 @@ async def test_the_end_of_a_task_in_steps(store: MemoryStore) -> None:
         assert await a.fleet.drain() is True
         record = stored(store, "a")
         assert record is not None and record.ids == {"x": "draining"}
-        start = asyncio.get_running_loop().time()
-        assert await a.fleet.drain() is True
-        await a.fleet.close()
         # The wait is not repeated.
-        assert asyncio.get_running_loop().time() - start < 0.5
+        monkeypatch.setattr("pixell_envoy.fleet.fleet._KNOWN", 600.0)
+        assert await asyncio.wait_for(a.fleet.drain(), 60) is True
+        await asyncio.wait_for(a.fleet.close(), 60)
     assert stored(store, "a") is None
     with pytest.raises(ClientClosed):
         await a.fleet.start()
@@ -113,7 +115,8 @@ async def test_closing_ends_in_time_without_a_directory(store: MemoryStore, monk
         start = asyncio.get_running_loop().time()
         assert await a.fleet.drain() is False
         await a.fleet.close()
-        assert asyncio.get_running_loop().time() - start < 3
+        # A few times `_LIMIT`.
+        assert asyncio.get_running_loop().time() - start < 10
 
 
 @pytest.mark.parametrize("is_back", [False, True])
@@ -225,7 +228,11 @@ def test_a_ttl_is_above_zero(store: MemoryStore, ttl: float) -> None:
         Fleet(StandInManager(), MemoryDirectory(store, fleet="prod"), ttl=ttl)
 
 
-async def test_announces_a_change_and_says_if_it_cannot(store: MemoryStore) -> None:
+async def test_announces_a_change_and_says_if_it_cannot(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The value of production, so that a busy machine does not read too late.
+    monkeypatch.setattr("pixell_envoy.fleet.fleet._KNOWN", 2.0)
     a, b = Task(store, "a", "10.0.0.1"), Task(store, "b", "10.0.0.2")
     assert not await a.fleet.announce()
     async with running(a, b):

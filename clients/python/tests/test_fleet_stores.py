@@ -13,7 +13,7 @@ from fleet_tasks import listening
 from stand_in_api import StandInManager
 from stores import DynamoDb, RedisServer, aws_keys, in_thread
 from tcp_proxy import TcpProxy
-from watching import eventually
+from watching import Stalls, eventually
 
 from pixell_envoy.fleet import Fleet
 
@@ -88,13 +88,20 @@ async def test_a_change_arrives_in_time(server: Server, bound: float) -> None:
         # A store in the same region responds within a few milliseconds.
         for task in (a, b, c):
             task.proxy.delay = 0.003
-        took = []
-        for number in range(9):
-            await asyncio.sleep(0.37)
-            b.manager.set(**{f"x{number}": "active"})
-            took.append(max(await asyncio.gather(arrives(a, f"x{number}", 10), arrives(c, f"x{number}", 10))))
-        print(f"propagation: median {sorted(took)[4]:.3f} s, longest {max(took):.3f} s")
-        assert max(took) <= bound
+        took: list[float] = []
+        with Stalls() as stalls:
+            for number in range(40):
+                await asyncio.sleep(0.37)
+                before, key = stalls.seconds, f"x{number}"
+                b.manager.set(**{key: "active"})
+                last = max(await asyncio.gather(arrives(a, key, 10), arrives(c, key, 10)))
+                # A change during which the machine did something else shows nothing.
+                if stalls.seconds - before < 0.1:
+                    took.append(last)
+                if len(took) == 9:
+                    break
+        print(f"propagation: {[round(each, 3) for each in sorted(took)]} s")
+        assert len(took) == 9 and max(took) <= bound
 
 
 @every_server
@@ -147,16 +154,12 @@ async def test_a_task_that_is_cut_off_serves_and_comes_back(
 
 
 @pytest.mark.parametrize(("server", "bound"), [("dynamodb", 2.0)], indirect=["server"])
-async def test_a_planned_move_waits_for_a_slow_dynamodb(
-    server: Server, bound: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Twice the time between two reads, as with the ttl of production.
-    known = 2 * TTL / 5
-    monkeypatch.setattr("pixell_envoy.fleet.fleet._KNOWN", known)
-    async with tasks(server, 3) as (old, new, third):
+async def test_a_planned_move_waits_for_a_slow_dynamodb(server: Server, bound: float) -> None:
+    known = 2.0
+    async with tasks(server, 3, 10.0) as (old, new, third):
         old.manager.set(x="active")
         await arrives(third, "x", 10)
-        # A read takes 0.6 s now, so changes arrive later than in `known`.
+        # A read takes 0.6 s now, so changes may arrive later than in `known`.
         for task in (old, new, third):
             task.proxy.delay = 0.3
         new.manager.set(x="draining")
