@@ -27,7 +27,8 @@ def agent() -> Iterator[Peer]:
     peer.kill()
 
 
-def test_every_command_works(agent: Peer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["wasm", "native"])
+def test_every_command_works(form: str, agent: Peer, tmp_path: Path) -> None:
     envoy: Served | None = None
     calls = 0
     try:
@@ -37,7 +38,7 @@ def test_every_command_works(agent: Peer, tmp_path: Path) -> None:
                     envoy.stop()
                 said = run(block.replace(START, "env"), tmp_path)
                 settings = dict(line.split("=", 1) for line in said.splitlines() if line.startswith("PIXELL_"))
-                envoy = Served("wasm", settings)
+                envoy = Served(form, settings)
                 push(envoy, agent.name, agent.port)
             elif "curl" in block:
                 assert envoy is not None

@@ -131,6 +131,20 @@ def test_what_is_no_valid_token_is_unauthenticated(place: Place) -> None:
     )
 
 
+def test_a_grpc_client_learns_that_its_token_is_not_valid(place: Place) -> None:
+    bad = rejected(place.issuer) | forged(place.issuer)
+    with grpc.insecure_channel(place.envoy.authority) as channel:
+        stub = agent_services.AgentServiceStub(named(channel, "g"))
+        for what, token in bad.items():
+            with pytest.raises(grpc.RpcError) as raised:
+                stub.Health(agent.Empty(), metadata=[("authorization", f"Bearer {token}")], timeout=PATIENCE)
+            failed: Any = raised.value
+            assert failed.code() == grpc.StatusCode.UNAUTHENTICATED, what
+            # Envoy's reason, such as "Jwt is expired".
+            assert "Jw" in failed.details(), (what, failed.details())
+            assert ("x-pixell-error", "unauthenticated") in [tuple(pair) for pair in failed.trailing_metadata()], what
+
+
 def test_grpc_clients_get_their_own_status(place: Place) -> None:
     def call(deployment_id: str, token: str | None) -> Any:
         metadata = [("authorization", f"Bearer {token}")] if token else []
@@ -299,7 +313,7 @@ def test_new_keys_in_the_file_count(place: Place) -> None:
 
 def test_a_stream_outlives_its_token(place: Place) -> None:
     # Envoy lets a token pass for 60 s after its expiry.
-    token = place.token(exp=int(time.time()) - 57)
+    token = place.token(exp=int(time.time()) - 50)
     with conversation(place, token) as say:
         assert say("before") == "before"
         until(lambda: place.get(token).status_code == 401, "the end of the token")

@@ -58,7 +58,8 @@ def test_keys_of_a_server_that_is_down_slow_and_rotated(form: str) -> None:
         time.sleep(1.5)
         began = time.monotonic()
         assert get(one.token()).status_code == 200
-        assert time.monotonic() - began < 1
+        # A request that waits for the keys takes 5 s.
+        assert time.monotonic() - began < 4
         server.wait.set()
         # Rotated.
         server.body = json.dumps({"keys": one.key_set()["keys"] + two.key_set()["keys"]}).encode()
@@ -95,7 +96,8 @@ def test_a_server_that_hangs_holds_few_requests(form: str) -> None:
         def send(_: int) -> float:
             began = time.monotonic()
             headers = {"x-deployment-id": "h", "authorization": f"Bearer {token}"}
-            check_rejection(httpx.get(envoy.url, headers=headers, timeout=PATIENCE), 401, "unauthenticated")
+            # Without httpx, whose clients take long to make.
+            assert ask(envoy.port, "GET", "/", headers) == (401, "unauthenticated")
             return time.monotonic() - began
 
         with concurrent.futures.ThreadPoolExecutor(count) as clients:
@@ -116,7 +118,8 @@ def test_a_server_that_hangs_holds_few_requests(form: str) -> None:
         server.end()
 
 
-@pytest.mark.parametrize(("form", "host"), [("wasm", "localhost"), ("native", "127.0.0.1")])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize("form", ["wasm", "native"])
 def test_a_server_has_to_prove_its_name(form: str, host: str, tmp_path: Path) -> None:
     """Each certificate but the last is wrong in one respect."""
     own, issuer = Authority("own"), Issuer()

@@ -66,7 +66,7 @@ class Place:
         return int(status), error
 
 
-@pytest.fixture(scope="module", params=[("wasm", True), ("native", True), ("native", False)])
+@pytest.fixture(scope="module", params=[(form, claim) for form in ("wasm", "native") for claim in (True, False)])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     form, claim = request.param
     place = Place(form, tmp_path_factory.mktemp("preflights"), claim)

@@ -271,12 +271,10 @@ def test_cleartext_to_the_port_is_told_in_the_log(place: Place) -> None:
 
 
 def test_a_handshake_that_is_never_finished_ends(place: Place) -> None:
-    # Nothing of the filter is involved, and it takes long.
-    if place.envoy.form == "native":
-        for client in place.silent:
-            client.join()
-            # It is a limit of time that ends it, and not what it said.
-            assert client.lasted is not None and client.lasted > 5
+    for client in place.silent:
+        client.join()
+        # It is a limit of time that ends it, and not what it said.
+        assert client.lasted is not None and client.lasted > 5
 
 
 @pytest.mark.parametrize("form", ["wasm", "native"])
@@ -299,32 +297,35 @@ def test_tls_to_a_cleartext_port_is_told_in_the_log(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["wasm", "native"])
 def test_clients_need_a_certificate_if_a_ca_is_set(form: str, tmp_path: Path) -> None:
-    clients, others = Authority("clients"), Authority("clients")
-    link = tmp_path / "ca"
-    for name, authority in (("ca-1", clients), ("ca-2", others)):
+    clients, next_clients, last_clients = (Authority("clients") for _ in range(3))
+    for name, authority in (("ca-1", clients), ("ca-2", next_clients)):
         (tmp_path / name).mkdir()
         authority.write(tmp_path / name / "ca.pem")
-    # A link that is swapped with one of the two, a file that is written in place with the other one.
+    link = tmp_path / "ca"
     link.symlink_to("ca-1")
-    clients_ca = (link if form == "wasm" else tmp_path / "ca-1") / "ca.pem"
-    place = Place(form, tmp_path, clients_ca)
+    place = Place(form, tmp_path, link / "ca.pem")
+
+    def context_of(issuer: Authority, name: str) -> ssl.SSLContext:
+        context = place.context()
+        context.load_cert_chain(*issuer.issue(tmp_path / name, "client"))
+        return context
+
     try:
-        for issuer, welcome in ((clients, True), (others, False)):
-            context = place.context()
-            context.load_cert_chain(*issuer.issue(tmp_path / f"client-{welcome}", "client"))
-            assert welcomes(place, context) is welcome
+        assert welcomes(place, context_of(clients, "client"))
+        assert not welcomes(place, context_of(next_clients, "client-of-another"))
         with pytest.raises(httpx.HTTPError):
             place.get()
         for reason in ("CERTIFICATE_VERIFY_FAILED", "PEER_DID_NOT_RETURN_A_CERTIFICATE"):
             place.envoy.logged(partial(failed_by, reason))
-        if form == "wasm":
-            (tmp_path / "next").symlink_to("ca-2")
-            os.replace(tmp_path / "next", link)
-        else:
-            others.write(clients_ca)
-        context = place.context()
-        context.load_cert_chain(*others.issue(tmp_path / "client-late", "client"))
+        # The link is swapped.
+        (tmp_path / "next").symlink_to("ca-2")
+        os.replace(tmp_path / "next", link)
+        context = context_of(next_clients, "client-next")
         until(lambda: welcomes(place, context), "welcome for clients of the new CA")
+        # The file is written in place.
+        last_clients.write(link / "ca.pem")
+        context = context_of(last_clients, "client-last")
+        until(lambda: welcomes(place, context), "welcome for clients of the last CA")
     finally:
         place.remove()
 
