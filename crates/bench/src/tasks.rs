@@ -26,12 +26,19 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Makes `all` namespaces, and starts an Envoy with so many workers in each of the first `with_envoy`.
+    /// Makes `all` namespaces, and starts an Envoy with so many workers and these settings in each of the first `with_envoy`.
     ///
     /// # Errors
     /// If this process may not make namespaces, iproute2 is missing, or an Envoy does not start.
-    pub async fn start(stage: &Stage<'_>, filter: Filter, all: u8, with_envoy: usize, workers: u32) -> Result<Self> {
-        let settings = resolved(&[("PIXELL_FLEET_CIDRS", NETWORK.to_owned())])?;
+    pub async fn start(
+        stage: &Stage<'_>,
+        filter: Filter,
+        all: u8,
+        with_envoy: usize,
+        workers: u32,
+        settings: &[(&'static str, String)],
+    ) -> Result<Self> {
+        let settings = resolved(&[&[("PIXELL_FLEET_CIDRS", NETWORK.to_owned())], settings].concat())?;
         let (fabric, mut envoys) = (Fabric::new(all)?, Vec::new());
         for task in 0..with_envoy {
             let builder = envoy::with_settings(stage, &settings).filter(filter).concurrency(workers);

@@ -56,6 +56,7 @@ const STEPS: &[Step] = &[
     header("native-20"),
     Step { plan: "native-20", by: By::Path },
     header("lua"),
+    header("ours-20-no-retry-filter"),
     header("ours-20"),
     Step { plan: "ours-20", by: By::Path },
 ];

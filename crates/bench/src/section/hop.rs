@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use harness::certificate;
 use launcher::filter::Filter;
 use serde_json::json;
 
@@ -16,8 +17,10 @@ use crate::summary::quantile;
 use crate::table::id;
 use crate::tasks::Tasks;
 
-/// How many requests a connection carries in a second, as a text too, and how many in a round.
-const RATES: [(u32, &str, u32); 2] = [(50, "50", 150), (400, "400", 800)];
+/// How many requests a connection carries in a second, and how many in a round.
+type Rate = (u32, u32);
+const RARE: Rate = (50, 150);
+const OFTEN: Rate = (400, 800);
 /// Requests on each connection before anything counts.
 const WARM_UP: u32 = 200;
 
@@ -29,7 +32,23 @@ struct Times {
 }
 
 pub(super) async fn measure(stage: &Stage<'_>, filter: Filter, rounds: u32) -> Result<Vec<Figure>> {
-    let tasks = Tasks::start(stage, filter, 2, 2, 1).await?;
+    let mut figures = between(stage, filter, rounds, &[RARE, OFTEN], "", &[]).await?;
+    let directory = tempfile::tempdir()?;
+    let certificates = certificate::of_peers(directory.path())?;
+    figures.extend(between(stage, filter, rounds, &[OFTEN], "with certificates, ", &certificates).await?);
+    Ok(figures)
+}
+
+/// The figures of two tasks with these settings, which `kind` names.
+async fn between(
+    stage: &Stage<'_>,
+    filter: Filter,
+    rounds: u32,
+    rates: &[Rate],
+    kind: &str,
+    settings: &[(&'static str, String)],
+) -> Result<Vec<Figure>> {
+    let tasks = Tasks::start(stage, filter, 2, 2, 1, settings).await?;
     let (port, id) = (tasks.agent(1)?, id(0));
     tasks.put(0, "/v1/routes", json!({"routes": {}}).to_string()).await?;
     tasks.put(1, "/v1/routes", json!({"routes": {&id: port}}).to_string()).await?;
@@ -40,9 +59,9 @@ pub(super) async fn measure(stage: &Stage<'_>, filter: Filter, rounds: u32) -> R
     let mut ways = [tasks.connect(0)?, tasks.connect(1)?];
     let request = load::request(&id, port);
     paced(&mut ways, &request, port, 1_000_000, WARM_UP)?;
-    let mut found = RATES.map(|_| Times::default());
+    let mut found: Vec<_> = rates.iter().map(|_| Times::default()).collect();
     for _ in 0..rounds {
-        for ((rate, _, requests), times) in RATES.into_iter().zip(&mut found) {
+        for (&(rate, requests), times) in rates.iter().zip(&mut found) {
             let sorted = paced(&mut ways, &request, port, rate, requests)?;
             for ((sorted, medians), highest) in sorted.iter().zip(&mut times.medians).zip(&mut times.highest) {
                 medians.push(quantile(sorted, 0.5).context("no request was sent")?);
@@ -51,12 +70,12 @@ pub(super) async fn measure(stage: &Stage<'_>, filter: Filter, rounds: u32) -> R
         }
     }
     let mut figures = Vec::new();
-    for ((_, rate, _), Times { medians, highest }) in RATES.into_iter().zip(found) {
+    for ((rate, _), Times { medians, highest }) in rates.iter().zip(found) {
         for (what, values, bound) in [("median", medians, 0.4), ("p99", highest, 1.0)] {
             let [through, straight] = values;
             let added = through.iter().zip(&straight).map(|(through, straight)| through - straight).collect();
             let figure = |what: String, values| Figure::median(what, "ms", values).context("nothing was measured");
-            let title = format!("Time that a hop adds to a request, {rate} requests/s on one connection, {what}");
+            let title = format!("Time that a hop adds to a request, {kind}{rate} requests/s on one connection, {what}");
             figures.push(figure(titled(filter, &title), added)?.at_most(bound));
             figures.push(figure(format!("- through the task without the agent, {what}"), through)?);
             figures.push(figure(format!("- straight to the task that has it, {what}"), straight)?);

@@ -22,7 +22,7 @@ const CHANGES: usize = 50;
 const PEERS: [usize; 2] = [1, 2];
 
 pub(super) async fn measure(stage: &Stage<'_>, filter: Filter, rounds: u32) -> Result<Vec<Figure>> {
-    let tasks = Tasks::start(stage, filter, 3, 1, WORKERS).await?;
+    let tasks = Tasks::start(stage, filter, 3, 1, WORKERS, &[]).await?;
     for task in PEERS {
         tasks.respond(task, task.to_string())?;
     }
