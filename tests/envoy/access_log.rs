@@ -11,6 +11,7 @@ use harness::{Agent, Envoy, agents};
 use reqwest::Client;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 
 use crate::clients::{http1, http2};
 
@@ -193,6 +194,7 @@ async fn a_grpc_call() {
 #[tokio::test]
 async fn server_sent_events() {
     const PAUSE: Duration = Duration::from_millis(100);
+    static CHECKED: Notify = Notify::const_new();
     let agent = agents::raw::start("sse", |mut stream| async move {
         stream.read_u8().await?;
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n").await?;
@@ -200,6 +202,7 @@ async fn server_sent_events() {
             stream.write_all(b"9\r\ndata: 1\n\n\r\n").await?;
             tokio::time::sleep(PAUSE).await;
         }
+        CHECKED.notified().await;
         stream.write_all(b"0\r\n\r\n").await
     });
     let agent = agent.unwrap();
@@ -208,6 +211,7 @@ async fn server_sent_events() {
     let mut events = request.send().await.unwrap().bytes_stream();
     events.next().await.unwrap().unwrap();
     assert!(envoy.access_log().unwrap().iter().all(|line| line["path"] != "/events"), "a line before the end");
+    CHECKED.notify_one();
     while let Some(event) = events.next().await {
         event.unwrap();
     }
