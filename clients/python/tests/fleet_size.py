@@ -13,9 +13,11 @@ import asyncio
 import random
 import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from stand_in_api import StandInManager
+from stand_in_api import StandInApi, StandInManager
 
 from pixell_envoy import RouteState
 from pixell_envoy.fleet import Fleet, MemoryDirectory, MemoryStore, Record
@@ -37,6 +39,15 @@ class Cost:
     """Seconds of one core until the whole fleet was known."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """For some changes in the fleet. `cpu` is seconds of one core."""
+
+    records: int
+    pushes: int
+    cpu: float
+
+
 class Others:
     """All other tasks. They publish without a Fleet of their own."""
 
@@ -45,33 +56,33 @@ class Others:
         self._draw = draw
         self._changes = changes
         self.cpu = 0.0
-        self._records = [self._new(number, agents) for number in range(tasks)]
+        self.records = [self._new(number, agents) for number in range(tasks)]
         self._directories = [MemoryDirectory(store, fleet="size") for _ in range(tasks)]
 
     async def run(self) -> None:
         """Each task beats every BEAT seconds, and changes an agent `changes` times a minute."""
-        pause = BEAT / len(self._records)
+        pause = BEAT / len(self.records)
         at = time.monotonic()
         number = 0
         while True:
-            await self._publish(number, self._draw.random() < self._changes * BEAT / 60)
-            number = (number + 1) % len(self._records)
+            await self.publish(number, self._draw.random() < self._changes * BEAT / 60)
+            number = (number + 1) % len(self.records)
             at += pause
             await asyncio.sleep(max(0, at - time.monotonic()))
 
     async def publish_all(self) -> None:
-        for number in range(len(self._records)):
-            await self._publish(number, False)
+        for number in range(len(self.records)):
+            await self.publish(number, False)
 
-    async def _publish(self, number: int, is_change: bool) -> None:
+    async def publish(self, number: int, is_change: bool) -> None:
         start = time.process_time()
-        old = self._records[number]
+        old = self.records[number]
         ids = dict(old.ids)
         if is_change:
             ids.pop(self._draw.choice(list(ids)))
             ids[str(uuid.UUID(int=self._draw.getrandbits(128)))] = "active"
         record = Record(old.task, old.host, old.epoch, old.generation + is_change, old.beat + 1, ids)
-        self._records[number] = record
+        self.records[number] = record
         await self._directories[number].publish(record)
         self.cpu += time.process_time() - start
 
@@ -91,36 +102,69 @@ class Counted(MemoryDirectory):
         return found
 
 
-async def measure(tasks: int, agents: int, changes: float, seconds: float) -> Cost:
+@dataclass(frozen=True)
+class Observer:
+    """The one real Fleet, which knows all others."""
+
+    others: Others
+    directory: Counted
+    api: StandInApi
+    start: float
+
+    def reset(self) -> None:
+        self.directory.records = self.directory.size = self.api.patches = 0
+        self.others.cpu = self.api.cpu = 0.0
+
+
+@asynccontextmanager
+async def observing(tasks: int, agents: int, changes: float = 0.0, ttl: float = TTL) -> AsyncIterator[Observer]:
     store = MemoryStore()
     others = Others(store, tasks - 1, agents, changes, random.Random(7))
     await others.publish_all()
     directory, manager = Counted(store, fleet="size"), StandInManager()
     manager.set(own="active")
     began = time.process_time()
-    async with Fleet(manager, directory, task_id="observer", host="10.255.255.1", ttl=TTL):
+    async with Fleet(manager, directory, task_id="observer", host="10.255.255.1", ttl=ttl):
         while len(manager.api.routes) < (tasks - 1) * agents:
             await asyncio.sleep(0.01)
-        start = time.process_time() - began - manager.api.cpu
-        running = asyncio.get_running_loop().create_task(others.run())
+        yield Observer(others, directory, manager.api, time.process_time() - began - manager.api.cpu)
+    await manager.client().close()
+
+
+async def measure(tasks: int, agents: int, changes: float, seconds: float) -> Cost:
+    async with observing(tasks, agents, changes) as seen:
+        running = asyncio.get_running_loop().create_task(seen.others.run())
         await asyncio.sleep(2)
-        directory.records = directory.size = manager.api.patches = 0
-        others.cpu = manager.api.cpu = 0.0
+        seen.reset()
         at, cpu = time.monotonic(), time.process_time()
         await asyncio.sleep(seconds)
         minutes = (time.monotonic() - at) / 60
         cost = Cost(
-            routes=len(manager.api.routes),
-            records=directory.records / minutes,
-            bytes=directory.size / minutes,
-            pushes=manager.api.patches / minutes,
-            cpu=(time.process_time() - cpu - others.cpu - manager.api.cpu) / minutes,
-            start=start,
+            routes=len(seen.api.routes),
+            records=seen.directory.records / minutes,
+            bytes=seen.directory.size / minutes,
+            pushes=seen.api.patches / minutes,
+            cpu=(time.process_time() - cpu - seen.others.cpu - seen.api.cpu) / minutes,
+            start=seen.start,
         )
         running.cancel()
         await asyncio.wait({running})
-    await manager.client().close()
     return cost
+
+
+async def work(tasks: int, agents: int, changes: int) -> Work:
+    """So many changes in the whole fleet, each when Envoy has the one before. So their number decides, and no clock."""
+    # The others publish no beats here, and must not be missed.
+    async with observing(tasks, agents, ttl=3600.0) as seen:
+        seen.reset()
+        cpu = time.process_time()
+        for change in range(changes):
+            number = change % (tasks - 1)
+            await seen.others.publish(number, True)
+            while not seen.others.records[number].ids.keys() <= seen.api.routes.keys():
+                await asyncio.sleep(0.01)
+        cpu = time.process_time() - cpu - seen.others.cpu - seen.api.cpu
+        return Work(seen.directory.records, seen.api.patches, cpu)
 
 
 def main() -> None:

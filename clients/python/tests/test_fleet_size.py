@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet_size import Cost, measure
+from fleet_size import Cost, measure, work
 
 
 async def test_a_small_fleet_is_measured() -> None:
@@ -22,3 +22,15 @@ async def test_a_record_costs_as_much_in_a_fleet_of_four_times_the_size() -> Non
     # It costs less in a large fleet, where a push carries more changes. Quadratic work would cost four times as much.
     assert large.records > 2 * small.records
     assert share(large) < 2 * share(small)
+
+
+async def test_the_work_of_a_task_grows_linearly_with_the_fleet_at_the_same_number_of_changes() -> None:
+    changes = 40
+    small, large = [await work(tasks=tasks, agents=50, changes=changes) for tasks in (40, 160)]
+    print(f"{changes} changes: {small} and {large}")
+    for tasks, cost in ((40, small), (160, large)):
+        # Each change takes a snapshot and a push. A slow machine takes more snapshots, one a second at most.
+        assert changes * tasks <= cost.records and changes <= cost.pushes
+    assert large.records < 5 * small.records and large.pushes < 1.25 * small.pushes
+    # Quadratic work would cost sixteen times as much.
+    assert large.cpu < 6 * small.cpu
