@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use harness::agents::http as agent;
 use harness::{Agent, wait};
-use hyper::Response;
 use launcher::filter::Filter;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -50,7 +49,7 @@ impl Busy {
                 async move {
                     seen.fetch_add(1, Ordering::Relaxed);
                     responds.acquire().await.unwrap().forget();
-                    Response::new(agent::whole("done"))
+                    hyper::Response::new(agent::whole("done"))
                 }
             })
         };
