@@ -1,9 +1,9 @@
-//! The route API's side of Envoy: gathers a request, hands it to the core, sends the reply.
+//! The route API's side of Envoy: gathers a request, hands it to the core, sends the response.
 
 use crate::host::{self, HostData, Signal};
 use crate::metrics::AdminMetrics;
 use pixell_core::admin::exchange::{Admin, Exchange, OwnedHead, Step};
-use pixell_core::admin::reply::{Outcome, Reply};
+use pixell_core::admin::response::{Outcome, Response};
 use pixell_core::admin::tally::{self, Map};
 use pixell_core::admin::token::{self, Token};
 use pixell_core::config::AdminConfig;
@@ -138,18 +138,18 @@ impl AdminStream {
                 }
                 self.carry_out(plugin, *next)
             }
-            Step::Reply(reply) => {
-                send(&reply);
+            Step::Response(response) => {
+                send(&response);
                 Action::Pause
             }
         }
     }
 }
 
-fn send(reply: &Reply) {
-    let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let body = (!reply.body.is_empty()).then_some(reply.body.as_bytes());
-    if let Err(status) = hostcalls::send_http_response(u32::from(reply.status), headers, body) {
-        log::error!("a reply could not be sent: {status:?}");
+fn send(response: &Response) {
+    let headers = response.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let body = (!response.body.is_empty()).then_some(response.body.as_bytes());
+    if let Err(status) = hostcalls::send_http_response(u32::from(response.status), headers, body) {
+        log::error!("a response could not be sent: {status:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use harness::{Envoy, Reply, RouteApi};
+use harness::{ApiResponse, Envoy, RouteApi};
 use reqwest::{Body, Method};
 use serde_json::Value;
 
@@ -45,7 +45,13 @@ impl Api {
     }
 
     /// A call with these headers. A body is JSON unless one of them is a content type.
-    pub(crate) async fn call_with(&self, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+    pub(crate) async fn call_with(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> ApiResponse {
         let body = body.into();
         let has_body = body.as_bytes() != Some(b"");
         let mut request = self.next().request(Method::from_bytes(method.as_bytes()).unwrap(), target).body(body);
@@ -59,7 +65,7 @@ impl Api {
     }
 
     /// A call. Its body, if it has one, is JSON.
-    pub(crate) async fn call(&self, method: &str, target: &str, body: &str) -> Reply {
+    pub(crate) async fn call(&self, method: &str, target: &str, body: &str) -> ApiResponse {
         self.call_with(method, target, &[], body.to_owned()).await
     }
 
@@ -75,14 +81,14 @@ impl Api {
     ) -> impl Future<Output = ()> {
         let called = std::panic::Location::caller();
         async move {
-            let reply = self.call(method, target, body).await;
-            let found = without_warning(&reply);
-            assert_eq!((reply.status.as_u16(), &found), (status, &expected), "{method} {target} {body} at {called}");
-            assert!(reply.body.is_empty() || reply.body.ends_with(b"\n"), "{reply}");
-            assert_eq!(reply.header("cache-control"), Some("no-store"));
-            assert_eq!(reply.header("content-type"), (!reply.body.is_empty()).then_some("application/json"));
+            let response = self.call(method, target, body).await;
+            let found = without_warning(&response);
+            assert_eq!((response.status.as_u16(), &found), (status, &expected), "{method} {target} {body} at {called}");
+            assert!(response.body.is_empty() || response.body.ends_with(b"\n"), "{response}");
+            assert_eq!(response.header("cache-control"), Some("no-store"));
+            assert_eq!(response.header("content-type"), (!response.body.is_empty()).then_some("application/json"));
             let version = if target.starts_with("/v1/fleet") { self.fleet_version().await } else { self.version().await };
-            assert_eq!(reply.header("etag"), Some(version.as_str()), "{method} {target} at {called}");
+            assert_eq!(response.header("etag"), Some(version.as_str()), "{method} {target} at {called}");
         }
     }
 
@@ -109,20 +115,20 @@ impl Api {
 
     /// Makes a call that must be rejected with this problem and errors at these places, and must leave map and generation as they were.
     #[track_caller]
-    pub(crate) fn rejected(&self, call: Rejected<'_>) -> impl Future<Output = Reply> {
+    pub(crate) fn rejected(&self, call: Rejected<'_>) -> impl Future<Output = ApiResponse> {
         let called = std::panic::Location::caller();
         async move {
             let before = self.map().await;
-            let reply = self.call_with(call.method, call.target, call.headers, call.body.to_vec()).await;
-            let shown = format!("{} {} at {called}: {reply}", call.method, call.target);
-            let problem = problem(&reply);
-            assert_eq!((reply.status.as_u16(), &problem["code"]), (call.status, &call.code.into()), "{shown}");
+            let response = self.call_with(call.method, call.target, call.headers, call.body.to_vec()).await;
+            let shown = format!("{} {} at {called}: {response}", call.method, call.target);
+            let problem = problem(&response);
+            assert_eq!((response.status.as_u16(), &problem["code"]), (call.status, &call.code.into()), "{shown}");
             let errors = problem["errors"].as_array().into_iter().flatten();
             let places: Vec<_> = errors.map(|error| error["pointer"].as_str().unwrap()).collect();
             assert_eq!(places, call.places, "{shown}");
-            assert!(reply.body.ends_with(b"\n"), "{shown}");
+            assert!(response.body.ends_with(b"\n"), "{shown}");
             assert_eq!(self.map().await, before, "{shown}");
-            reply
+            response
         }
     }
 }
@@ -141,14 +147,14 @@ pub(crate) struct Rejected<'a> {
 }
 
 /// The body of a response (null if it has none). That of a write that displaced routes says in words which; this checks it, and takes it out.
-pub(crate) fn without_warning(reply: &Reply) -> Value {
-    let mut found = if reply.body.is_empty() { Value::Null } else { reply.json().unwrap() };
+pub(crate) fn without_warning(response: &ApiResponse) -> Value {
+    let mut found = if response.body.is_empty() { Value::Null } else { response.json().unwrap() };
     let warning = found.as_object_mut().and_then(|members| members.remove("warning"));
     let displaced: Vec<&Value> = found["displaced"].as_array().into_iter().flatten().collect();
-    assert_eq!(warning.is_some(), !displaced.is_empty(), "{reply}");
+    assert_eq!(warning.is_some(), !displaced.is_empty(), "{response}");
     for id in displaced.iter().take(3) {
         let named = format!(" from {}, which loses its route", id.as_str().unwrap());
-        assert!(warning.as_ref().is_some_and(|words| words.as_str().unwrap().contains(&named)), "{reply}");
+        assert!(warning.as_ref().is_some_and(|words| words.as_str().unwrap().contains(&named)), "{response}");
     }
     found
 }
@@ -159,18 +165,18 @@ pub(crate) fn etag(body: &Value) -> String {
 }
 
 /// The problem document of a response, whose form this checks.
-pub(crate) fn problem(reply: &Reply) -> Value {
-    assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{reply}");
-    let problem = reply.json().unwrap();
-    assert_eq!(problem["type"], "about:blank", "{reply}");
-    assert_eq!(problem["status"], reply.status.as_u16(), "{reply}");
+pub(crate) fn problem(response: &ApiResponse) -> Value {
+    assert_eq!(response.header("content-type"), Some("application/problem+json"), "{response}");
+    let problem = response.json().unwrap();
+    assert_eq!(problem["type"], "about:blank", "{response}");
+    assert_eq!(problem["status"], response.status.as_u16(), "{response}");
     for member in ["title", "detail", "code"] {
-        assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {reply}");
+        assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {response}");
     }
-    let lists = matches!(reply.status.as_u16(), 409 | 422) && problem["code"] != "fleet_disabled";
-    assert_eq!(problem["errors"].is_array(), lists, "{reply}");
+    let lists = matches!(response.status.as_u16(), 409 | 422) && problem["code"] != "fleet_disabled";
+    assert_eq!(problem["errors"].is_array(), lists, "{response}");
     for error in problem["errors"].as_array().into_iter().flatten() {
-        assert!(error["pointer"].is_string() && error["detail"].as_str().is_some_and(|text| !text.is_empty()), "{reply}");
+        assert!(error["pointer"].is_string() && error["detail"].as_str().is_some_and(|text| !text.is_empty()), "{response}");
     }
     problem
 }

@@ -24,7 +24,7 @@ fn in_chunks(chunks: Vec<Bytes>) -> Body {
     }))
 }
 
-async fn put(client: &Client, envoy: &Envoy, body: Body) -> harness::Reply {
+async fn put(client: &Client, envoy: &Envoy, body: Body) -> harness::ApiResponse {
     let request = client.request(Method::PUT, envoy.api_url() + "/v1/routes").header("content-type", "application/json");
     RouteApi::send(request.body(body)).await.unwrap()
 }
@@ -68,8 +68,8 @@ async fn a_body_is_accepted_up_to_the_limit_and_rejected_above_it() {
         (0..10_000).map(|n| (format!("{n:0128}"), json!({"port": 10_000 + n, "state": "draining"}))).collect();
     let wide = serde_json::to_string_pretty(&json!({ "routes": full })).unwrap();
     assert!(wide.len() > 1_900_000);
-    let reply = api.call("PUT", "/v1/routes", &wide).await;
-    assert_eq!((reply.status.as_u16(), reply.json().unwrap()["added"].as_u64()), (200, Some(10_000)));
+    let response = api.call("PUT", "/v1/routes", &wide).await;
+    assert_eq!((response.status.as_u16(), response.json().unwrap()["added"].as_u64()), (200, Some(10_000)));
     let map = api.map().await;
     assert_eq!(map["routes"], Value::Object(full));
 
@@ -103,9 +103,9 @@ async fn a_body_is_accepted_up_to_the_limit_and_rejected_above_it() {
             larger[1..].rotate_left(1);
             larger.push(b' ');
             // Without a length, a body is known to be too large only once it exceeds the limit.
-            let reply = put(&client, &envoy, send(&larger)).await;
-            assert_eq!((reply.status.as_u16(), &problem(&reply)["code"]), (413, &"payload_too_large".into()));
-            assert!(reply.json().unwrap()["detail"].as_str().unwrap().contains("2564096"), "{reply}");
+            let response = put(&client, &envoy, send(&larger)).await;
+            assert_eq!((response.status.as_u16(), &problem(&response)["code"]), (413, &"payload_too_large".into()));
+            assert!(response.json().unwrap()["detail"].as_str().unwrap().contains("2564096"), "{response}");
             assert_eq!(api.map().await, map);
         }
     }
@@ -149,8 +149,8 @@ async fn a_hostile_body_is_rejected_in_time() {
         let shown = body.chars().take(20).collect::<String>();
         let started = std::time::Instant::now();
         for method in ["PUT", "PATCH"] {
-            let reply = api.call(method, "/v1/routes", &body).await;
-            assert_eq!(reply.status.as_u16(), status, "{shown}");
+            let response = api.call(method, "/v1/routes", &body).await;
+            assert_eq!(response.status.as_u16(), status, "{shown}");
         }
         // This takes milliseconds on an idle machine. Quadratic time would be minutes.
         assert!(started.elapsed() < Duration::from_secs(20), "{shown}: {:?}", started.elapsed());
@@ -168,12 +168,12 @@ async fn a_body_full_of_errors_takes_little_memory() {
     let body = Bytes::from(format!("{{\"routes\":{{{}}}}}", vec![r#""":0"#; count].join(",")));
     let before = envoy.resident_bytes().unwrap();
     // Eight at once, so that both workers get some.
-    let replies = (0..8).map(|_| api.call_with("PUT", "/v1/routes", &[("content-type", "application/json")], body.clone()));
-    for reply in futures_util::future::join_all(replies).await {
-        let document = problem(&reply);
+    let responses = (0..8).map(|_| api.call_with("PUT", "/v1/routes", &[("content-type", "application/json")], body.clone()));
+    for response in futures_util::future::join_all(responses).await {
+        let document = problem(&response);
         let listed = document["errors"].as_array().unwrap().len();
-        assert_eq!((reply.status.as_u16(), listed, document["errors_total"].as_u64()), (422, 100, Some(count as u64)));
-        assert!(reply.body.len() < 20_000, "{} bytes", reply.body.len());
+        assert_eq!((response.status.as_u16(), listed, document["errors_total"].as_u64()), (422, 100, Some(count as u64)));
+        assert!(response.body.len() < 20_000, "{} bytes", response.body.len());
     }
     let grown = envoy.resident_bytes().unwrap().saturating_sub(before) >> 20;
     eprintln!("grown by {grown} MiB");

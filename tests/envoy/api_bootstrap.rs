@@ -71,8 +71,8 @@ async fn a_crash_of_the_admin_vm_loses_nothing() {
         };
         let body = Body::wrap(Full::new(bytes::Bytes::from(r#"{"routes":{}}"#)).with_trailers(trailers));
         let request = http2().request(Method::PUT, envoy.api_url() + "/v1/routes").header("content-type", "application/json");
-        let reply = RouteApi::send(request.body(body)).await;
-        assert!(reply.is_err() || reply.is_ok_and(|reply| reply.status.as_u16() == 503), "the VM crashed");
+        let response = RouteApi::send(request.body(body)).await;
+        assert!(response.is_err() || response.is_ok_and(|response| response.status.as_u16() == 503), "the VM crashed");
         assert_eq!(health(&mut client).await, "a", "the data path has its own VMs");
         // The API comes back by itself, on both workers.
         wait::until("the route API", Duration::from_secs(20), async || {

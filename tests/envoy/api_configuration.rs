@@ -114,11 +114,11 @@ async fn a_map_holds_as_many_routes_as_there_are_ports() {
         with_admin(r#""max_routes": 65535, "port_range": {"min": 1, "max": 65535}, "denied_ports": []"#).start().await.unwrap();
     let api = Api::open(&envoy).await;
     let routes: serde_json::Map<String, Value> = (1..=65_535_u16).map(|port| (format!("{port:036}"), port.into())).collect();
-    let reply = api.call("PUT", "/v1/routes", &json!({ "routes": routes }).to_string()).await;
-    assert_eq!((reply.status.as_u16(), reply.json().unwrap()["added"].as_u64()), (200, Some(65_535)), "{reply}");
+    let response = api.call("PUT", "/v1/routes", &json!({ "routes": routes }).to_string()).await;
+    assert_eq!((response.status.as_u16(), response.json().unwrap()["added"].as_u64()), (200, Some(65_535)), "{response}");
     // Every port belongs to another id.
-    let reply = api.call("PUT", "/v1/routes/one-more", "4711").await.json().unwrap();
-    assert_eq!(reply["displaced"], json!([format!("{:036}", 4711)]));
+    let response = api.call("PUT", "/v1/routes/one-more", "4711").await.json().unwrap();
+    assert_eq!(response["displaced"], json!([format!("{:036}", 4711)]));
     no_vm_fell_over(&envoy, &api).await;
 }
 

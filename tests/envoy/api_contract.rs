@@ -191,8 +191,8 @@ async fn every_error_leaves_the_map_as_it_was() {
         {
             let headers = [("content-type", content_type)];
             let call = Rejected { method, target, headers: &headers, body: br#"{"routes":{}}"#, ..Rejected::default() };
-            let reply = api.rejected(Rejected { status: 415, code: "unsupported_media_type", ..call }).await;
-            assert!(reply.header(header).is_some_and(|accepted| accepted.contains("application/json")), "{method} {target}");
+            let response = api.rejected(Rejected { status: 415, code: "unsupported_media_type", ..call }).await;
+            assert!(response.header(header).is_some_and(|accepted| accepted.contains("application/json")), "{method} {target}");
         }
     }
     let merge_patch = [("content-type", "application/merge-patch+json")];
@@ -230,9 +230,9 @@ async fn every_error_of_a_body_has_its_place() {
         for (method, target) in writes {
             let call =
                 Rejected { method, target, headers: &[("content-type", "application/json")], body, ..Rejected::default() };
-            let reply = api.rejected(Rejected { status: 400, code: "malformed_json", ..call }).await;
-            let problem = problem(&reply);
-            assert_eq!((&problem["line"], &problem["column"]), (&line.into(), &column.into()), "{reply}");
+            let response = api.rejected(Rejected { status: 400, code: "malformed_json", ..call }).await;
+            let problem = problem(&response);
+            assert_eq!((&problem["line"], &problem["column"]), (&line.into(), &column.into()), "{response}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use harness::Reply;
+use harness::ApiResponse;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -167,12 +167,12 @@ async fn replay(api: &Api, max_routes: usize, steps: &[Step]) -> Result<(), Test
     let generation = emptied["generation"].as_u64().unwrap();
     let mut model = Model { epoch, generation, routes: BTreeMap::new(), max_routes };
     for step in steps {
-        let reply = perform(api, step, &model).await;
+        let response = perform(api, step, &model).await;
         let expected = model.respond(&step.0, step.1, step.2);
-        prop_assert_eq!(&seen(&reply), &expected, "{:?} got {}", step, reply);
+        prop_assert_eq!(&seen(&response), &expected, "{:?} got {}", step, response);
         if expected.code.is_none() {
             let tag = model.tag();
-            prop_assert_eq!(reply.header("etag"), Some(tag.as_str()), "{:?}", step);
+            prop_assert_eq!(response.header("etag"), Some(tag.as_str()), "{:?}", step);
         }
     }
     let expected = model.respond(&Call::GetAll, Condition::None, false);
@@ -180,7 +180,7 @@ async fn replay(api: &Api, max_routes: usize, steps: &[Step]) -> Result<(), Test
     Ok(())
 }
 
-async fn perform(api: &Api, (call, condition, dry_run): &Step, model: &Model) -> Reply {
+async fn perform(api: &Api, (call, condition, dry_run): &Step, model: &Model) -> ApiResponse {
     let (method, mut target, body) = match call {
         Call::GetAll => ("GET", "/v1/routes".to_owned(), String::new()),
         Call::GetOne(id) => ("GET", format!("/v1/routes/{id}"), String::new()),
@@ -234,13 +234,13 @@ fn text_of(entry: &Entry) -> String {
 }
 
 /// A response in the form that the model uses.
-fn seen(reply: &Reply) -> Response {
-    let status = reply.status.as_u16();
+fn seen(response: &ApiResponse) -> Response {
+    let status = response.status.as_u16();
     if status < 400 {
-        let body = without_warning(reply);
+        let body = without_warning(response);
         return Response { status, body, code: None, places: BTreeSet::new() };
     }
-    let problem = problem(reply);
+    let problem = problem(response);
     let code =
         ["invalid_routes", "precondition_failed", "port_in_use", "not_found"].into_iter().find(|code| problem["code"] == *code);
     let errors = problem["errors"].as_array().into_iter().flatten();

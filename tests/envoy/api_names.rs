@@ -75,8 +75,8 @@ async fn only_the_names_of_the_loopback_interface_reach_the_route_api() {
 
     // Reads, unknown paths, and HTTP/2, where the name is in `:authority`.
     for target in ["/v1/status", "/v1/routes", "/v1", "/v1/nothing", "/clusters", "/clusters?format=json"] {
-        let reply = api.call_with("GET", target, &[("host", "evil.example")], "").await;
-        assert_eq!((reply.status.as_u16(), &problem(&reply)["code"]), (403, &"foreign_origin".into()), "{target}");
+        let response = api.call_with("GET", target, &[("host", "evil.example")], "").await;
+        assert_eq!((response.status.as_u16(), &problem(&response)["code"]), (403, &"foreign_origin".into()), "{target}");
     }
     let client = http2();
     let url = |host: &str| format!("http://{host}:{port}/v1/status");

@@ -91,8 +91,8 @@ async fn the_token_is_needed_for_everything_below_v1_and_shown_nowhere() {
         ("GET", "/v1/x", ""),
         ("GET", "/v1/status", ""),
     ] {
-        let reply = api.call(method, target, body).await;
-        shown += &format!("{reply} {:?}", reply.headers);
+        let response = api.call(method, target, body).await;
+        shown += &format!("{response} {:?}", response.headers);
     }
     for path in
         ["/server_info", "/config_dump?include_eds", "/stats", "/clusters", "/listeners", "/runtime", "/init_dump", "/certs"]

@@ -60,8 +60,11 @@ async fn writes_under_a_condition() {
         ];
         for header in failed {
             let headers = [header];
-            let reply = api.rejected(Rejected { headers: &headers, status: 412, code: "precondition_failed", ..call }).await;
-            assert!(reply.json().unwrap()["detail"].as_str().unwrap().contains(&now), "it names the current version: {reply}");
+            let response = api.rejected(Rejected { headers: &headers, status: 412, code: "precondition_failed", ..call }).await;
+            assert!(
+                response.json().unwrap()["detail"].as_str().unwrap().contains(&now),
+                "it names the current version: {response}"
+            );
         }
         // An invalid condition does not count as no condition.
         for value in ["", " ", &unquoted, "\"a", "\"a\" \"b\"", "\"a\",", ",", "w/\"a\"", "*, \"a\"", "\"a\", *"] {

@@ -34,10 +34,10 @@ async fn all_patches_of_eight_writers_are_applied() {
             let mut generations = Vec::new();
             for n in 0..PATCHES {
                 let port = 20_000 + writer * PATCHES + n;
-                let reply = routes.patch_routes(&json!({"routes": {format!("writer-{writer}-{n}"): port}})).await.unwrap();
-                assert_eq!(reply.status, 200, "{reply}");
-                let response = reply.json().unwrap();
-                assert_eq!((&response["added"], &response["displaced"]), (&1.into(), &json!([])), "{reply}");
+                let response = routes.patch_routes(&json!({"routes": {format!("writer-{writer}-{n}"): port}})).await.unwrap();
+                assert_eq!(response.status, 200, "{response}");
+                let response = response.json().unwrap();
+                assert_eq!((&response["added"], &response["displaced"]), (&1.into(), &json!([])), "{response}");
                 generations.push(response["generation"].as_u64().unwrap());
             }
             assert!(generations.is_sorted_by(|earlier, later| earlier < later), "a writer's own writes are in order");
@@ -73,11 +73,11 @@ async fn updates_under_if_match_are_never_lost() {
                     let port = read.json().unwrap()["port"].as_u64().unwrap();
                     let write =
                         routes.request(Method::PUT, "/v1/routes/shared").header("if-match", read.header("etag").unwrap());
-                    let reply = RouteApi::send(write.json(&(port + 1))).await.unwrap();
-                    match reply.status.as_u16() {
+                    let response = RouteApi::send(write.json(&(port + 1))).await.unwrap();
+                    match response.status.as_u16() {
                         200 => break,
                         412 => lost_races += 1,
-                        _ => panic!("{reply}"),
+                        _ => panic!("{response}"),
                     }
                 }
             }
@@ -123,11 +123,11 @@ async fn streams_of_one_connection_do_not_mix() {
         let request = client.request(Method::PUT, format!("{}/v1/routes/id-{n}", envoy.api_url()));
         // Every tenth call is an error, which only its own stream gets.
         let port = if n.is_multiple_of(10) { json!(80) } else { json!({"port": 20_000 + n}) };
-        let reply = RouteApi::send(request.json(&port)).await.unwrap();
+        let response = RouteApi::send(request.json(&port)).await.unwrap();
         if n.is_multiple_of(10) {
-            assert_eq!(problem(&reply)["code"], "invalid_routes");
+            assert_eq!(problem(&response)["code"], "invalid_routes");
         } else {
-            assert_eq!(reply.status, 201, "{reply}");
+            assert_eq!(response.status, 201, "{response}");
         }
     };
     // One call first, so that the others find a connection to share.
@@ -156,8 +156,8 @@ async fn a_writer_that_loses_every_race_gets_an_error() {
         let (routes, stop) = (fast.clone(), Arc::clone(&stop));
         tokio::spawn(async move {
             for port in (30_000 + writer * 1000..31_000 + writer * 1000).cycle() {
-                let reply = routes.put_route(&format!("small-{writer}"), &json!(port)).await.unwrap();
-                assert!(reply.status.is_success(), "{reply}");
+                let response = routes.put_route(&format!("small-{writer}"), &json!(port)).await.unwrap();
+                assert!(response.status.is_success(), "{response}");
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
@@ -171,9 +171,9 @@ async fn a_writer_that_loses_every_race_gets_an_error() {
     };
     let mut rejected = None;
     for attempt in 0..50 {
-        let reply = slow.put_routes(&large(attempt)).await.unwrap();
-        if reply.status != 200 {
-            rejected = Some((attempt, reply));
+        let response = slow.put_routes(&large(attempt)).await.unwrap();
+        if response.status != 200 {
+            rejected = Some((attempt, response));
             break;
         }
     }
@@ -181,9 +181,9 @@ async fn a_writer_that_loses_every_race_gets_an_error() {
     for writer in join_all(small).await {
         writer.unwrap();
     }
-    let Some((attempt, reply)) = rejected else { panic!("none of fifty large writes lost to writers that never stop") };
-    assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (503, Some("1")), "{reply}");
-    assert_eq!(problem(&reply)["code"], "conflict_retries_exhausted");
+    let Some((attempt, response)) = rejected else { panic!("none of fifty large writes lost to writers that never stop") };
+    assert_eq!((response.status.as_u16(), response.header("retry-after")), (503, Some("1")), "{response}");
+    assert_eq!(problem(&response)["code"], "conflict_retries_exhausted");
     let routes = api.map().await["routes"].as_object().unwrap().clone();
     let prefix = format!("large-{attempt}-");
     assert!(!routes.keys().any(|id| id.starts_with(&prefix)), "nothing of the rejected write is applied");

@@ -133,8 +133,8 @@ async fn peers_are_reported_with_their_routes_and_since_when_they_are_so() {
     );
     assert_eq!(with("if-none-match", &api.fleet_version().await).await, StatusCode::NOT_MODIFIED);
     for method in ["PUT", "PATCH", "DELETE", "POST"] {
-        let reply = api.call(method, "/v1/fleet/peers", "{}").await;
-        assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, Some("GET, HEAD")), "{method}");
+        let response = api.call(method, "/v1/fleet/peers", "{}").await;
+        assert_eq!((response.status.as_u16(), response.header("allow")), (405, Some("GET, HEAD")), "{method}");
     }
     no_vm_fell_over(&envoy, &api).await;
 }
@@ -244,8 +244,8 @@ async fn the_largest_map_is_taken() {
         .map(|number| (format!("{number:036}"), json!([peer(number), peer(number + 1), peer(number + 2)])))
         .collect();
     let body = json!({"peers": peers, "routes": routes}).to_string();
-    let reply = api.call("PUT", "/v1/fleet", &body).await;
-    assert_eq!((reply.status.as_u16(), reply.json().unwrap()["added"].as_u64()), (200, Some(100_000)), "{reply}");
+    let response = api.call("PUT", "/v1/fleet", &body).await;
+    assert_eq!((response.status.as_u16(), response.json().unwrap()["added"].as_u64()), (200, Some(100_000)), "{response}");
     let found = api.call("GET", "/v1/fleet", "").await.json().unwrap();
     assert_eq!(found["routes"], Value::Object(routes));
     let (reports, _) = reports(&api).await;

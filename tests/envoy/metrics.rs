@@ -203,8 +203,8 @@ async fn gauges_agree_with_the_map_after_writers_raced() {
         let api = envoy.routes();
         for n in 0..20 {
             let id = format!("w{writer}-{n}");
-            let reply = api.put_route(&id, &json!(10_000 + writer * 100 + n)).await.unwrap();
-            assert_eq!(reply.status, 201, "{reply}");
+            let response = api.put_route(&id, &json!(10_000 + writer * 100 + n)).await.unwrap();
+            assert_eq!(response.status, 201, "{response}");
             if n % 2 == 0 {
                 assert_eq!(api.delete_route(&id).await.unwrap().status, 204);
             }

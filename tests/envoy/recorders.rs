@@ -83,8 +83,8 @@ impl Recorders {
             routes.insert((*id).to_owned(), route);
             all.extend([a2a, rest]);
         }
-        let reply = envoy.routes().put_routes(&json!({"routes": routes})).await.unwrap();
-        assert_eq!(reply.status, 200, "{reply}");
+        let response = envoy.routes().put_routes(&json!({"routes": routes})).await.unwrap();
+        assert_eq!(response.status, 200, "{response}");
         Self(all)
     }
 

@@ -313,9 +313,9 @@ async fn nothing_is_smuggled_by_length_or_chunking() {
 async fn ports_of_envoy_and_par_cannot_be_routed_to() {
     let envoy = Envoy::builder().start().await.unwrap();
     for port in [50050, 50051, 50052, 8080, 9090, 9901, 1, 22, 80, 1023, 0, 65536, -1] {
-        let reply = envoy.routes().put_routes(&json!({"routes": {"a": port}})).await.unwrap();
-        assert_eq!(reply.status.as_u16(), 422, "{port}: {reply}");
-        let problem: Value = reply.json().unwrap();
+        let response = envoy.routes().put_routes(&json!({"routes": {"a": port}})).await.unwrap();
+        assert_eq!(response.status.as_u16(), 422, "{port}: {response}");
+        let problem: Value = response.json().unwrap();
         assert_eq!(problem["code"], "invalid_routes");
         assert!(problem["errors"][0]["pointer"].as_str().unwrap().starts_with("/routes/a"), "{problem}");
     }

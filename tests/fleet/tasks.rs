@@ -125,8 +125,8 @@ impl Tasks {
     pub(crate) async fn put(&self, task: usize, path: &'static str, body: Value) {
         let routes = self.envoys[task].routes();
         let put = move || async move { harness::RouteApi::send(routes.request(Method::PUT, path).json(&body)).await.unwrap() };
-        let reply = self.fabric.task(task).unwrap().run(put).await.unwrap();
-        assert_eq!(reply.status, 200, "{reply}");
+        let response = self.fabric.task(task).unwrap().run(put).await.unwrap();
+        assert_eq!(response.status, 200, "{response}");
     }
 
     /// Sends a request to a task, over HTTP/1.1 unless it is changed, and returns the response.

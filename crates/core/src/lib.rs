@@ -29,7 +29,7 @@
 //! | [`json`], [`fields`] | JSON text to values, duplicate keys kept apart; the members of an object, read strictly |
 //! | [`unfinished`] | bodies that are still arriving, bounded together |
 //! | [`config`] | plugin configuration |
-//! | [`admin`] | the route API as a pure function: request to reply |
+//! | [`admin`] | the route API as a pure function: request to response |
 
 pub mod addressing;
 pub mod admin;

@@ -25,14 +25,14 @@ pub fn check(bytes: &[u8]) {
             ..Head::default()
         };
         let before = server.map();
-        let reply = server.call(&head, body);
+        let response = server.call(&head, body);
         let after = server.map();
-        assert!(STATUSES.contains(&reply.status), "{}", reply.status);
-        if reply.status >= 400 {
-            let problem: Value = serde_json::from_str(&reply.body).unwrap();
-            assert_eq!(problem["status"], reply.status);
+        assert!(STATUSES.contains(&response.status), "{}", response.status);
+        if response.status >= 400 {
+            let problem: Value = serde_json::from_str(&response.body).unwrap();
+            assert_eq!(problem["status"], response.status);
             assert!(problem["code"].is_string() && problem["detail"].is_string() && problem["title"].is_string());
-            if matches!(reply.status, 409 | 422) {
+            if matches!(response.status, 409 | 422) {
                 let (listed, total) =
                     (problem["errors"].as_array().unwrap().len() as u64, problem["errors_total"].as_u64().unwrap());
                 assert!(total > 0 && listed == total.min(100));

@@ -13,9 +13,9 @@ pub fn check(bytes: &[u8]) {
     let before = json!({"routes": {"a": 5000, "b": {"port": 5001, "state": "draining"}, "c": c}});
     assert_eq!(server.send("PUT", "/v1/routes", before.to_string().as_bytes()).status, 200);
     let (map, signal) = (server.map(), server.signal());
-    let reply = server.send("PATCH", "/v1/routes", bytes);
+    let response = server.send("PATCH", "/v1/routes", bytes);
     let after = server.map();
-    if reply.status != 200 {
+    if response.status != 200 {
         assert_eq!((map, signal), (after, server.signal()), "a patch with an error changes nothing");
         return;
     }

@@ -1,7 +1,7 @@
 //! The route API on a route map in memory.
 
 use pixell_core::admin::call::Head;
-use pixell_core::admin::reply::Reply;
+use pixell_core::admin::response::Response;
 use pixell_core::admin::{Begun, RouteApi};
 use pixell_core::config::AdminConfig;
 use pixell_core::store::memory::{MemoryData, MemorySignal};
@@ -25,16 +25,16 @@ impl Server {
         server
     }
 
-    pub(crate) fn call(&self, head: &Head<'_>, body: &[u8]) -> Reply {
+    pub(crate) fn call(&self, head: &Head<'_>, body: &[u8]) -> Response {
         let backend = Backend { data: &self.data, signal: &self.signal, new_epoch: || 1, now: Timestamp::default };
         match self.api.begin(head, &backend) {
-            Begun::Done(reply) => reply,
+            Begun::Done(response) => response,
             Begun::NeedsBody(call) => self.api.finish(&call, body, &backend),
         }
     }
 
     /// Sends a request with a JSON body.
-    pub(crate) fn send(&self, method: &str, target: &str, body: &[u8]) -> Reply {
+    pub(crate) fn send(&self, method: &str, target: &str, body: &[u8]) -> Response {
         let content_type = Some(b"application/json".as_slice());
         self.call(
             &Head {
@@ -50,9 +50,9 @@ impl Server {
 
     /// The whole route map, as the API returns it.
     pub(crate) fn map(&self) -> Value {
-        let reply = self.send("GET", "/v1/routes", b"");
-        assert_eq!(reply.status, 200);
-        serde_json::from_str(&reply.body).unwrap()
+        let response = self.send("GET", "/v1/routes", b"");
+        assert_eq!(response.status, 200);
+        serde_json::from_str(&response.body).unwrap()
     }
 
     pub(crate) fn signal(&self) -> u64 {

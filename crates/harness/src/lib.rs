@@ -30,7 +30,7 @@ pub mod wait;
 
 pub use agents::Agent;
 pub use envoy::{Envoy, EnvoyBuilder};
-pub use routes::{Reply, RouteApi};
+pub use routes::{ApiResponse, RouteApi};
 
 /// The exit code for the result of a command. An error is printed to standard error.
 #[must_use]

@@ -17,7 +17,7 @@ pub struct RouteApi {
 
 /// A response of the route API, unchanged.
 #[derive(Clone, Debug)]
-pub struct Reply {
+pub struct ApiResponse {
     /// The HTTP status.
     pub status: StatusCode,
     /// The response headers.
@@ -55,17 +55,17 @@ impl RouteApi {
     ///
     /// # Errors
     /// If no complete response comes.
-    pub async fn send(request: reqwest::RequestBuilder) -> Result<Reply> {
+    pub async fn send(request: reqwest::RequestBuilder) -> Result<ApiResponse> {
         let response = request.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok(Reply { status, headers, body: response.bytes().await? })
+        Ok(ApiResponse { status, headers, body: response.bytes().await? })
     }
 
     /// `GET path`.
     ///
     /// # Errors
     /// If no complete response comes.
-    pub async fn get(&self, path: &str) -> Result<Reply> {
+    pub async fn get(&self, path: &str) -> Result<ApiResponse> {
         Self::send(self.request(Method::GET, path)).await
     }
 
@@ -73,7 +73,7 @@ impl RouteApi {
     ///
     /// # Errors
     /// If no complete response comes.
-    pub async fn routes(&self) -> Result<Reply> {
+    pub async fn routes(&self) -> Result<ApiResponse> {
         self.get("/v1/routes").await
     }
 
@@ -81,7 +81,7 @@ impl RouteApi {
     ///
     /// # Errors
     /// If no complete response comes.
-    pub async fn status(&self) -> Result<Reply> {
+    pub async fn status(&self) -> Result<ApiResponse> {
         self.get("/v1/status").await
     }
 
@@ -89,7 +89,7 @@ impl RouteApi {
     ///
     /// # Errors
     /// If no complete response comes.
-    pub async fn route(&self, id: &str) -> Result<Reply> {
+    pub async fn route(&self, id: &str) -> Result<ApiResponse> {
         self.get(&format!("/v1/routes/{id}")).await
     }
 
@@ -97,7 +97,7 @@ impl RouteApi {
     ///
     /// # Errors
     /// If no complete response comes.
-    pub async fn put_routes(&self, body: &Value) -> Result<Reply> {
+    pub async fn put_routes(&self, body: &Value) -> Result<ApiResponse> {
         Self::send(self.request(Method::PUT, "/v1/routes").json(body)).await
     }
 
@@ -105,7 +105,7 @@ impl RouteApi {
     ///
     /// # Errors
     /// If no complete response comes.
-    pub async fn patch_routes(&self, body: &Value) -> Result<Reply> {
+    pub async fn patch_routes(&self, body: &Value) -> Result<ApiResponse> {
         Self::send(self.request(Method::PATCH, "/v1/routes").json(body)).await
     }
 
@@ -113,7 +113,7 @@ impl RouteApi {
     ///
     /// # Errors
     /// If no complete response comes.
-    pub async fn put_route(&self, id: &str, route: &Value) -> Result<Reply> {
+    pub async fn put_route(&self, id: &str, route: &Value) -> Result<ApiResponse> {
         Self::send(self.request(Method::PUT, &format!("/v1/routes/{id}")).json(route)).await
     }
 
@@ -121,7 +121,7 @@ impl RouteApi {
     ///
     /// # Errors
     /// If no complete response comes.
-    pub async fn delete_route(&self, id: &str) -> Result<Reply> {
+    pub async fn delete_route(&self, id: &str) -> Result<ApiResponse> {
         Self::send(self.request(Method::DELETE, &format!("/v1/routes/{id}"))).await
     }
 
@@ -129,13 +129,13 @@ impl RouteApi {
     ///
     /// # Errors
     /// If the API does not respond with 200.
-    pub async fn put_all<'a>(&self, routes: impl IntoIterator<Item = (&'a str, u16)>) -> Result<Reply> {
+    pub async fn put_all<'a>(&self, routes: impl IntoIterator<Item = (&'a str, u16)>) -> Result<ApiResponse> {
         let routes: Map<String, Value> = routes.into_iter().map(|(id, port)| (id.to_owned(), port.into())).collect();
         self.put_routes(&json!({ "routes": routes })).await?.expect(StatusCode::OK)
     }
 }
 
-impl Reply {
+impl ApiResponse {
     /// The body as JSON.
     ///
     /// # Errors
@@ -162,7 +162,7 @@ impl Reply {
     }
 }
 
-impl std::fmt::Display for Reply {
+impl std::fmt::Display for ApiResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.status, String::from_utf8_lossy(&self.body).trim())
     }

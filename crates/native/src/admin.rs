@@ -1,4 +1,4 @@
-//! The route API's side of Envoy: gathers a request, hands it to the core, sends the reply.
+//! The route API's side of Envoy: gathers a request, hands it to the core, sends the response.
 
 use crate::abi::{ConfigHost, Host};
 use crate::abi_types::{DataStatus, Status};
@@ -6,7 +6,7 @@ use crate::metrics::{AdminMetrics, AdminRecord, now};
 use crate::shared::{DATA, SIGNAL, ShownSignal, backend};
 use crate::{fault, host};
 use pixell_core::admin::exchange::{Admin, Exchange, OwnedHead, Step};
-use pixell_core::admin::reply::{Outcome, Reply};
+use pixell_core::admin::response::{Outcome, Response};
 use pixell_core::admin::tally::{self, Map};
 use pixell_core::admin::token::{self, Token};
 use pixell_core::config::AdminConfig;
@@ -120,8 +120,8 @@ impl AdminFilter {
                 }
                 self.carry_out(exchange, envoy, *next)
             }
-            Step::Reply(reply) => {
-                send(envoy, &reply);
+            Step::Response(response) => {
+                send(envoy, &response);
                 Done::Replied
             }
         }
@@ -155,7 +155,7 @@ enum Done {
     Replied,
 }
 
-fn send(envoy: &mut Host<'_>, reply: &Reply) {
-    let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    host::respond(envoy, reply.status, &headers, &reply.body);
+fn send(envoy: &mut Host<'_>, response: &Response) {
+    let headers: Vec<_> = response.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    host::respond(envoy, response.status, &headers, &response.body);
 }

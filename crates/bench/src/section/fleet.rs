@@ -71,11 +71,11 @@ pub(super) fn body(turn: usize, host: impl Fn(usize) -> Ipv4Addr) -> String {
 async fn put(api: &RouteApi, body: &str) -> Result<f64> {
     let request = api.request(Method::PUT, "/v1/fleet").header("content-type", "application/json").body(body.to_owned());
     let started = Instant::now();
-    let reply = RouteApi::send(request).await?.expect(StatusCode::OK)?;
+    let response = RouteApi::send(request).await?.expect(StatusCode::OK)?;
     let time = started.elapsed().as_secs_f64() * 1e3;
-    let done = reply.json()?;
+    let done = response.json()?;
     let count = |name: &str| done.get(name).and_then(Value::as_u64).unwrap_or_default();
-    ensure!(count("added") + count("changed") >= MOST_ROUTES as u64 - 1, "not every route was changed: {reply}");
+    ensure!(count("added") + count("changed") >= MOST_ROUTES as u64 - 1, "not every route was changed: {response}");
     Ok(time)
 }
 

@@ -25,10 +25,10 @@ pub(super) async fn measure(stage: &Stage<'_>, rounds: u32) -> Result<Vec<Figure
     let mut times = Vec::new();
     for body in bodies.iter().cycle().take(rounds as usize * 2) {
         let started = Instant::now();
-        let reply = api.put_routes(body).await?.expect(http::StatusCode::OK)?;
+        let response = api.put_routes(body).await?.expect(http::StatusCode::OK)?;
         times.push(started.elapsed().as_secs_f64() * 1e3);
-        let changed = reply.json()?.get("changed").and_then(Value::as_u64);
-        anyhow::ensure!(changed == Some(routes.len() as u64), "not every route was changed: {reply}");
+        let changed = response.json()?.get("changed").and_then(Value::as_u64);
+        anyhow::ensure!(changed == Some(routes.len() as u64), "not every route was changed: {response}");
     }
     Ok(vec![Figure::median("PUT of 10,000 routes, all changed", "ms", times).context("nothing was measured")?.at_most(100.0)])
 }

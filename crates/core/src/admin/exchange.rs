@@ -2,7 +2,7 @@
 
 use super::call::{Head, Write};
 use super::code::Code;
-use super::reply::{Outcome, Reply};
+use super::response::{Outcome, Response};
 use super::status_page::{self, StatusPage};
 use super::tally::Map;
 use super::token::Token;
@@ -131,7 +131,7 @@ pub enum Step {
         next: Box<Self>,
     },
     /// Send this.
-    Reply(Reply),
+    Response(Response),
 }
 
 /// One request.
@@ -150,10 +150,10 @@ enum Waiting {
     Write(Write, Body),
     /// A request for a path that takes no body.
     Pass(Body),
-    /// The reply of a rejection that does not depend on the rest of the body. After a response, Envoy reads nothing more from an HTTP/1.1
+    /// The response of a rejection that does not depend on the rest of the body. After a response, Envoy reads nothing more from an HTTP/1.1
     /// client that has not sent all of its request, and resets the connection a second later. A client that sends everything before it reads
     /// would then never learn why. So the rest is dropped first, up to so many bytes.
-    Reply(Box<Step>, usize),
+    Response(Box<Step>, usize),
 }
 
 impl Exchange {
@@ -172,17 +172,17 @@ impl Exchange {
 
     fn judge(&mut self, admin: &Admin, head: &OwnedHead, backend: &Backend<'_, impl SharedData, impl ChangeSignal>) -> Step {
         if status_page::owns_path(&head.target) {
-            return self.read(admin.page.reply(&head.method));
+            return self.read(admin.page.response(&head.method));
         }
         if ready::owns_path(&head.target) {
-            return self.read(ready::reply(&head.method, &admin.api.config, backend.data));
+            return self.read(ready::response(&head.method, &admin.api.config, backend.data));
         }
         self.map = Map::of_path(&head.target);
         let bodies = if self.map == Map::Fleet { &admin.unfinished_fleet } else { &admin.unfinished };
         if names_agents(&head.target)
             && let Err(problem) = admin.api.admit(&head.head())
         {
-            return self.read(Reply::problem(&problem));
+            return self.read(Response::problem(&problem));
         }
         if !owns_path(&head.target) {
             if self.ended {
@@ -192,12 +192,12 @@ impl Exchange {
             return Step::Wait;
         }
         match admin.api.begin(&head.head(), backend) {
-            Begun::Done(reply) => {
+            Begun::Done(response) => {
                 // A rejected read does not concern the map; every other request can only be meant as a write.
                 if matches!(head.method.as_slice(), b"GET" | b"HEAD" | b"OPTIONS") {
-                    self.read(reply)
+                    self.read(response)
                 } else {
-                    self.written(reply)
+                    self.written(response)
                 }
             }
             Begun::NeedsBody(write) if self.ended => self.written(admin.api.finish(&write, &[], backend)),
@@ -230,8 +230,8 @@ impl Exchange {
                 let room = body.grow(size.min(MOST_UNASKED + 1));
                 if body.bytes() > MOST_UNASKED {
                     let detail = format!("this path takes no body; at most {MOST_UNASKED} bytes are ignored");
-                    let reply = Reply::problem(&Code::PayloadTooLarge.problem(detail));
-                    return self.once_ended(self.read(reply), Step::DropBody);
+                    let response = Response::problem(&Code::PayloadTooLarge.problem(detail));
+                    return self.once_ended(self.read(response), Step::DropBody);
                 }
                 if ends {
                     return Step::Pass;
@@ -242,12 +242,12 @@ impl Exchange {
                 self.waiting = Some(Waiting::Pass(body));
                 Step::Wait
             }
-            Some(Waiting::Reply(reply, left)) => {
+            Some(Waiting::Response(response, left)) => {
                 let left = left.saturating_sub(size);
                 if ends || left == 0 {
-                    return *reply;
+                    return *response;
                 }
-                self.waiting = Some(Waiting::Reply(reply, left));
+                self.waiting = Some(Waiting::Response(response, left));
                 Step::DropBody
             }
         }
@@ -258,7 +258,7 @@ impl Exchange {
     pub fn on_trailers(&mut self, admin: &Admin) -> Step {
         let size = match &self.waiting {
             Some(Waiting::Write(_, body) | Waiting::Pass(body)) => body.bytes(),
-            Some(Waiting::Reply(..)) | None => 0,
+            Some(Waiting::Response(..)) | None => 0,
         };
         self.on_body(admin, size, true)
     }
@@ -269,31 +269,31 @@ impl Exchange {
         self.once_ended(self.written(admin.api.finish(&write, body, backend)), Step::DropBody)
     }
 
-    /// Keeps the reply of a rejection, which has been recorded, until all of the request has arrived, and returns what to do `meanwhile`. Every
-    /// other reply is sent at once: it may be megabytes long, and no limit counts what is kept here.
+    /// Keeps the response of a rejection, which has been recorded, until all of the request has arrived, and returns what to do `meanwhile`. Every
+    /// other response is sent at once: it may be megabytes long, and no limit counts what is kept here.
     fn once_ended(&mut self, step: Step, meanwhile: Step) -> Step {
         match step {
             Step::Record { outcome, map, code: Some(code), next } if !self.ended => {
-                self.waiting = Some(Waiting::Reply(next, MOST_DROPPED));
+                self.waiting = Some(Waiting::Response(next, MOST_DROPPED));
                 Step::Record { outcome, map, code: Some(code), next: Box::new(meanwhile) }
             }
             step => step,
         }
     }
 
-    /// Ends with the reply to a read.
-    fn read(&self, reply: Reply) -> Step {
-        self.end(reply, Outcome::Read)
+    /// Ends with the response to a read.
+    fn read(&self, response: Response) -> Step {
+        self.end(response, Outcome::Read)
     }
 
-    /// Ends with the reply to a write.
-    fn written(&self, reply: Reply) -> Step {
-        let outcome = reply.outcome;
-        self.end(reply, outcome)
+    /// Ends with the response to a write.
+    fn written(&self, response: Response) -> Step {
+        let outcome = response.outcome;
+        self.end(response, outcome)
     }
 
-    fn end(&self, reply: Reply, outcome: Outcome) -> Step {
-        Step::Record { outcome, map: self.map, code: reply.code(), next: Box::new(Step::Reply(reply)) }
+    fn end(&self, response: Response, outcome: Outcome) -> Step {
+        Step::Record { outcome, map: self.map, code: response.code(), next: Box::new(Step::Response(response)) }
     }
 }
 
@@ -303,10 +303,10 @@ fn names_agents(target: &[u8]) -> bool {
     target.starts_with(b"/clusters")
 }
 
-/// The reply to a body for which there is no room.
-fn no_room() -> Reply {
+/// The response to a body for which there is no room.
+fn no_room() -> Response {
     let detail = "too many requests with large bodies are unfinished; nothing was changed, try again";
-    Reply::problem(&Code::Overloaded.problem(detail).with_header("retry-after", "1"))
+    Response::problem(&Code::Overloaded.problem(detail).with_header("retry-after", "1"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::call::Terms;
 use super::code::Code;
-use super::reply::{self, FleetStatus, Reply};
+use super::response::{self, FleetStatus, Response};
 use super::{RouteApi, no_edition, publish_on, with_errors};
 use crate::config::AdminConfig;
 use crate::fleet::{FleetMap, edition, form};
@@ -18,7 +18,7 @@ impl RouteApi {
         replace: bool,
         terms: &Terms,
         backend: &Backend<'_, impl SharedData, impl ChangeSignal>,
-    ) -> Result<Reply, Problem> {
+    ) -> Result<Response, Problem> {
         // Unreachable: without a fleet a call is rejected by its head.
         let Some(fleet) = &self.config.fleet else { return Err(super::call::fleet_disabled()) };
         let limits = &fleet.limits;
@@ -36,8 +36,8 @@ impl RouteApi {
             let edition = changes.then(|| edition(&map, &applied)).transpose().map_err(no_edition)?;
             Ok((edition, applied.counts))
         })?;
-        let body = reply::fleet_applied_body(committed.version, committed.applied);
-        Ok(Reply::json(200, committed.version, body).with_outcome(committed.outcome))
+        let body = response::fleet_applied_body(committed.version, committed.applied);
+        Ok(Response::json(200, committed.version, body).with_outcome(committed.outcome))
     }
 }
 
@@ -46,12 +46,12 @@ pub(super) fn body(stored: &Stored<'_, impl SharedData>) -> Result<String, Moved
     let map = FleetMap::new(stored);
     let (peers, mut routes) = (map.peers()?, map.routes()?);
     routes.sort_unstable_by_key(|(id, _)| *id);
-    Ok(reply::fleet_body(map.version(), &peers, &routes))
+    Ok(response::fleet_body(map.version(), &peers, &routes))
 }
 
 /// The body of `GET /v1/fleet/peers`.
 pub(super) fn peers_body(stored: &Stored<'_, impl SharedData>) -> Result<String, Moved> {
-    Ok(reply::fleet_peers_body(&FleetMap::new(stored).reports()?))
+    Ok(response::fleet_peers_body(&FleetMap::new(stored).reports()?))
 }
 
 /// What the status says of the fleet map.

@@ -1,4 +1,4 @@
-//! The route API, version 1, as a pure function: request to reply.
+//! The route API, version 1, as a pure function: request to response.
 //!
 //! The head of a request is judged first ([`RouteApi::begin`]), so that a call that cannot succeed is rejected before its body has
 //! arrived; a call that needs its body is finished with it ([`RouteApi::finish`]).
@@ -11,7 +11,7 @@ pub mod exchange;
 mod fleet_map;
 pub mod local;
 mod ready;
-pub mod reply;
+pub mod response;
 pub mod status_page;
 pub mod tally;
 pub mod token;
@@ -19,7 +19,7 @@ pub mod token;
 use self::call::{Call, Head, Read, Resource, Target, Terms, Write};
 use self::code::Code;
 use self::local::{is_local_host, is_local_origin};
-use self::reply::{Outcome, Reply};
+use self::response::{Outcome, Response};
 use self::token::Token;
 use crate::config::AdminConfig;
 use crate::json::Json;
@@ -51,26 +51,26 @@ pub struct RouteApi {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Begun {
     /// Respond now.
-    Done(Reply),
+    Done(Response),
     /// Wait for the whole body, then [`RouteApi::finish`].
     NeedsBody(Write),
 }
 
 impl RouteApi {
-    /// Judges the head of a request, and makes the reply if no body is needed.
+    /// Judges the head of a request, and makes the response if no body is needed.
     pub fn begin(&self, head: &Head<'_>, backend: &Backend<'_, impl SharedData, impl ChangeSignal>) -> Begun {
         if let Err(problem) = self.admit(head) {
-            return Begun::Done(Reply::problem(&problem));
+            return Begun::Done(Response::problem(&problem));
         }
         match Call::parse(head, &self.config) {
-            Err(problem) => Begun::Done(Reply::problem(&problem)),
+            Err(problem) => Begun::Done(Response::problem(&problem)),
             Ok(Call::Write(write)) => Begun::NeedsBody(write),
             Ok(Call::Read(call)) => Begun::Done(read(&call, &self.config, backend.data)),
             Ok(Call::Delete(id, terms)) => {
                 let change = Change { replace: false, edits: vec![(id.as_id(), Edit::Remove)] };
                 Begun::Done(match self.commit(&change, &terms, backend) {
-                    Ok(committed) => Reply::empty(204, committed.version).with_outcome(committed.outcome),
-                    Err(problem) => Reply::problem(&problem),
+                    Ok(committed) => Response::empty(204, committed.version).with_outcome(committed.outcome),
+                    Err(problem) => Response::problem(&problem),
                 })
             }
         }
@@ -90,9 +90,9 @@ impl RouteApi {
         Ok(())
     }
 
-    /// Makes the reply to a write whose body has arrived.
-    pub fn finish(&self, write: &Write, body: &[u8], backend: &Backend<'_, impl SharedData, impl ChangeSignal>) -> Reply {
-        self.write(write, body, backend).unwrap_or_else(|problem| Reply::problem(&problem))
+    /// Makes the response to a write whose body has arrived.
+    pub fn finish(&self, write: &Write, body: &[u8], backend: &Backend<'_, impl SharedData, impl ChangeSignal>) -> Response {
+        self.write(write, body, backend).unwrap_or_else(|problem| Response::problem(&problem))
     }
 
     fn write(
@@ -100,7 +100,7 @@ impl RouteApi {
         write: &Write,
         body: &[u8],
         backend: &Backend<'_, impl SharedData, impl ChangeSignal>,
-    ) -> Result<Reply, Problem> {
+    ) -> Result<Response, Problem> {
         let most = write.most_bytes(&self.config);
         if body.len() > most {
             return Err(call::payload_too_large(most));
@@ -125,8 +125,8 @@ impl RouteApi {
             _ => problem,
         })?;
         let created = matches!(target, Target::Route(_)) && applied.added > 0;
-        let reply = Reply::json(if created { 201 } else { 200 }, version, reply::applied_body(version, &applied));
-        Ok(reply.with_outcome(outcome))
+        let response = Response::json(if created { 201 } else { 200 }, version, response::applied_body(version, &applied));
+        Ok(response.with_outcome(outcome))
     }
 
     /// Publishes a change on these terms.
@@ -217,17 +217,17 @@ fn check_names(head: &Head<'_>) -> Result<(), Problem> {
 /// How often a read starts over because the map moved on meanwhile.
 const READ_ATTEMPTS: usize = 16;
 
-fn read(call: &Read, config: &AdminConfig, data: &impl SharedData) -> Reply {
+fn read(call: &Read, config: &AdminConfig, data: &impl SharedData) -> Response {
     let attempt = |_| try_read(call, config, data).ok();
-    (0..READ_ATTEMPTS).find_map(attempt).unwrap_or_else(|| Reply::problem(&retries_exhausted()))
+    (0..READ_ATTEMPTS).find_map(attempt).unwrap_or_else(|| Response::problem(&retries_exhausted()))
 }
 
-fn try_read(call: &Read, config: &AdminConfig, data: &impl SharedData) -> Result<Reply, Moved> {
+fn try_read(call: &Read, config: &AdminConfig, data: &impl SharedData) -> Result<Response, Moved> {
     let layout = if call.resource.is_of_fleet() { &FLEET_MAP } else { &ROUTE_MAP };
     let stored = Stored::now(data, layout);
     let now = stored.version();
     if !call.preconditions.if_match_holds(now) {
-        return Ok(Reply::problem(&precondition_failed(now)));
+        return Ok(Response::problem(&precondition_failed(now)));
     }
     let map = RouteMap::new(&stored);
     // The entity tag of the status is that of the route map, and with a fleet the status tells of both.
@@ -235,21 +235,21 @@ fn try_read(call: &Read, config: &AdminConfig, data: &impl SharedData) -> Result
     let unchanged = versioned && !call.preconditions.if_none_match_holds(now);
     let body = match &call.resource {
         Resource::Route(id) => match map.find(id.as_id())? {
-            Some(route) => reply::route_body(now, &route),
-            None => return Ok(Reply::problem(&Code::NotFound.problem(format!("there is no route for {}", id.as_id())))),
+            Some(route) => response::route_body(now, &route),
+            None => return Ok(Response::problem(&Code::NotFound.problem(format!("there is no route for {}", id.as_id())))),
         },
         // Before anything is read: the status page asks every two seconds.
         _ if unchanged => String::new(),
         Resource::Routes => {
             let mut routes = map.routes()?;
             routes.sort_unstable_by_key(|(id, _)| *id);
-            reply::routes_body(now, &routes)
+            response::routes_body(now, &routes)
         }
-        Resource::Status => reply::status_body(now, map.len(), map.is_loaded(), &fleet_map::status(config, data)?),
+        Resource::Status => response::status_body(now, map.len(), map.is_loaded(), &fleet_map::status(config, data)?),
         Resource::Fleet => fleet_map::body(&stored)?,
         Resource::FleetPeers => fleet_map::peers_body(&stored)?,
     };
-    Ok(if unchanged { Reply::empty(304, now) } else { Reply::json(200, now, body) })
+    Ok(if unchanged { Response::empty(304, now) } else { Response::json(200, now, body) })
 }
 
 fn retries_exhausted() -> Problem {

@@ -2,7 +2,7 @@
 //! and PAR waits for it before it pushes.)
 
 use super::code::Code;
-use super::reply::{Outcome, Reply};
+use super::response::{Outcome, Response};
 use crate::config::AdminConfig;
 use crate::store::{FLEET_MAP, Layout, ROUTE_MAP, SharedData, Stored};
 
@@ -13,10 +13,10 @@ pub(super) fn owns_path(target: &[u8]) -> bool {
 }
 
 /// Responds 200 if all maps are there, else 503.
-pub(super) fn reply(method: &[u8], config: &AdminConfig, data: &impl SharedData) -> Reply {
+pub(super) fn response(method: &[u8], config: &AdminConfig, data: &impl SharedData) -> Response {
     if !matches!(method, b"GET" | b"HEAD") {
         let problem = Code::MethodNotAllowed.problem("readiness is read with GET");
-        return Reply::problem(&problem.with_header("allow", "GET, HEAD"));
+        return Response::problem(&problem.with_header("allow", "GET, HEAD"));
     }
     let waits = |layout: &'static Layout| !Stored::now(data, layout).is_loaded();
     let missing = [("no route map", waits(&ROUTE_MAP)), ("no fleet map", config.fleet.is_some() && waits(&FLEET_MAP))];
@@ -26,7 +26,7 @@ pub(super) fn reply(method: &[u8], config: &AdminConfig, data: &impl SharedData)
         missing => (503, format!("NOT READY: {} has been pushed\n", missing.join(" and "))),
     };
     let headers = [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")];
-    Reply { status, headers: headers.map(|(name, value)| (name, value.to_owned())).to_vec(), body, outcome: Outcome::Read }
+    Response { status, headers: headers.map(|(name, value)| (name, value.to_owned())).to_vec(), body, outcome: Outcome::Read }
 }
 
 #[cfg(test)]
@@ -44,8 +44,8 @@ mod tests {
         let on = AdminConfig::parse(br#"{"role":"admin","fleet":{"peer_cidrs":["10.0.0.0/8"]}}"#).expect("valid");
         let data = MemoryData::default();
         let of = |config| {
-            let reply = reply(b"GET", config, &data);
-            (reply.status, reply.body)
+            let response = response(b"GET", config, &data);
+            (response.status, response.body)
         };
         let not = |words: &str| (503, format!("NOT READY: {words} has been pushed\n"));
         let ready = || (200, "READY\n".to_owned());
@@ -56,7 +56,7 @@ mod tests {
         assert_eq!((of(&off), of(&on)), (ready(), not("no fleet map")));
         fleet::tests::publish_change(&data, &MemorySignal::default(), &fleet::tests::setting(true, &[], &[]));
         assert_eq!((of(&off), of(&on)), (ready(), ready()));
-        assert_eq!(reply(b"POST", &on, &data).status, 405);
+        assert_eq!(response(b"POST", &on, &data).status, 405);
         assert!(
             owns_path(b"/ready/traffic")
                 && owns_path(b"/ready/traffic?x")

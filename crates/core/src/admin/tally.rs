@@ -1,6 +1,6 @@
 //! What the route API counts, whatever host keeps the metrics.
 
-use super::reply::Outcome;
+use super::response::Outcome;
 use crate::fleet::FleetMap;
 use crate::store::{ChangeSignal, FLEET_MAP, ROUTE_MAP, SharedData, Stored};
 

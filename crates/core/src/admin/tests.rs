@@ -48,42 +48,43 @@ impl Fixture {
         fixture
     }
 
-    fn call(&self, method: &str, target: &str, body: &str) -> Reply {
+    fn call(&self, method: &str, target: &str, body: &str) -> Response {
         self.send(Head { method: method.as_bytes(), target: target.as_bytes(), ..Head::default() }, body)
     }
 
-    fn send(&self, head: Head<'_>, body: &str) -> Reply {
+    fn send(&self, head: Head<'_>, body: &str) -> Response {
         self.send_on(&self.data, head, body)
     }
 
     /// As [`Self::send`], on another view of the data.
-    fn send_on(&self, data: &impl SharedData, head: Head<'_>, body: &str) -> Reply {
+    fn send_on(&self, data: &impl SharedData, head: Head<'_>, body: &str) -> Response {
         let head = Head { content_type: Some(b"application/json"), host: head.host.or(Some(b"127.0.0.1:9901")), ..head };
         let backend = Backend { data, signal: &self.signal, new_epoch: || EPOCH, now };
         match self.api.begin(&head, &backend) {
-            Begun::Done(reply) => reply,
+            Begun::Done(response) => response,
             Begun::NeedsBody(call) => self.api.finish(&call, body.as_bytes(), &backend),
         }
     }
 
     #[track_caller]
     fn check(&self, method: &str, target: &str, body: &str, status: u16, expected: Value) {
-        let reply = self.call(method, target, body);
-        let mut found = if reply.body.is_empty() { Value::Null } else { serde_json::from_str(&reply.body).expect("JSON") };
-        // Its words are `reply`'s.
+        let response = self.call(method, target, body);
+        let mut found =
+            if response.body.is_empty() { Value::Null } else { serde_json::from_str(&response.body).expect("JSON") };
+        // Its words are `response`'s.
         let warning = found.as_object_mut().and_then(|members| members.remove("warning"));
-        assert_eq!(warning.is_some(), found["displaced"].as_array().is_some_and(|ids| !ids.is_empty()), "{}", reply.body);
-        assert_eq!((reply.status, found), (status, expected));
+        assert_eq!(warning.is_some(), found["displaced"].as_array().is_some_and(|ids| !ids.is_empty()), "{}", response.body);
+        assert_eq!((response.status, found), (status, expected));
     }
 }
 
-fn header<'r>(reply: &'r Reply, name: &str) -> Option<&'r str> {
-    reply.headers.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_str())
+fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {
+    response.headers.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_str())
 }
 
-fn code(reply: &Reply) -> String {
-    let body: Value = serde_json::from_str(&reply.body).expect("JSON");
-    assert_eq!(header(reply, "content-type"), Some("application/problem+json"));
+fn code(response: &Response) -> String {
+    let body: Value = serde_json::from_str(&response.body).expect("JSON");
+    assert_eq!(header(response, "content-type"), Some("application/problem+json"));
     body["code"].as_str().expect("a code").to_owned()
 }
 
@@ -205,8 +206,8 @@ fn a_rejected_write_leaves_the_map_as_it_was() {
     api.check("PUT", "/v1/routes", r#"{"routes":{"a":2000}}"#, 200, wrote(1, 1, 0, 0, &[]));
     let before = api.call("GET", "/v1/routes", "");
     let check = |method, target, body: &str, status, expected: &str| {
-        let reply = api.call(method, target, body);
-        assert_eq!((reply.status, code(&reply).as_str()), (status, expected), "{reply:?}");
+        let response = api.call(method, target, body);
+        assert_eq!((response.status, code(&response).as_str()), (status, expected), "{response:?}");
         assert_eq!(api.call("GET", "/v1/routes", ""), before);
     };
     check("PUT", "/v1/routes", "{", 400, "malformed_json");
@@ -245,9 +246,9 @@ fn a_writer_that_loses_every_race_is_told() {
         port.set(port.get() + 1);
         assert!(api.call("PUT", "/v1/routes/rival", &port.get().to_string()).status < 300);
     });
-    let reply = api.send_on(&hooked, PUT_B, "3000");
+    let response = api.send_on(&hooked, PUT_B, "3000");
     assert_eq!(
-        (reply.status, code(&reply).as_str(), header(&reply, "retry-after")),
+        (response.status, code(&response).as_str(), header(&response, "retry-after")),
         (503, "conflict_retries_exhausted", Some("1"))
     );
 }
@@ -255,10 +256,10 @@ fn a_writer_that_loses_every_race_is_told() {
 #[test]
 fn errors_of_body_and_map_are_named_together() {
     let api = Fixture::new();
-    let reply = api.call("PATCH", "/v1/routes", r#"{"routes":{"a":2000,"b":2000,"c":{"state":"active"}}}"#);
-    let body: Value = serde_json::from_str(&reply.body).expect("JSON");
+    let response = api.call("PATCH", "/v1/routes", r#"{"routes":{"a":2000,"b":2000,"c":{"state":"active"}}}"#);
+    let body: Value = serde_json::from_str(&response.body).expect("JSON");
     let pointers: Vec<_> = body["errors"].as_array().expect("a list").iter().map(|error| error["pointer"].as_str()).collect();
-    assert_eq!((reply.status, pointers), (422, vec![Some("/routes/c"), Some("/routes/b")]));
+    assert_eq!((response.status, pointers), (422, vec![Some("/routes/c"), Some("/routes/b")]));
     let malformed: Value = serde_json::from_str(&api.call("PUT", "/v1/routes", "{\n  x}").body).expect("JSON");
     assert_eq!((&malformed["line"], &malformed["column"]), (&json!(2), &json!(3)));
 }
@@ -294,7 +295,7 @@ fn only_this_machine_s_names_are_accepted() {
     assert_eq!(send(b"localhost", Some(b"http://localhost:3000")).status, 401);
     let head = Head { method: b"GET", target: b"/v1/status", ..NO_HEAD };
     let backend = Backend { data: &api.data, signal: &api.signal, new_epoch: || EPOCH, now };
-    assert!(matches!(api.api.begin(&head, &backend), Begun::Done(reply) if reply.status == 403), "without any host");
+    assert!(matches!(api.api.begin(&head, &backend), Begun::Done(response) if response.status == 403), "without any host");
 }
 
 #[test]
@@ -343,12 +344,12 @@ fn the_first_errors_are_listed_and_all_are_counted() {
         (map(&format!("{}\"z\":2000", (0..400).map(|n| format!("\"{n}\":2000,")).collect::<String>())), 409, 400),
     ] {
         for method in ["PUT", "PATCH"] {
-            let reply = api.call(method, "/v1/routes", &body);
-            let document: Value = serde_json::from_str(&reply.body).expect("JSON");
+            let response = api.call(method, "/v1/routes", &body);
+            let document: Value = serde_json::from_str(&response.body).expect("JSON");
             let listed = document["errors"].as_array().expect("a list").len();
-            assert_eq!((reply.status, listed, &document["errors_total"]), (status, total.min(100), &json!(total)));
+            assert_eq!((response.status, listed, &document["errors_total"]), (status, total.min(100), &json!(total)));
             assert!(document["detail"].as_str().expect("text").starts_with(&format!("nothing was changed: {total} errors")));
-            assert!(reply.body.len() < 20_000, "{} bytes", reply.body.len());
+            assert!(response.body.len() < 20_000, "{} bytes", response.body.len());
         }
     }
 }

@@ -75,16 +75,16 @@ impl Balancer {
 
     /// Gives a server no new connections. Those that it has go on.
     pub(super) async fn deregister(&self, number: usize) -> Result<()> {
-        let reply = self.say(&format!("set server tasks/task-{number} state drain")).await?;
-        ensure!(reply.trim().is_empty(), "HAProxy: {reply}");
+        let response = self.say(&format!("set server tasks/task-{number} state drain")).await?;
+        ensure!(response.trim().is_empty(), "HAProxy: {response}");
         Ok(())
     }
 
     async fn say(&self, command: &str) -> Result<String> {
         let mut socket = UnixStream::connect(self.directory.path().join("haproxy.sock")).await?;
         socket.write_all(format!("{command}\n").as_bytes()).await?;
-        let mut reply = String::new();
-        socket.read_to_string(&mut reply).await?;
-        Ok(reply)
+        let mut response = String::new();
+        socket.read_to_string(&mut response).await?;
+        Ok(response)
     }
 }

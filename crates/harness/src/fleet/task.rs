@@ -133,8 +133,8 @@ impl Task {
             let request = api.request(method, &path);
             RouteApi::send(if let Some(body) = &body { request.json(body) } else { request }).await
         };
-        let reply = namespace.run(send).await??;
-        ensure!(reply.status.is_success(), "task {}: {reply}", self.number);
+        let response = namespace.run(send).await??;
+        ensure!(response.status.is_success(), "task {}: {response}", self.number);
         Ok(())
     }
 
@@ -252,7 +252,7 @@ impl Task {
         let api = self.envoy.routes();
         let ready = move || async move {
             let look = || async {
-                Ok(api.get("/ready/traffic").await.is_ok_and(|reply| reply.status == StatusCode::OK).then_some(()))
+                Ok(api.get("/ready/traffic").await.is_ok_and(|response| response.status == StatusCode::OK).then_some(()))
             };
             wait::until("the task to be ready", END, look).await
         };

@@ -41,7 +41,7 @@ impl Fixture {
     }
 }
 
-/// The status of a reply that is sent now, and what is recorded with it.
+/// The status of a response that is sent now, and what is recorded with it.
 #[track_caller]
 fn status(step: &Step) -> (u16, Outcome) {
     match step {
@@ -50,16 +50,16 @@ fn status(step: &Step) -> (u16, Outcome) {
     }
 }
 
-/// The status of a reply that is sent now, after its outcome has been recorded.
+/// The status of a response that is sent now, after its outcome has been recorded.
 #[track_caller]
 fn sent(step: &Step) -> u16 {
     match step {
-        Step::Reply(reply) => reply.status,
+        Step::Response(response) => response.status,
         other => panic!("{other:?}"),
     }
 }
 
-/// A rejection whose reply waits.
+/// A rejection whose response waits.
 fn waits(outcome: Outcome, map: Map, code: &'static str, meanwhile: Step) -> Step {
     Step::Record { outcome, map, code: Some(code), next: Box::new(meanwhile) }
 }
@@ -226,9 +226,9 @@ fn a_reply_that_waits_is_small() {
     let long = "%FF".repeat(20_000);
     let check = |fixture: &Fixture, method: &str, target: &str| {
         let (exchange, _) = fixture.begin(method, target, false);
-        let Some(Waiting::Reply(reply, _)) = &exchange.waiting else { panic!("{method} {target}") };
-        let Step::Reply(reply) = reply.as_ref() else { panic!("{reply:?}") };
-        assert!(reply.body.len() < 1024, "{}", reply.body);
+        let Some(Waiting::Response(response, _)) = &exchange.waiting else { panic!("{method} {target}") };
+        let Step::Response(response) = response.as_ref() else { panic!("{response:?}") };
+        assert!(response.body.len() < 1024, "{}", response.body);
     };
     for method in ["GET", "PUT", "DELETE"] {
         for target in [format!("/v1/{long}"), format!("/v1/routes/{long}"), format!("/v1/routes/a?{long}")] {

@@ -3,7 +3,7 @@
 //! The document itself contains no secret: the counters come from `/stats`, the route map from `/v1/`, each under its own rule.
 
 use super::code::Code;
-use super::reply::{Outcome, Reply};
+use super::response::{Outcome, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
@@ -44,10 +44,10 @@ impl StatusPage {
 
     /// The response to a request for it.
     #[must_use]
-    pub fn reply(&self, method: &[u8]) -> Reply {
+    pub fn response(&self, method: &[u8]) -> Response {
         if !matches!(method, b"GET" | b"HEAD") {
             let problem = Code::MethodNotAllowed.problem("the status page responds to GET");
-            return Reply::problem(&problem.with_header("allow", "GET, HEAD"));
+            return Response::problem(&problem.with_header("allow", "GET, HEAD"));
         }
         let headers = [
             ("content-type", "text/html; charset=utf-8"),
@@ -58,7 +58,7 @@ impl StatusPage {
             ("cache-control", "no-store"),
         ];
         let headers = headers.map(|(name, value)| (name, value.to_owned())).to_vec();
-        Reply { status: 200, headers, body: self.html.clone(), outcome: Outcome::Read }
+        Response { status: 200, headers, body: self.html.clone(), outcome: Outcome::Read }
     }
 }
 
@@ -81,10 +81,10 @@ mod tests {
 
     #[test]
     fn the_page_is_self_contained() {
-        let reply = StatusPage::new(crate::config::AGENTS_URL).reply(b"GET");
-        assert_eq!(reply.status, 200);
-        assert!(reply.body.contains(SCRIPT) && reply.body.contains(STYLE) && !reply.body.contains("{{"));
-        let without_namespace = reply.body.replace("http://www.w3.org/2000/svg", "");
+        let response = StatusPage::new(crate::config::AGENTS_URL).response(b"GET");
+        assert_eq!(response.status, 200);
+        assert!(response.body.contains(SCRIPT) && response.body.contains(STYLE) && !response.body.contains("{{"));
+        let without_namespace = response.body.replace("http://www.w3.org/2000/svg", "");
         for outside in [
             "http://",
             "https://",
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn only_reads_are_served() {
-        let rejected = StatusPage::new("").reply(b"POST");
+        let rejected = StatusPage::new("").response(b"POST");
         assert_eq!(rejected.status, 405);
         assert!(rejected.headers.contains(&("allow", "GET, HEAD".to_owned())));
     }

@@ -97,19 +97,19 @@ fn peers_are_reported_with_their_routes_and_since_when_they_are_so() {
 fn reports_on_peers_are_read_only_and_have_the_tag_of_the_fleet_map() {
     let api = api();
     api.call("PUT", "/v1/fleet", TWO);
-    let reply = api.call("GET", "/v1/fleet/peers", "");
-    assert_eq!(header(&reply, "etag"), Some("\"0000000000001234-1\""));
+    let response = api.call("GET", "/v1/fleet/peers", "");
+    assert_eq!(header(&response, "etag"), Some("\"0000000000001234-1\""));
     let with = |if_match: Option<&'static [u8]>, if_none_match: Option<&'static [u8]>| {
         let head = Head { method: b"GET", target: b"/v1/fleet/peers", if_match, if_none_match, ..Head::default() };
-        let reply = api.send(head, "");
-        (reply.status, reply.body.is_empty())
+        let response = api.send(head, "");
+        (response.status, response.body.is_empty())
     };
     let (now, other) = (Some(&b"\"0000000000001234-1\""[..]), Some(&b"\"0000000000001234-2\""[..]));
     assert_eq!((with(now, None), with(None, other)), ((200, false), (200, false)));
     assert_eq!((with(None, now), with(other, None)), ((304, true), (412, false)));
     for method in ["PUT", "PATCH", "DELETE", "POST"] {
-        let reply = api.call(method, "/v1/fleet/peers", "{}");
-        assert_eq!((reply.status, header(&reply, "allow")), (405, Some("GET, HEAD")), "{method}");
+        let response = api.call(method, "/v1/fleet/peers", "{}");
+        assert_eq!((response.status, header(&response, "allow")), (405, Some("GET, HEAD")), "{method}");
     }
     assert_eq!(api.call("GET", "/v1/fleet/peers?dry_run=true", "").status, 400);
     let config = r#"{"role":"admin","fleet":{"peer_cidrs":["10.0.1.0/24"]}}"#;
@@ -135,8 +135,8 @@ fn a_read_that_loses_every_race_is_told() {
         }
     });
     for target in ["/v1/routes", "/v1/routes/id-1", "/v1/status", "/v1/fleet", "/v1/fleet/peers"] {
-        let reply = api.send_on(&hooked, Head { method: b"GET", target: target.as_bytes(), ..NO_HEAD }, "");
-        let found = (reply.status, code(&reply), header(&reply, "retry-after").map(str::to_owned));
+        let response = api.send_on(&hooked, Head { method: b"GET", target: target.as_bytes(), ..NO_HEAD }, "");
+        let found = (response.status, code(&response), header(&response, "retry-after").map(str::to_owned));
         assert_eq!(found, (503, "conflict_retries_exhausted".to_owned(), Some("1".to_owned())), "{target}");
     }
 }
@@ -152,8 +152,8 @@ fn conditions_are_about_the_fleet_map() {
             if_none_match: if_none_match.map(str::as_bytes),
             ..Head::default()
         };
-        let reply = api.send(head, TWO);
-        (reply.status, header(&reply, "etag").map(str::to_owned))
+        let response = api.send(head, TWO);
+        (response.status, header(&response, "etag").map(str::to_owned))
     };
     assert_eq!(with("PUT", "/v1/fleet", Some("*"), None), (412, None));
     let first = Some("\"0000000000001234-1\"".to_owned());
@@ -191,19 +191,19 @@ fn rejections_name_every_error_and_change_nothing() {
     let api = api();
     api.check("PUT", "/v1/fleet", TWO, 200, counts(1, 2, 0, 0));
     let check = |method: &str, body: &str, expected: (u16, &str), places: &[&str]| {
-        let reply = api.call(method, "/v1/fleet", body);
-        assert_eq!((reply.status, code(&reply).as_str()), expected, "{}", reply.body);
-        let document: Value = serde_json::from_str(&reply.body).expect("JSON");
+        let response = api.call(method, "/v1/fleet", body);
+        assert_eq!((response.status, code(&response).as_str()), expected, "{}", response.body);
+        let document: Value = serde_json::from_str(&response.body).expect("JSON");
         let found: Vec<_> = document["errors"]
             .as_array()
             .into_iter()
             .flatten()
             .map(|error| error["pointer"].as_str().unwrap_or_default())
             .collect();
-        assert_eq!(found, places, "{}", reply.body);
+        assert_eq!(found, places, "{}", response.body);
         assert_eq!(document["errors_total"].as_u64().unwrap_or_default(), places.len() as u64);
         api.check("GET", "/v1/fleet", "", 200, two());
-        reply.body
+        response.body
     };
     let invalid = (422, "invalid_fleet");
     check("PUT", "{", (400, "malformed_json"), &[]);
@@ -227,13 +227,13 @@ fn rejections_name_every_error_and_change_nothing() {
 fn without_a_fleet_there_is_no_map() {
     let api = Fixture::new();
     for (method, body) in [("GET", ""), ("HEAD", ""), ("PUT", TWO), ("PATCH", "{}")] {
-        let reply = api.call(method, "/v1/fleet", body);
-        assert_eq!((reply.status, code(&reply).as_str()), (409, "fleet_disabled"), "{method}");
+        let response = api.call(method, "/v1/fleet", body);
+        assert_eq!((response.status, code(&response).as_str()), (409, "fleet_disabled"), "{method}");
     }
     assert_eq!(api.call("DELETE", "/v1/fleet", "").status, 405);
     for method in ["GET", "HEAD"] {
-        let reply = api.call(method, "/v1/fleet/peers", "");
-        assert_eq!((reply.status, code(&reply).as_str()), (409, "fleet_disabled"), "{method}");
+        let response = api.call(method, "/v1/fleet/peers", "");
+        assert_eq!((response.status, code(&response).as_str()), (409, "fleet_disabled"), "{method}");
     }
     assert_eq!(api.call("PUT", "/v1/fleet/peers", "{}").status, 405);
     for path in ["/v1/fleet/", "/v1/fleet/peers/", "/v1/fleet/peers/task-b", "/v1/fleet/routes"] {
@@ -253,21 +253,21 @@ fn a_rival_at_any_step_is_not_overwritten() {
         let hooked = Hooked::new(&api.data, |number| {
             if number == step {
                 come = true;
-                let reply = api.call("PATCH", "/v1/fleet", r#"{"routes":{"id-2":["task-c"]}}"#);
-                assert_eq!(reply.status, 200);
+                let response = api.call("PATCH", "/v1/fleet", r#"{"routes":{"id-2":["task-c"]}}"#);
+                assert_eq!(response.status, 200);
             }
         });
         let head = Head { method: b"PATCH", target: b"/v1/fleet", ..Head::default() };
         // It is valid only until the rival has come.
-        let reply = api.send_on(&hooked, head, r#"{"peers":{"task-c":null},"routes":{"id-1":["task-b"]}}"#);
+        let response = api.send_on(&hooked, head, r#"{"peers":{"task-c":null},"routes":{"id-1":["task-b"]}}"#);
         let after: Value = serde_json::from_str(&api.call("GET", "/v1/fleet", "").body).expect("JSON");
-        match (come, reply.status) {
+        match (come, response.status) {
             (true, 422) => assert_eq!(after["routes"], json!({"id-1": ["task-c", "task-b"], "id-2": ["task-c"]})),
             (false, 200) => {
                 assert!(step > 5, "{step}");
                 return;
             }
-            other => panic!("{other:?} at step {step}: {}", reply.body),
+            other => panic!("{other:?} at step {step}: {}", response.body),
         }
     }
     panic!("a write has fewer steps");

@@ -122,8 +122,8 @@ async fn push(envoy: &Envoy, agents: &[Agent], page: &Agent) -> Result<()> {
         }
         routes.insert(agent.name().to_owned(), route);
     }
-    let reply = envoy.routes().put_routes(&json!({"routes": routes})).await?;
-    println!("  response: {reply}");
+    let response = envoy.routes().put_routes(&json!({"routes": routes})).await?;
+    println!("  response: {response}");
     Ok(())
 }
 

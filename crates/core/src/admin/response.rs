@@ -1,4 +1,4 @@
-//! A reply of the route API.
+//! A response of the route API.
 
 use crate::deployment_id::{DeploymentId, OwnedDeploymentId};
 use crate::fleet::change::Counts;
@@ -11,7 +11,7 @@ use crate::store::Version;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// What a reply means for the map: what the metrics count.
+/// What a response means for the map: what the metrics count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing was to be changed: a read or a dry run.
@@ -30,7 +30,7 @@ pub enum Outcome {
 
 /// Status, headers and body, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct Response {
     /// HTTP status code.
     pub status: u16,
     /// Headers, names in lower case.
@@ -41,16 +41,16 @@ pub struct Reply {
     pub outcome: Outcome,
 }
 
-impl Reply {
+impl Response {
     /// A JSON document about the map at this version.
     #[must_use]
     pub fn json(status: u16, version: Version, body: String) -> Self {
-        let mut reply = Self::empty(status, version);
-        reply.headers.push(("content-type", "application/json".to_owned()));
-        reply.body = body;
+        let mut response = Self::empty(status, version);
+        response.headers.push(("content-type", "application/json".to_owned()));
+        response.body = body;
         // So that a terminal shows its prompt on a line of its own.
-        reply.body.push('\n');
-        reply
+        response.body.push('\n');
+        response
     }
 
     /// No body, but the version.
