@@ -139,7 +139,7 @@ async fn what_watches_tokens_rates_and_certificates_moves() {
         let found = scrape(&secret).await;
         Ok(found.get("envoy_sds_key_rotation_failed").filter(|count| **count > 0.0).map(drop))
     };
-    wait::until("the key to be refused", Duration::from_secs(20), failed).await.unwrap();
+    wait::until("the key to be rejected", Duration::from_secs(20), failed).await.unwrap();
     let other = tempfile::tempdir().unwrap();
     let (new_certificate, new_key) = certificate::self_signed(other.path(), 5).unwrap();
     replace(&certificate, &std::fs::read(new_certificate).unwrap());

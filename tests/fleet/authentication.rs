@@ -122,13 +122,13 @@ async fn a_token_and_its_claim_are_checked_in_the_task_that_the_client_reaches()
 
     // An agent of task 0 has its address and no certificate.
     let address = format!("{}:50050", tasks.fabric.address(1));
-    let refused = || {
+    let handshake = || {
         Ok(Command::new("openssl")
             .args(["s_client", "-alpn", "h2", "-tls1_3", "-quiet", "-connect", &address])
             .stdin(Stdio::null())
             .output()?)
     };
-    let output = tasks.fabric.task(0).unwrap().enter(refused).unwrap();
+    let output = tasks.fabric.task(0).unwrap().enter(handshake).unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let count = || async { Ok((tasks.count(1, "listener.peers.ssl.fail_verify_no_cert").await == 1).then_some(())) };
     wait::until("the handshake to fail", PATIENCE, count).await.unwrap_or_else(|error| panic!("{error}: {said}"));

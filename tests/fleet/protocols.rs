@@ -39,7 +39,7 @@ async fn scripted(tasks: &Tasks, script: impl Fn(&str) -> Vec<u8> + Clone + Send
 }
 
 /// What ends the connection to the agent.
-const BROKEN: [&str; 4] = ["refuse", "bad", "malformed", "nothing"];
+const BROKEN: [&str; 4] = ["reject", "bad", "malformed", "nothing"];
 
 /// Whether a chunked request has ended with trailers.
 fn ends(request: &[u8]) -> bool {
@@ -138,7 +138,7 @@ async fn responses_reach_the_client_as_they_were_sent() {
         let text = if of("interim") {
             "HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n\
              HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n4\r\nbody\r\n0\r\nx-sum: 42\r\n\r\n"
-        } else if of("refuse") {
+        } else if of("reject") {
             "HTTP/1.1 413 Payload Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         } else if of("continue") {
             "HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok"
@@ -170,7 +170,7 @@ async fn responses_reach_the_client_as_they_were_sent() {
     assert_eq!((seen.heads[0].0, seen.heads[0].1["link"].as_str()), (103, "</style.css>; rel=preload"), "{seen:?}");
     assert_eq!((seen.status(), &*seen.body, &*seen.trailers), (200, "body", "x-sum: 42"), "{seen:?}");
     let expects = |name| [&of(name)[..], &[("expect", "100-continue"), ("transfer-encoding", "chunked")]].concat();
-    let seen = tasks.both(request("POST", "/x", &expects("refuse"))).await;
+    let seen = tasks.both(request("POST", "/x", &expects("reject"))).await;
     assert_eq!((seen.heads.len(), seen.status()), (1, 413), "no 100 Continue came before: {seen:?}");
     let seen = tasks.both(request("POST", "/x", &expects("continue")) + "2\r\nhi\r\n0\r\n\r\n").await;
     assert_eq!((seen.heads[0].0, seen.status(), &*seen.body), (100, 201, "ok"), "{seen:?}");

@@ -110,11 +110,11 @@ async fn the_native_filter_does_the_main_job_on_releases_it_is_tested_on() {
     assert_eq!(worked, TESTED.len());
 }
 
-/// The entry point as in the image: it refuses to start an Envoy on which the native filter is not tested, and starts every other one. Envoy
+/// The entry point as in the image: it does not start an Envoy on which the native filter is not tested, and starts every other one. Envoy
 /// only validates the configuration that the entry point has made for it.
 #[test]
 fn the_entry_point_starts_only_releases_that_the_filter_is_tested_on() {
-    let mut refused = 0;
+    let mut rejected = 0;
     for version in binary::releases().unwrap() {
         println!("Envoy {version}");
         let image = Image::with(&version);
@@ -131,7 +131,7 @@ fn the_entry_point_starts_only_releases_that_the_filter_is_tested_on() {
         // As the line says.
         let (code, said) = image.validate(Filter::Wasm);
         assert!(code == Some(0) && said.contains("configuration '/etc/envoy/envoy.yaml' OK"), "{code:?}: {said}");
-        refused += 1;
+        rejected += 1;
     }
-    assert_eq!(refused, 1);
+    assert_eq!(rejected, 1);
 }
