@@ -10,6 +10,7 @@ mod certificates;
 mod drains;
 mod fabric;
 mod failures;
+mod filters;
 mod grpc;
 #[path = "../native/hooks.rs"]
 #[expect(dead_code, reason = "these tests need the hooks of one filter")]
