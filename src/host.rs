@@ -2,6 +2,7 @@
 
 use pixell_core::data_path::Header;
 use pixell_core::filter_state::{self, in_wasm};
+use pixell_core::hop::Direction;
 use pixell_core::metrics::CHANGES;
 use pixell_core::store::{CasMismatch, ChangeSignal, SharedData, layout};
 use pixell_core::timestamp::Timestamp;
@@ -161,8 +162,13 @@ pub(crate) fn first_value(name: &str) -> Option<Vec<u8>> {
 }
 
 /// Sets a request header, in place of all fields of that name, or removes it.
-pub(crate) fn set_request_header(name: &str, value: Option<&[u8]>) {
-    if let Err(status) = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, value) {
+pub(crate) fn set_request_header(name: &str, value: Option<&[u8]>) -> Result<(), Status> {
+    hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, value)
+}
+
+/// The same for a header that a request can do without.
+pub(crate) fn try_to_set_request_header(name: &str, value: Option<&[u8]>) {
+    if let Err(status) = set_request_header(name, value) {
         log::error!("the request header {name} could not be set: {status:?}");
     }
 }
@@ -193,10 +199,10 @@ pub(crate) fn note() -> Option<Vec<u8>> {
 /// [`filter_state::HOP`]
 const HOP: &str = in_wasm(filter_state::HOP);
 
-/// Leaves to Envoy's access log whether the request goes to a peer (`out`) or was sent by one (`in`), as the filter state `wasm.pixell.hop`.
-/// Envoy's route for hops matches it, too.
-pub(crate) fn note_hop(hop: &str) -> Result<(), Status> {
-    hostcalls::set_property(vec![HOP], Some(hop.as_bytes()))
+/// Leaves to Envoy's access log whether the request goes to a peer or was sent by one, as the filter state `wasm.pixell.hop`. Envoy's route for
+/// hops matches it, too.
+pub(crate) fn note_hop(direction: Direction) -> Result<(), Status> {
+    hostcalls::set_property(vec![HOP], Some(direction.name().as_bytes()))
 }
 
 /// What [`note_hop`] left; `None` if it did not.

@@ -5,11 +5,10 @@ use crate::host::{self, HostData, Signal};
 use crate::metrics::{Refreshes, RouterMetrics};
 use pixell_core::config::RouterConfig;
 use pixell_core::data_path::{
-    Changes, DataPath, Header, Hop, ID_HEADER, Judges, Maps, PREFIX_HEADER, Rejected, RequestHost, Response, Verdict,
+    Changes, DataPath, Event, Header, Hop, ID_HEADER, Judges, Maps, Rejected, RequestHost, Response, Verdict,
 };
-use pixell_core::hop::ADDRESSED_HEADER;
+use pixell_core::hop::Direction;
 use pixell_core::rejection::{Client, GrpcStatus, Rejection};
-use pixell_core::responses::CARD_REQUEST;
 use pixell_core::store::{FLEET_MAP, ROUTE_MAP, prepare};
 use pixell_core::upstream::{self, Arguments};
 use pixell_core::waiting::Waiting;
@@ -179,7 +178,7 @@ impl RequestHost for CurrentRequest {
     }
 
     fn is_from_peer(&self) -> bool {
-        host::hop().is_some_and(|hop| hop == b"in")
+        host::hop().is_some_and(|hop| hop == Direction::In.name().as_bytes())
     }
 
     fn returns(&self) -> u8 {
@@ -224,26 +223,20 @@ impl Router {
         if self.data_path.refresh(maps, &HostData, &self.signal) {
             refreshes.count();
         }
-        let verdict = match self.data_path.judges() {
-            Judges::Requests | Judges::Attempts => self.data_path.judge(&CurrentRequest, maps),
-            Judges::Incoming => {
-                self.metrics.hopped("in");
-                let _ = host::note_hop("in");
-                self.data_path.judge(&CurrentRequest, maps)
-            }
-            Judges::Hops => {
-                let (outcome, verdict) = self.data_path.judge_hop(&CurrentRequest, maps);
-                if let Some(outcome) = outcome {
-                    self.metrics.ended(outcome);
-                }
-                verdict
-            }
-        };
+        if self.data_path.judges() == Judges::Incoming
+            && let Err(status) = host::note_hop(Direction::In)
+        {
+            log::error!("the hop of a request could not be noted: {status:?}");
+        }
+        let (event, verdict) = self.data_path.judge_counted(&CurrentRequest, maps);
+        if let Some(event) = event {
+            self.metrics.count(event);
+        }
         match verdict {
             Verdict::Continue => Action::Continue,
             Verdict::Hop(hop) => match set_out(arguments, &hop) {
                 Ok(()) => {
-                    self.metrics.hopped("out");
+                    self.metrics.count(Event::Hopped(Direction::Out));
                     *at_peer_since = Some(CurrentRequest.now());
                     waiting.add(stream);
                     Action::Continue
@@ -289,7 +282,7 @@ impl Router {
                 .ok()
                 .and_then(|mut worker| self.data_path.end_hop(&CurrentRequest, since, &mut worker.maps));
             if failure.is_some() {
-                self.metrics.peer_failed();
+                self.metrics.count(Event::PeerFailed);
             }
         });
     }
@@ -313,14 +306,12 @@ impl Router {
     }
 
     fn reject(&self, rejected: &Rejected) -> Action {
-        if rejected.is_misdirected {
-            self.metrics.misdirected("in");
-        } else if self.metrics.rejected(rejected.code) {
+        if self.metrics.rejected(rejected) {
             host::note_first();
         }
         host::note_rejection(rejected.code);
         if let Some(id) = &rejected.id {
-            host::set_request_header(ID_HEADER, Some(id));
+            host::try_to_set_request_header(ID_HEADER, Some(id));
         }
         let sent = match &rejected.response {
             Response::Grpc { status, message } => {
@@ -344,32 +335,22 @@ fn set_upstream(argument: &[u8]) -> Result<(), Status> {
 }
 
 /// Prepares a request for its way to a peer, and has Envoy choose its route again.
-fn set_out(arguments: &mut Arguments, Hop { address, id, is_addressed, trail }: &Hop) -> Result<(), Status> {
-    if let Some(id) = id {
-        host::set_request_header(ID_HEADER, Some(id));
+fn set_out(arguments: &mut Arguments, hop: &Hop) -> Result<(), Status> {
+    for (name, value) in hop.headers() {
+        host::set_request_header(name, Some(value))?;
     }
-    if *is_addressed {
-        host::set_request_header(ADDRESSED_HEADER, Some(b"1"));
-    }
-    set_upstream(arguments.peer(*address))?;
-    host::leave_trail(trail)?;
-    host::note_hop("out")?;
+    set_upstream(arguments.peer(hop.address))?;
+    host::leave_trail(&hop.trail)?;
+    host::note_hop(Direction::Out)?;
     hostcalls::call_foreign_function("clear_route_cache", None).map(drop)
 }
 
-fn change(id: &[u8], Changes { path, prefix, note, is_card }: &Changes) {
-    if let Some(note) = note {
+fn change(id: &[u8], changes: &Changes) {
+    if let Some(note) = &changes.note {
         host::leave_note(note);
     }
-    for (name, value) in [(ID_HEADER, Some(id)), (":path", path.as_deref()), (PREFIX_HEADER, prefix.as_deref())] {
-        if let Some(value) = value {
-            host::set_request_header(name, Some(value));
-        }
-    }
-    if *is_card {
-        for (name, value) in CARD_REQUEST {
-            host::set_request_header(name, value);
-        }
+    for (name, value) in changes.headers(id) {
+        host::try_to_set_request_header(name, value);
     }
 }
 

@@ -18,9 +18,11 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 mod attempts;
+mod counts;
 mod hops;
 mod verdict;
 
+pub use counts::{Counters, Event, FirstRejections};
 pub use verdict::{Changes, Hop, Rejected, Response, Verdict};
 
 /// A request header, in the forms that hosts look it up by.

@@ -34,6 +34,26 @@ const MOST_LOSSES: u8 = 3;
 /// How many attempts of a request may reach no host before the only peer of an id counts as failed.
 const MOST_MISSES: u8 = 1;
 
+/// Where a hop leads, seen from this task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To a peer.
+    Out,
+    /// From a peer to this task.
+    In,
+}
+
+impl Direction {
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Out => "out",
+            Self::In => "in",
+        }
+    }
+}
+
 /// How hops leave this task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hops {

@@ -4,7 +4,14 @@
 //! `envoy/envoy.yaml` takes it out again. Every label has a fixed set of values; no deployment id is ever one.
 
 use crate::admin::code::Code;
+use crate::hop::Direction;
 use crate::rejection::Rejection;
+
+mod first;
+mod labelled;
+
+pub use first::{FIRST_LOGGED, First};
+pub use labelled::{Labelled, labelled};
 
 /// Counter: requests that the filter rejected, by `reason`.
 pub const REJECTIONS: &str = "pixell_rejections_total";
@@ -62,7 +69,7 @@ pub const FLEET_MISDIRECTED: &str = "pixell_fleet_misdirected_total";
 pub const PEER_FAILURES: &str = "pixell_fleet_peer_failures_total";
 
 /// The values of the label `hop`: requests that leave this task, and those that peers send.
-pub const HOPS: [&str; 2] = ["out", "in"];
+pub const HOPS: [&str; 2] = [Direction::Out.name(), Direction::In.name()];
 
 /// Counter: how often a worker fetched the map, by `worker`.
 pub const REFRESHES: &str = "pixell_route_map_refreshes_total";
@@ -75,9 +82,6 @@ pub const CHANGES: &str = "pixell_route_map_changes";
 
 /// Counter: panics of the native filter, each of which costs the request that it met; 0 if the filter is WebAssembly.
 pub const PANICS: &str = "pixell_panics_total";
-
-/// How many rejections, and how many cards that pass unchanged, of each reason a worker has logged whatever the rate of the log.
-pub const FIRST_LOGGED: u8 = 10;
 
 /// Every reason of [`REJECTIONS`].
 pub const REJECTION_REASONS: [&str; Rejection::CODES.len()] = Rejection::CODES;
@@ -102,12 +106,6 @@ pub const WRITE_ERRORS: [&str; Code::ALL.len() + 1] = {
 
 /// The most values of the label `worker`: as many workers as the image lets Envoy have.
 const MAX_WORKERS: u64 = 256;
-
-/// A metric's name with its one label.
-#[must_use]
-pub fn labelled(name: &str, label: &str, value: &str) -> String {
-    format!("{name}.{label}.{value}")
-}
 
 /// The label of the `ordinal`-th worker that has taken a request, from 1. A worker whose VM has crashed gets a new one.
 #[must_use]

@@ -2,41 +2,22 @@
 
 use crate::abi::{Host, Map, write_log};
 use crate::abi_types::{Attribute, LogLevel};
-use pixell_core::data_path::{Header, Rejected, RequestHost, Response};
+use pixell_core::data_path::{FirstRejections, Header, Rejected, RequestHost, Response};
 use pixell_core::filter_state::{FIRST, HOP, REJECTION, TRAIL};
-use pixell_core::hop::MISDIRECTED_HEADER;
-use pixell_core::metrics::{FIRST_LOGGED, REJECTION_REASONS};
+use pixell_core::hop::{Direction, MISDIRECTED_HEADER};
+use pixell_core::metrics::{First, REJECTION_REASONS};
 use pixell_core::rejection::Client;
 use pixell_core::responses::Unchanged;
 use pixell_core::upstream;
 use std::borrow::Cow;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 /// The response code details of every response that the filter makes. Envoy would write `dynamic_module_send_response` without.
 const DETAILS: &str = "pixell";
 
-/// How many of each kind are still to be logged whatever the rate. (With Wasm each worker has numbers of its own.)
-struct First<const N: usize> {
-    kinds: [&'static str; N],
-    left: [AtomicU8; N],
-}
-
-static REJECTIONS: First<{ REJECTION_REASONS.len() }> = First::of(REJECTION_REASONS);
+static REJECTIONS: FirstRejections = FirstRejections::of(REJECTION_REASONS);
 static CARDS: First<{ Unchanged::REASONS.len() }> = First::of(Unchanged::REASONS);
-
-impl<const N: usize> First<N> {
-    const fn of(kinds: [&'static str; N]) -> Self {
-        Self { kinds, left: [const { AtomicU8::new(FIRST_LOGGED) }; N] }
-    }
-
-    fn take(&self, kind: &str) -> bool {
-        let of_kind = self.kinds.iter().zip(&self.left).find(|(known, _)| **known == kind);
-        let less = |left: u8| left.checked_sub(1);
-        of_kind.is_some_and(|(_, left)| left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok())
-    }
-}
 
 /// Whether this is one of the first cards that pass unchanged for this reason.
 pub(crate) fn is_first_card(reason: &str) -> bool {
@@ -60,9 +41,9 @@ pub(crate) fn note_return(host: &mut Host<'_>) {
     }
 }
 
-/// Notes that the request goes to a peer (`out`) or was sent by one (`in`); `false` if Envoy does not.
-pub(crate) fn note_hop(host: &mut Host<'_>, hop: &str) -> bool {
-    host.set_state(HOP, hop.as_bytes())
+/// Notes that the request goes to a peer or was sent by one; `false` if Envoy does not.
+pub(crate) fn note_hop(host: &mut Host<'_>, direction: Direction) -> bool {
+    host.set_state(HOP, direction.name().as_bytes())
 }
 
 /// Leaves the trail of a hop to the filter before the peers' cluster; `false` if Envoy does not.
@@ -124,7 +105,7 @@ impl RequestHost for Host<'_> {
     }
 
     fn is_from_peer(&self) -> bool {
-        self.state(HOP) == Some(b"in")
+        self.state(HOP) == Some(Direction::In.name().as_bytes())
     }
 
     fn returns(&self) -> u8 {
@@ -183,7 +164,7 @@ pub(crate) fn note_rejection(host: &mut Host<'_>, code: &str) {
 /// Sends a rejection and notes its reason.
 pub(crate) fn reject(host: &mut Host<'_>, rejected: &Rejected) {
     note_rejection(host, rejected.code);
-    if REJECTIONS.take(rejected.code) && !host.set_state(FIRST, b"1") {
+    if rejected.is_first(&REJECTIONS) && !host.set_state(FIRST, b"1") {
         error("the first of a kind of rejection could not be noted");
     }
     let mut headers = rejected.headers();

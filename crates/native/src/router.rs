@@ -3,16 +3,15 @@
 
 use crate::abi::{ConfigHost, Host, Map};
 use crate::abi_types::{Attribute, Status};
-use crate::metrics::{Event, RouterMetrics, new_worker};
+use crate::metrics::{Counted, RouterMetrics, new_worker};
 use crate::responses::{Awaited, ResponseConfig};
 use crate::shared::{DATA, SIGNAL};
 use crate::waits::{self, Call, Place};
 use crate::{fault, host};
 use pixell_core::config::RouterConfig;
-use pixell_core::data_path::{Changes, DataPath, Hop, ID_HEADER, Judges, Maps, PREFIX_HEADER, Rejected, RequestHost, Verdict};
-use pixell_core::hop::ADDRESSED_HEADER;
+use pixell_core::data_path::{DataPath, Event, Hop, ID_HEADER, Judges, Maps, Rejected, RequestHost, Verdict};
+use pixell_core::hop::Direction;
 use pixell_core::rejection::Rejection;
-use pixell_core::responses::CARD_REQUEST;
 use pixell_core::store::{FLEET_MAP, ROUTE_MAP, prepare};
 use pixell_core::upstream::{self, Address};
 use std::cell::{OnceCell, RefCell};
@@ -26,7 +25,7 @@ thread_local! {
     static WORKER: OnceCell<Worker> = const { OnceCell::new() };
     /// The counts that the filter before the agents' clusters leaves. Envoy would put its metrics among those of the cluster, so the filter of
     /// the listener counts for it, before the same response reaches the client.
-    static OWED: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
+    static OWED: RefCell<Vec<Counted>> = const { RefCell::new(Vec::new()) };
 }
 
 struct Worker {
@@ -92,11 +91,8 @@ impl Router {
 
     /// A request, or an attempt.
     pub(crate) fn on_request(&self, envoy: &mut Host<'_>, kept: &mut Kept) -> Status {
-        if self.data_path.judges() == Judges::Incoming {
-            self.count(envoy, Event::Hopped("in"));
-            if !host::note_hop(envoy, "in") {
-                host::error("the hop of a request could not be noted");
-            }
+        if self.data_path.judges() == Judges::Incoming && !host::note_hop(envoy, Direction::In) {
+            host::error("the hop of a request could not be noted");
         }
         match self.judge(envoy) {
             Verdict::Continue => Status::Continue,
@@ -105,7 +101,7 @@ impl Router {
                     host::error("a request could not be sent to a peer");
                     return self.reject(envoy, &self.data_path.rejected(envoy, Rejection::Internal));
                 }
-                self.count(envoy, Event::Hopped("out"));
+                self.count(envoy, Counted::Event(Event::Hopped(Direction::Out)));
                 kept.at_peer_since = Some(envoy.now());
                 self.wait(envoy, kept);
                 Status::Continue
@@ -121,7 +117,9 @@ impl Router {
             }
             Verdict::Forward { port, id, changes } => {
                 if let Some(changes) = changes {
-                    change(envoy, &id, &changes);
+                    for (name, value) in changes.headers(&id) {
+                        set_header(envoy, name, value);
+                    }
                     // Responses of gRPC stay as they are.
                     kept.awaited = changes.note.filter(|_| !host::is_grpc(envoy)).map(Awaited::Head);
                 }
@@ -149,12 +147,9 @@ impl Router {
 
     fn judge(&self, envoy: &Host<'_>) -> Verdict {
         self.with_maps(envoy, |maps| {
-            if self.data_path.judges() != Judges::Hops {
-                return self.data_path.judge(envoy, maps);
-            }
-            let (outcome, verdict) = self.data_path.judge_hop(envoy, maps);
-            if let Some(outcome) = outcome {
-                self.count(envoy, Event::Ended(outcome));
+            let (event, verdict) = self.data_path.judge_counted(envoy, maps);
+            if let Some(event) = event {
+                self.count(envoy, Counted::Event(event));
             }
             verdict
         })
@@ -166,7 +161,7 @@ impl Router {
             Ok(mut maps) => {
                 if self.data_path.refresh(&mut maps, &*DATA, &*SIGNAL) {
                     let worker = WORKER.with(|worker| Rc::clone(&worker.get_or_init(Worker::new).label));
-                    self.count(envoy, Event::Refreshed(worker));
+                    self.count(envoy, Counted::Refreshed(worker));
                 }
                 fault::point(|| "maps", "judge");
                 judge(&mut maps)
@@ -182,7 +177,7 @@ impl Router {
         // Nothing that is called while the maps are borrowed comes back here.
         let failure = MAPS.with(|maps| self.data_path.end_hop(envoy, since, &mut *maps.try_borrow_mut().ok()?));
         if failure.is_some() {
-            self.count(envoy, Event::PeerFailed);
+            self.count(envoy, Counted::Event(Event::PeerFailed));
         }
     }
 
@@ -207,7 +202,7 @@ impl Router {
     pub(crate) fn panicked(&self, envoy: &Host<'_>) {
         // A copy may have been left half-way between two maps.
         MAPS.with(|maps| maps.try_borrow_mut().map(|mut maps| *maps = Maps::default())).unwrap_or_default();
-        self.count(envoy, Event::Panicked);
+        self.count(envoy, Counted::Panicked);
     }
 
     /// Responds that the filter has failed.
@@ -226,8 +221,8 @@ impl Router {
             kept.awaited = responses.on_head(&note, envoy);
         }
         if let Some(metrics) = &self.metrics {
-            for event in OWED.with(RefCell::take) {
-                metrics.count(envoy, &event);
+            for counted in OWED.with(RefCell::take) {
+                metrics.count(envoy, &counted);
             }
         }
     }
@@ -249,17 +244,17 @@ impl Router {
         }
     }
 
-    fn count(&self, envoy: &Host<'_>, event: Event) {
+    fn count(&self, envoy: &Host<'_>, counted: Counted) {
         match &self.metrics {
-            Some(metrics) => metrics.count(envoy, &event),
-            None => OWED.with_borrow_mut(|owed| owed.push(event)),
+            Some(metrics) => metrics.count(envoy, &counted),
+            None => OWED.with_borrow_mut(|owed| owed.push(counted)),
         }
     }
 
     fn reject(&self, envoy: &mut Host<'_>, rejected: &Rejected) -> Status {
-        self.count(envoy, if rejected.is_misdirected { Event::Misdirected } else { Event::Rejected(rejected.code) });
+        self.count(envoy, Counted::Event(rejected.event()));
         if let Some(id) = &rejected.id {
-            set_header(envoy, ID_HEADER, id);
+            set_header(envoy, ID_HEADER, Some(id));
         }
         host::reject(envoy, rejected);
         Status::Stop
@@ -267,38 +262,22 @@ impl Router {
 }
 
 /// Prepares a request for its way to a peer, and has Envoy choose its route again; `false` if Envoy does not.
-fn set_out(envoy: &mut Host<'_>, Hop { address, id, is_addressed, trail }: &Hop) -> bool {
-    if let Some(id) = id {
-        set_header(envoy, ID_HEADER, id);
-    }
-    if *is_addressed && !envoy.set_header(ADDRESSED_HEADER, b"1") {
-        return false;
-    }
-    let is_set = envoy.set_typed_state(upstream::ADDRESS, address.to_string().as_bytes())
-        && host::leave_trail(envoy, trail)
-        && host::note_hop(envoy, "out");
+fn set_out(envoy: &mut Host<'_>, hop: &Hop) -> bool {
+    let is_set = hop.headers().all(|(name, value)| envoy.set_header(name, value))
+        && envoy.set_typed_state(upstream::ADDRESS, hop.address.to_string().as_bytes())
+        && host::leave_trail(envoy, &hop.trail)
+        && host::note_hop(envoy, Direction::Out);
     envoy.choose_route_again();
     is_set
 }
 
-fn change(envoy: &mut Host<'_>, id: &[u8], Changes { path, prefix, is_card, .. }: &Changes) {
-    for (name, value) in [(ID_HEADER, Some(id)), (":path", path.as_deref()), (PREFIX_HEADER, prefix.as_deref())] {
-        if let Some(value) = value {
-            set_header(envoy, name, value);
-        }
-    }
-    if *is_card {
-        for (name, value) in CARD_REQUEST {
-            match value {
-                Some(value) => envoy.set_header(name, value),
-                None => envoy.remove_from(Map::Request, name.as_bytes()),
-            };
-        }
-    }
-}
-
-fn set_header(envoy: &mut Host<'_>, name: &str, value: &[u8]) {
-    if !envoy.set_header(name, value) {
+/// Sets a request header, or removes it.
+fn set_header(envoy: &mut Host<'_>, name: &str, value: Option<&[u8]>) {
+    let is_set = match value {
+        Some(value) => envoy.set_header(name, value),
+        None => envoy.remove_from(Map::Request, name.as_bytes()),
+    };
+    if !is_set {
         host::error(&format!("the request header {name} could not be set"));
     }
 }

@@ -2,6 +2,10 @@
 
 use super::response::Outcome;
 use crate::fleet::FleetMap;
+use crate::metrics::{
+    DISPLACED, FLEET_GENERATION, FLEET_LAST_PUSH, FLEET_PEERS, FLEET_PUBLISHES, FLEET_REFUSED_WRITES, FLEET_ROUTES, GENERATION,
+    LAST_PUSH, Labelled, PUBLISHES, REFUSED_WRITES, ROUTES, WRITE_ERRORS,
+};
 use crate::store::{ChangeSignal, FLEET_MAP, ROUTE_MAP, SharedData, Stored};
 
 /// How often the gauges are set once more because the map moved on meanwhile; then the writer that moved it sets them.
@@ -61,6 +65,85 @@ pub trait Metrics {
 
     /// Unix time in seconds.
     fn now(&self) -> u64;
+}
+
+/// The metrics as a host has defined them. `M` is what the host has for a counter or a gauge.
+#[derive(Debug)]
+pub struct Defined<M> {
+    routes: OfMap<M>,
+    fleet: OfMap<M>,
+    peers: M,
+    displaced: M,
+}
+
+/// What both maps have.
+#[derive(Debug)]
+struct OfMap<M> {
+    routes: M,
+    generation: M,
+    last_push: M,
+    publishes: M,
+    rejected_writes: Labelled<M, { WRITE_ERRORS.len() }>,
+}
+
+impl<M> Defined<M> {
+    /// Defines them all; `counter` and `gauge` define one by its name.
+    pub fn define(counter: impl Fn(&str) -> M, gauge: impl Fn(&str) -> M) -> Self {
+        let rejected_writes = |name| Labelled::define(name, "reason", WRITE_ERRORS, &counter);
+        Self {
+            routes: OfMap {
+                routes: gauge(ROUTES),
+                generation: gauge(GENERATION),
+                last_push: gauge(LAST_PUSH),
+                publishes: counter(PUBLISHES),
+                rejected_writes: rejected_writes(REFUSED_WRITES),
+            },
+            fleet: OfMap {
+                routes: gauge(FLEET_ROUTES),
+                generation: gauge(FLEET_GENERATION),
+                last_push: gauge(FLEET_LAST_PUSH),
+                publishes: counter(FLEET_PUBLISHES),
+                rejected_writes: rejected_writes(FLEET_REFUSED_WRITES),
+            },
+            peers: gauge(FLEET_PEERS),
+            displaced: counter(DISPLACED),
+        }
+    }
+
+    const fn of(&self, map: Map) -> &OfMap<M> {
+        match map {
+            Map::Routes => &self.routes,
+            Map::Fleet => &self.fleet,
+        }
+    }
+
+    /// The counter of writes that changed the map.
+    pub const fn publishes(&self, map: Map) -> &M {
+        &self.of(map).publishes
+    }
+
+    /// The counter of routes that lost their port to another id.
+    pub const fn displaced(&self) -> &M {
+        &self.displaced
+    }
+
+    /// The counter of writes that were rejected with this code; `None` if there is none.
+    pub fn rejected_writes(&self, map: Map, code: &str) -> Option<&M> {
+        self.of(map).rejected_writes.of(code)
+    }
+
+    /// A gauge.
+    pub const fn gauge(&self, gauge: Gauge) -> &M {
+        match gauge {
+            Gauge::Routes => &self.routes.routes,
+            Gauge::Generation => &self.routes.generation,
+            Gauge::LastPush => &self.routes.last_push,
+            Gauge::FleetRoutes => &self.fleet.routes,
+            Gauge::FleetPeers => &self.peers,
+            Gauge::FleetGeneration => &self.fleet.generation,
+            Gauge::FleetLastPush => &self.fleet.last_push,
+        }
+    }
 }
 
 /// Counts how a request about a map ended.
@@ -157,6 +240,29 @@ mod tests {
         let kept = Kept { rival, ..Kept::default() };
         record(outcome, Map::Routes, &kept, &map_of(&[("a", Route::active(1))]), &kept.signal);
         kept.words.into_inner()
+    }
+
+    #[test]
+    fn each_metric_has_its_name() {
+        let defined = Defined::define(|name| format!("counter {name}"), |name| format!("gauge {name}"));
+        for (gauge, name) in [
+            (Gauge::Routes, "pixell_routes"),
+            (Gauge::Generation, "pixell_route_map_generation"),
+            (Gauge::LastPush, "pixell_route_map_last_push_timestamp_seconds"),
+            (Gauge::FleetRoutes, "pixell_fleet_routes"),
+            (Gauge::FleetPeers, "pixell_fleet_peers"),
+            (Gauge::FleetGeneration, "pixell_fleet_map_generation"),
+            (Gauge::FleetLastPush, "pixell_fleet_map_last_push_timestamp_seconds"),
+        ] {
+            assert_eq!(defined.gauge(gauge), &format!("gauge {name}"));
+        }
+        assert_eq!(defined.displaced(), "counter pixell_displaced_routes_total");
+        for (map, name) in [(Map::Routes, "pixell_route_map"), (Map::Fleet, "pixell_fleet_map")] {
+            assert_eq!(defined.publishes(map), &format!("counter {name}_publishes_total"));
+            let refused = format!("counter {name}_refused_writes_total.reason.");
+            assert_eq!(defined.rejected_writes(map, "not_found"), Some(&(refused.clone() + "not_found")));
+            assert_eq!(defined.rejected_writes(map, "no such code"), Some(&(refused + "other")));
+        }
     }
 
     #[test]

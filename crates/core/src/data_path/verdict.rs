@@ -1,9 +1,11 @@
 //! Verdicts: what a host has to do with a request, and what a rejection looks like.
 
+use super::{ID_HEADER, PREFIX_HEADER};
 use crate::addressing::{Named, stripped};
-use crate::hop::MISDIRECTED_HEADER;
+use crate::hop::{ADDRESSED_HEADER, MISDIRECTED_HEADER};
 use crate::problem::CONTENT_TYPE;
 use crate::rejection::{Client, ERROR_HEADER, GrpcStatus, Rejection};
+use crate::responses::CARD_REQUEST;
 use crate::responses::way::Note;
 use std::net::SocketAddr;
 
@@ -57,6 +59,13 @@ impl Changes {
         };
         Self { path, prefix, note: Some(note.to_bytes()), is_card: note.is_card }
     }
+
+    /// The headers that change, for a request whose decided id is `id`: each with its value, or `None` if it is removed.
+    pub fn headers<'a>(&'a self, id: &'a [u8]) -> impl Iterator<Item = (&'static str, Option<&'a [u8]>)> {
+        let set = [(ID_HEADER, Some(id)), (":path", self.path.as_deref()), (PREFIX_HEADER, self.prefix.as_deref())];
+        let of_cards = CARD_REQUEST.into_iter().filter(|_| self.is_card);
+        set.into_iter().filter(|(_, value)| value.is_some()).chain(of_cards)
+    }
 }
 
 /// What a request gets before it goes to a peer.
@@ -70,6 +79,14 @@ pub struct Hop {
     pub is_addressed: bool,
     /// The trail so far ([`crate::hop::Trail`]).
     pub trail: Vec<u8>,
+}
+
+impl Hop {
+    /// The headers that are set before the request goes there.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        let addressed = self.is_addressed.then_some((ADDRESSED_HEADER, b"1".as_slice()));
+        self.id.as_deref().map(|id| (ID_HEADER, id)).into_iter().chain(addressed)
+    }
 }
 
 /// A rejection, ready to be counted, logged and sent.
