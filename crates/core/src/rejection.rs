@@ -123,7 +123,8 @@ impl Rejection<'_> {
         }
     }
 
-    /// The message; clients of PAR's own router match on the first and the third.
+    /// The message; clients of PAR's own router match on the first and the third. If no attempt is left that the filter could reject, Envoy itself
+    /// rejects the request: so some of these texts are also in `envoy/envoy.yaml` and `envoy/fleet/rejections.yaml`, and a test compares them.
     #[must_use]
     pub fn message(&self) -> Cow<'static, str> {
         match self {
@@ -256,6 +257,30 @@ mod tests {
         check(Rejection::PeerUnreachable, "peer_unreachable", 503, Unavailable, no_peer);
         let busy = "All connections to the agent are busy, try again later";
         check(Rejection::Overloaded, "overloaded", 503, Unavailable, busy);
+    }
+
+    /// The codes and texts of the rejections that Envoy makes itself, as far as the filter makes the same ones.
+    #[test]
+    fn envoy_s_own_rejections_have_the_same_texts() {
+        let texts = [include_str!("../../../envoy/envoy.yaml"), include_str!("../../../envoy/fleet/rejections.yaml")];
+        let parts = texts.iter().flat_map(|text| text.split("key: x-pixell-error, value: ").skip(1));
+        let written = parts.map(|part| {
+            let (code, rest) = part.split_once(' ').expect("a code");
+            let text = ["inline_string: ", "grpc-message, value: "].iter().filter_map(|before| rest.split_once(before));
+            let text = text.min_by_key(|(between, _)| between.len()).and_then(|(_, text)| text.lines().next());
+            (code, text.expect("a text").trim_matches(['"', '{', '}', ' ']))
+        });
+        let mut found: Vec<_> = written.filter(|(code, _)| Rejection::CODES.contains(code)).collect();
+        found.sort_unstable();
+        // The limits that Envoy enforces are others.
+        let limit = ("overloaded", "The proxy has reached a limit, try again later");
+        let same = [Rejection::AgentUnreachable, Rejection::PeerUnreachable, Rejection::DeploymentMoved];
+        let same = same.map(|rejection| (rejection.code(), rejection.message()));
+        let expected = [limit].into_iter().chain(same.iter().map(|(code, text)| (*code, text.as_ref())));
+        // In HTTP and gRPC, and in gRPC that Envoy does not recognise.
+        let mut expected: Vec<_> = expected.flat_map(|rejection| [rejection; 2]).collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
     }
 
     #[test]
