@@ -181,8 +181,8 @@ pub(crate) fn note_rejection(code: &str) {
     }
 }
 
-/// What the router's filter leaves to that of responses, as the filter state `wasm.pixell.route`.
-const NOTE: &str = "pixell.route";
+/// [`filter_state::ROUTE`]
+const NOTE: &str = in_wasm(filter_state::ROUTE);
 
 /// Leaves to the filter of responses what it needs to know of a request that the path or the host addresses.
 pub(crate) fn leave_note(note: &[u8]) {

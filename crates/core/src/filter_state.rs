@@ -12,6 +12,18 @@ pub const HOP: &str = "wasm.pixell.hop";
 /// The trail of a hop ([`crate::hop::Trail`]), which only the filters read.
 pub const TRAIL: &str = "wasm.pixell.trail";
 
+/// What the filter of responses needs to know of a request that the path or the host addresses ([`crate::responses::way::Note`]). The native
+/// filter keeps it in its own stream.
+pub const ROUTE: &str = "wasm.pixell.route";
+
+/// When the request arrived, for the native filter before the agents' clusters. (Envoy's own time of arrival is not among the attributes of a native
+/// filter.)
+pub const ARRIVED: &str = "pixell.arrived";
+
+/// How many peers had no route for the request, as the native filter counts them. (With Wasm a script of `envoy/fleet/cluster.yaml` counts them,
+/// in the request's dynamic metadata.)
+pub const RETURNS: &str = "pixell.returns";
+
 /// What Envoy puts before the names of what a Wasm module leaves.
 const WASM: &str = "wasm.";
 
@@ -29,7 +41,7 @@ mod tests {
 
     #[test]
     fn envoy_adds_what_a_module_leaves_out() {
-        for name in [REJECTION, FIRST, HOP, TRAIL] {
+        for name in [REJECTION, FIRST, HOP, TRAIL, ROUTE] {
             assert_eq!([WASM, in_wasm(name)].concat(), name);
         }
         assert_eq!(in_wasm(HOP), "pixell.hop");

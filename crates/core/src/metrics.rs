@@ -104,13 +104,14 @@ pub const WRITE_ERRORS: [&str; Code::ALL.len() + 1] = {
     reasons
 };
 
-/// The most values of the label `worker`: as many workers as the image lets Envoy have.
-const MAX_WORKERS: u64 = 256;
+/// The most workers that an Envoy may have, and so the most values of the label `worker`. Each worker has its own VM for each module, so thousands
+/// of workers are a mistake.
+pub const MAX_WORKERS: u32 = 256;
 
 /// The label of the `ordinal`-th worker that has taken a request, from 1. A worker whose VM has crashed gets a new one.
 #[must_use]
 pub fn worker_label(ordinal: u64) -> String {
-    if (1..=MAX_WORKERS).contains(&ordinal) { ordinal.to_string() } else { OTHER.to_owned() }
+    if (1..=u64::from(MAX_WORKERS)).contains(&ordinal) { ordinal.to_string() } else { OTHER.to_owned() }
 }
 
 #[cfg(test)]

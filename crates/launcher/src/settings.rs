@@ -13,6 +13,7 @@ use crate::peer_tls::PeerTls;
 use crate::rate_limit::{self, RateLimit};
 use crate::tls::Tls;
 use pixell_core::cidr::Cidr;
+use pixell_core::metrics::MAX_WORKERS;
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -24,8 +25,8 @@ pub use names::*;
 const LOG_LEVELS: [&str; 8] = ["trace", "debug", "info", "warning", "warn", "error", "critical", "off"];
 /// Those at which Envoy logs the headers of requests.
 const TELLING_LEVELS: [&str; 2] = ["trace", "debug"];
-/// Each worker has its own VM for each module, so thousands of workers are a mistake.
-const CONCURRENCY_RANGE: RangeInclusive<u32> = 1..=256;
+/// The values of [`CONCURRENCY`].
+pub const CONCURRENCY_RANGE: RangeInclusive<u32> = 1..=MAX_WORKERS;
 const DRAIN_RANGE: RangeInclusive<u32> = 0..=3600;
 /// With an age of 1 s, every few requests cost a handshake. A day is longer than any deployment waits.
 const AGE_RANGE: RangeInclusive<u32> = 1..=86400;

@@ -3,7 +3,7 @@
 use crate::abi::{Host, Map, write_log};
 use crate::abi_types::{Attribute, LogLevel};
 use pixell_core::data_path::{FirstRejections, Header, Rejected, RequestHost, Response};
-use pixell_core::filter_state::{FIRST, HOP, REJECTION, TRAIL};
+use pixell_core::filter_state::{ARRIVED, FIRST, HOP, REJECTION, RETURNS, TRAIL};
 use pixell_core::hop::{Direction, MISDIRECTED_HEADER};
 use pixell_core::metrics::{First, REJECTION_REASONS};
 use pixell_core::rejection::Client;
@@ -23,13 +23,6 @@ static CARDS: First<{ Unchanged::REASONS.len() }> = First::of(Unchanged::REASONS
 pub(crate) fn is_first_card(reason: &str) -> bool {
     CARDS.take(reason)
 }
-
-/// The filter state in which the filter of the listener leaves the time of arrival for the filter before the agents' clusters. (Envoy's own
-/// time of arrival is not among the attributes of a native filter.)
-const ARRIVED: &str = "pixell.arrived";
-
-/// The filter state that counts the responses of peers that have no route for the request.
-const RETURNS: &str = "pixell.returns";
 
 /// Counts the response of a peer if it says that it has no route for the request.
 pub(crate) fn note_return(host: &mut Host<'_>) {

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use host::{Filter, Stream};
+use pixell_core::filter_state::ARRIVED;
 use pixell_native::abi_types::Status;
 
 /// What is done again and again.
@@ -146,7 +147,7 @@ fn serve(kind: &str, routes: u32, requests: u64) {
         stream.set_upstream("127.0.0.1:1");
         // A retry is judged by the age of its request, too: this one has just arrived, however long the run takes.
         if kind == "retry" {
-            stream.set_state("pixell.arrived", u64::MAX.to_le_bytes().to_vec());
+            stream.set_state(ARRIVED, u64::MAX.to_le_bytes().to_vec());
         }
         assert_eq!(stream.head(true), Some(expected));
         if kind == "response" {

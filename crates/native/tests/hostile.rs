@@ -6,13 +6,13 @@ mod host;
 use std::time::{Duration, Instant};
 
 use host::{Filter, Stream, panics, take_calls, take_turn};
+use pixell_core::filter_state::ARRIVED;
 use pixell_native::abi_types::Status;
 
 /// As many as the tests with a real Envoy send.
 const REQUESTS: u64 = 20_000;
 
-/// Where the router notes when a request arrived, and a time that is never past.
-const ARRIVED: &str = "pixell.arrived";
+/// A time of [`ARRIVED`] that is never past.
 const JUST_NOW: u64 = u64::MAX;
 const ADDRESS: &str = "envoy.network.transport_socket.original_dst_address";
 

@@ -4,10 +4,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use pixell_core::filter_state::{self, in_wasm};
 use serde_json::Value;
 use wasmi::{Caller, Config, Engine, Error, Extern, Func, Instance, Linker, Module, Store, Val};
 
 use crate::host::{CAS_MISMATCH, Host, NOT_FOUND, OK};
+
+/// What the filter of responses gets from the router's.
+const NOTE: &str = in_wasm(filter_state::ROUTE);
 
 /// The cost of one request.
 #[derive(Clone, Debug, Default)]
@@ -121,7 +125,7 @@ impl Guest {
     pub(crate) fn respond(&mut self, note: &[u8], headers: &[(&str, &str)]) -> Cost {
         let state = self.store.data_mut();
         let of_response = |(name, value): &(&str, &str)| (format!("response\0headers\0{name}").into(), (*value).into());
-        state.properties = headers.iter().map(of_response).chain([(b"pixell.route".to_vec(), note.to_vec())]).collect();
+        state.properties = headers.iter().map(of_response).chain([(NOTE.into(), note.to_vec())]).collect();
         state.sent = pairs(headers);
         state.cost = Cost::default();
         self.store.set_fuel(PLENTY).unwrap();
@@ -301,7 +305,7 @@ fn dispatch(name: &str, mut caller: Caller<'_, State>, arguments: &[Val], result
         }
         "proxy_set_property" => {
             // Only Envoy's access log reads the others.
-            if border.read(number(0), number(1)).starts_with(b"pixell.route") {
+            if border.read(number(0), number(1)).starts_with(NOTE.as_bytes()) {
                 border.0.data_mut().note = border.read(number(2), number(3));
             }
             OK

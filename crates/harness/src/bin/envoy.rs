@@ -1,6 +1,7 @@
 //! `cargo xtask envoy`: runs Envoy with the filter in the foreground, with the image's settings from the environment and without agents.
 
 use std::net::TcpListener;
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -26,7 +27,7 @@ struct Arguments {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     peer_port: Option<u16>,
     /// Number of worker threads; takes precedence over PIXELL_CONCURRENCY [default: 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(workers()))]
     concurrency: Option<u32>,
     /// Address that all listeners bind
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
@@ -34,6 +35,12 @@ struct Arguments {
     /// Show Envoy's own log on standard error
     #[arg(long)]
     verbose: bool,
+}
+
+/// As many as the image takes.
+fn workers() -> RangeInclusive<i64> {
+    let (least, most) = settings::CONCURRENCY_RANGE.into_inner();
+    least.into()..=most.into()
 }
 
 fn main() -> ExitCode {
