@@ -17,12 +17,13 @@ use crate::store::{ChangeSignal, SharedData};
 use std::borrow::Cow;
 use std::time::Duration;
 
-mod attempts;
 mod counts;
 mod hops;
+mod retries;
 mod verdict;
 
 pub use counts::{Counters, Event, FirstRejections};
+pub use retries::LAST_RETRY_AT_AGENT;
 pub use verdict::{Changes, Hop, Rejected, Response, Verdict};
 
 /// A request header, in the forms that hosts look it up by.
@@ -108,11 +109,6 @@ impl ChangeSignal for Seen {
 
     fn raise(&self) {}
 }
-
-/// How old a request may be when a retry at its agent starts. With the wait before a retry (up to 0.2 s) the client of an agent that is down
-/// has its response after at most 1.1 s. So has the client of an agent that accepts no connection: the first attempt takes the whole second in
-/// which a connection must be accepted. (Both times are set in envoy.yaml.)
-pub const LAST_ATTEMPT: Duration = Duration::from_millis(900);
 
 /// The header that agents receive the decided id in.
 pub const ID_HEADER: &str = "x-deployment-id";

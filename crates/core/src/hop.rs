@@ -21,9 +21,9 @@ pub const ADDRESSED_HEADER: &str = "x-pixell-addressed";
 /// For how long a peer that failed is left out.
 pub const PAUSE: Duration = Duration::from_secs(2);
 
-/// How old a request may be when a retry at a peer starts. A peer must accept a connection within 0.25 s (see
-/// `envoy/fleet/cluster.yaml`), so a client has its response within 2 s.
-pub const LAST_ATTEMPT: Duration = Duration::from_millis(1500);
+/// How old a request may be when a retry at a peer starts. (At an agent: [`crate::data_path::LAST_RETRY_AT_AGENT`].) A peer must accept a
+/// connection within 0.25 s (see `envoy/fleet/cluster.yaml`), so a client has its response within 2 s.
+pub const LAST_RETRY_AT_PEER: Duration = Duration::from_millis(1500);
 
 /// How often a request may come back from peers and be retried.
 const MOST_RETURNS: u8 = 2;
@@ -201,7 +201,7 @@ impl Trail {
     ) -> Result<Option<IpAddr>, Rejection<'static>> {
         let Some((present, earlier)) = self.hosts.split_last() else { return Err(Rejection::Internal) };
         let (is_first, was_here) = (earlier.is_empty(), earlier.contains(present));
-        if self.returns > MOST_RETURNS || self.losses > MOST_LOSSES || (!is_first && attempt.age > LAST_ATTEMPT) {
+        if self.returns > MOST_RETURNS || self.losses > MOST_LOSSES || (!is_first && attempt.age > LAST_RETRY_AT_PEER) {
             return Err(self.rejection());
         }
         let next = next(&self.hosts);

@@ -192,8 +192,8 @@ fn an_attempt_goes_on_or_is_rejected() {
         };
         assert_eq!(code, expected);
     }
-    let late = LAST_ATTEMPT + Duration::from_millis(1);
-    check(2000, LAST_ATTEMPT, false, None);
+    let late = LAST_RETRY_AT_AGENT + Duration::from_millis(1);
+    check(2000, LAST_RETRY_AT_AGENT, false, None);
     check(2001, Duration::ZERO, false, None);
     check(2001, late, false, Some("agent_unreachable"));
     check(2001, late, true, None);
@@ -207,7 +207,7 @@ fn a_request_that_waits_is_judged_by_the_map_of_now() {
     fn check(id: &'static str, port: u16, expected: Option<&str>) {
         // It is no attempt, and its age does not matter.
         let headers = vec![("x-deployment-id", id), ("x-envoy-attempt-count", "1")];
-        let shown = Shown { headers, age: LAST_ATTEMPT * 2, ..Shown::default() };
+        let shown = Shown { headers, age: LAST_RETRY_AT_AGENT * 2, ..Shown::default() };
         let maps = maps(&[("a", Route::active(2000)), ("d", Route::draining(2003))]);
         let config = RouterConfig::parse(br#"{"role":"router"}"#).expect("valid");
         let code = match DataPath::new(&config, Judges::Requests).judge_waiting(&shown, port, &maps) {

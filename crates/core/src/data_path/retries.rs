@@ -1,8 +1,15 @@
-//! The part of the data path that is about attempts to reach an agent.
+//! Retries at an agent: which of them start. (The retry policy of `envoy/envoy.yaml` says after which failures, and how long Envoy waits before each.
+//! Retries at a peer: [`crate::hop`].)
 
-use super::{DataPath, LAST_ATTEMPT, Maps, RequestHost, Verdict};
+use super::{DataPath, Maps, RequestHost, Verdict};
 use crate::decision::{Routes, decide_attempt};
 use crate::rejection::Rejection;
+use std::time::Duration;
+
+/// How old a request may be when a retry at its agent starts. With the wait before a retry (up to 0.2 s) the client of an agent that is down
+/// has its response after at most 1.1 s. So has the client of an agent that accepts no connection: the first attempt takes the whole second in
+/// which a connection must be accepted. (Both times are set in envoy.yaml.)
+pub const LAST_RETRY_AT_AGENT: Duration = Duration::from_millis(900);
 
 impl DataPath {
     /// Whether an attempt may go where its request was sent before.
@@ -12,7 +19,7 @@ impl DataPath {
             return Verdict::Continue;
         }
         match self.judge_bound(request, request.bound_port(), routes) {
-            Verdict::Continue if request.age() > LAST_ATTEMPT && !request.was_connected() => {
+            Verdict::Continue if request.age() > LAST_RETRY_AT_AGENT && !request.was_connected() => {
                 Verdict::Reject(self.rejected(request, Rejection::AgentUnreachable))
             }
             other => other,
