@@ -126,6 +126,16 @@ fn every_struct_has_the_fields_of_the_list() {
     assert_eq!(seen, 4);
 }
 
+/// The list has to be compared with the header when Envoy's release changes: then this fails until its second line names the new release.
+#[test]
+fn the_list_is_about_the_release_that_ships() {
+    let manifest = include_str!("../../../Cargo.toml");
+    let (_, ships) = manifest.split_once("\n[workspace.metadata.pixell]\n").unwrap();
+    let (ships, _) = ships.split_once("\nenvoy = \"").unwrap().1.split_once('"').unwrap();
+    let (_, compared) = LIST.lines().nth(1).unwrap().split_once("the header of Envoy ").unwrap();
+    assert_eq!(compared.split_once(' ').unwrap().0, ships);
+}
+
 /// The number of a constant of src/abi/calls.rs.
 fn constant(name: &str) -> u32 {
     let line = SOURCE.lines().find_map(|line| line.strip_prefix("const ")?.strip_prefix(name)?.strip_prefix(": u32 = "));
