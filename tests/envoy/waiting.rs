@@ -349,7 +349,7 @@ async fn retries_to_the_fallback_port_go_by_the_map() {
     .await;
 }
 
-/// Only the two names that the filter knows are accepted, because a filter in the wrong role would let every request through.
+/// Only the names that the filter knows are accepted, because a filter in the wrong role would let every request through.
 #[tokio::test]
 async fn a_misspelt_root_id_keeps_envoy_from_starting() {
     let error = Envoy::builder().edit("root_id: retry", "root_id: rety").start().await.unwrap_err();

@@ -42,7 +42,7 @@ pub struct Settings<'a> {
     pub rounds: u32,
     /// Names of contenders and sections, or beginnings of names before a `-`; empty for all.
     pub only: &'a [String],
-    /// The directory of router.wasm and admin.wasm.
+    /// The directory of the Wasm modules and native.so.
     pub modules: &'a Path,
 }
 

@@ -1,4 +1,4 @@
-//! A stream as the core sees it, and what both roles do with one.
+//! A stream as the core sees it, and what all filters do with one.
 
 use crate::abi::{Host, Map, write_log};
 use crate::abi_types::{Attribute, LogLevel};

@@ -28,7 +28,7 @@ pub struct Stage<'a> {
     pub cores: Cores,
     /// The ports of the agents.
     pub agents: &'a [u16],
-    /// The directory of router.wasm and admin.wasm.
+    /// The directory of the Wasm modules and native.so.
     pub modules: &'a Path,
     /// A directory for files that contenders need while they run.
     pub scratch: &'a Path,

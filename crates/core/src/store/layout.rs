@@ -16,7 +16,7 @@
 //! ```
 //!
 //! A guest cannot delete a key, so their number is fixed. All keys begin with a name and the number of their format; a new format, of
-//! the head or of what it names, gets a new number, and with it new keys.
+//! the head or of what it names, gets a new number, and with it new keys. The dots of `pixell.fleet.2..` make both maps' beginnings equally long.
 
 /// The keys of a map in shared data, and its shards.
 #[derive(Debug)]
