@@ -10,9 +10,9 @@ use serde_json::json;
 
 use crate::driver::Browser;
 
-const FILTERS: [Filter; 2] = [Filter::Wasm, Filter::Native];
+pub(crate) const FILTERS: [Filter; 2] = [Filter::Wasm, Filter::Native];
 
-fn with_settings(vars: &[(&str, &str)]) -> EnvoyBuilder {
+pub(crate) fn with_settings(vars: &[(&str, &str)]) -> EnvoyBuilder {
     let find = |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
     Envoy::builder().settings(&Settings::resolve(find).unwrap())
 }

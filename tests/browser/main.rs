@@ -19,6 +19,7 @@ mod readme;
 mod routes;
 mod traffic;
 
+use driver::Browser;
 use harness::Envoy;
 use harness::proto::DEPLOYMENT_ID;
 use serde_json::{Map, Value, json};
@@ -36,6 +37,17 @@ fn shows(id: &str, words: &str) -> String {
 /// Whether the table has this many rows.
 fn has_rows(count: usize) -> String {
     format!("document.querySelectorAll('#rows tr').length === {count}")
+}
+
+/// Waits for a problem with this title and this advice, at this level, and for its announcement.
+async fn tells(browser: &Browser, level: &str, title: &str, advice: &str, announced: &str) {
+    browser.until(&shows("problems", title)).await.unwrap();
+    browser.until(&shows("problems", advice)).await.unwrap();
+    browser.until(&format!("document.getElementById('health').dataset.level === {}", json!(level))).await.unwrap();
+    browser
+        .until(&format!("document.getElementById('announcement').textContent.includes({})", json!(announced)))
+        .await
+        .unwrap();
 }
 
 async fn ask(envoy: &Envoy, id: Option<&str>) -> u16 {

@@ -1,18 +1,19 @@
 //! Everything that can be red or amber: the page shows the problem, says what to do, and announces it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use harness::proto::DEPLOYMENT_ID;
 use harness::tokens::{Algorithm, Issuer};
 use harness::{Envoy, agents, certificate};
-use launcher::settings::Settings;
 use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::agents::{FILTERS, with_settings};
 use crate::driver::Browser;
-use crate::{ask, shows};
+use crate::{ask, shows, tells};
 
 /// A page with one route and no problem.
 async fn quiet_page(envoy: &Envoy) -> Browser {
@@ -22,17 +23,6 @@ async fn quiet_page(envoy: &Envoy) -> Browser {
     browser.until("document.getElementById('health').innerText === 'Live'").await.unwrap();
     browser.until("document.getElementById('problems').hidden").await.unwrap();
     browser
-}
-
-/// Waits for a problem with this title and this advice, at this level, and for its announcement.
-async fn tells(browser: &Browser, level: &str, title: &str, advice: &str, announced: &str) {
-    browser.until(&shows("problems", title)).await.unwrap();
-    browser.until(&shows("problems", advice)).await.unwrap();
-    browser.until(&format!("document.getElementById('health').dataset.level === {}", json!(level))).await.unwrap();
-    browser
-        .until(&format!("document.getElementById('announcement').textContent.includes({})", json!(announced)))
-        .await
-        .unwrap();
 }
 
 #[tokio::test]
@@ -197,103 +187,106 @@ async fn an_internal_error_of_the_filter_is_red() {
 /// Envoy's own rejections have their advice, and so has what they need: keys that cannot be fetched, a certificate that ends soon.
 #[tokio::test]
 async fn tokens_rates_and_certificates_have_their_advice() {
-    let directory = tempfile::tempdir().unwrap();
-    let (certificate, key) = certificate::self_signed(directory.path(), 5).unwrap();
-    let start = async |vars: &[(&str, &str)]| {
-        let get = |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-        Envoy::builder().settings(&Settings::resolve(get).unwrap()).start().await.unwrap()
-    };
-    // Nobody listens at this port.
-    let tokens = [
-        ("PIXELL_JWT_ISSUER", "i"),
-        ("PIXELL_JWT_AUDIENCES", "a"),
-        ("PIXELL_JWKS_URL", "http://127.0.0.1:9/keys"),
-        ("PIXELL_TLS_CERT_FILE", certificate.to_str().unwrap()),
-        ("PIXELL_TLS_KEY_FILE", key.to_str().unwrap()),
-    ];
-    let envoy = start(&tokens).await;
-    envoy.routes().put_all([("a", 5000)]).await.unwrap();
-    let browser = Browser::start(1200, 900, &[]).await.unwrap();
-    browser.open(&envoy.api_url()).await.unwrap();
-    tells(&browser, "bad", "The certificate expires in 4 days", "Envoy reads them again", "the certificate expires").await;
-    tells(&browser, "bad", "fetch of the keys of tokens failed", "The last keys stay in use", "fetch of the keys").await;
+    for filter in FILTERS {
+        let directory = tempfile::tempdir().unwrap();
+        let (certificate, key) = certificate::self_signed(directory.path(), 5).unwrap();
+        // Nobody listens at this port.
+        let tokens = [
+            ("PIXELL_JWT_ISSUER", "i"),
+            ("PIXELL_JWT_AUDIENCES", "a"),
+            ("PIXELL_JWKS_URL", "http://127.0.0.1:9/keys"),
+            ("PIXELL_TLS_CERT_FILE", certificate.to_str().unwrap()),
+            ("PIXELL_TLS_KEY_FILE", key.to_str().unwrap()),
+        ];
+        let envoy = with_settings(&tokens).filter(filter).start().await.unwrap();
+        envoy.routes().put_all([("a", 5000)]).await.unwrap();
+        let browser = Browser::start(1200, 900, &[]).await.unwrap();
+        browser.open(&envoy.api_url()).await.unwrap();
+        tells(&browser, "bad", "The certificate expires in 4 days", "Envoy reads them again", "the certificate expires").await;
+        tells(&browser, "bad", "fetch of the keys of tokens failed", "The last keys stay in use", "fetch of the keys").await;
 
-    let agent = agents::echo::start("a").unwrap();
-    let envoy = start(&[("PIXELL_RATE_LIMIT", "1/m")]).await;
-    envoy.routes().put_all([("a", agent.port())]).await.unwrap();
-    browser.open(&envoy.api_url()).await.unwrap();
-    browser.until("document.getElementById('health').innerText === 'Live'").await.unwrap();
-    for _ in 0..3 {
-        ask(&envoy, Some("a")).await;
-    }
-    tells(&browser, "warn", "× rate_limited", "more often than PIXELL_RATE_LIMIT allows", "rate_limited").await;
+        let agent = agents::echo::start("a").unwrap();
+        let envoy = with_settings(&[("PIXELL_RATE_LIMIT", "1/m")]).filter(filter).start().await.unwrap();
+        envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+        browser.open(&envoy.api_url()).await.unwrap();
+        browser.until("document.getElementById('health').innerText === 'Live'").await.unwrap();
+        for _ in 0..3 {
+            ask(&envoy, Some("a")).await;
+        }
+        tells(&browser, "warn", "× rate_limited", "more often than PIXELL_RATE_LIMIT allows", "rate_limited").await;
 
-    // A new pair, and a new CA of clients, that Envoy cannot use. The page must be there before, so that it sees them fail.
-    let ca = directory.path().join("ca.crt");
-    std::fs::copy(&certificate, &ca).unwrap();
-    let files = [tokens[3], tokens[4], ("PIXELL_TLS_CLIENT_CA_FILE", ca.to_str().unwrap())];
-    let envoy = start(&files).await;
-    envoy.routes().put_all([("a", agent.port())]).await.unwrap();
-    browser.open(&envoy.api_url()).await.unwrap();
-    browser.until("document.getElementById('health').innerText === 'Live, with problems'").await.unwrap();
-    for (file, title, advice) in [
-        (&ca, "new CA of clients not used", "Does the file of PIXELL_TLS_CLIENT_CA_FILE hold certificates in PEM?"),
-        (&key, "new certificate not used", "if certificate and key have just been replaced"),
-    ] {
-        assert!(!browser.eval(&shows("problems", title)).await.unwrap().as_bool().unwrap(), "{title}");
-        let next = file.with_extension("next");
-        std::fs::write(&next, "-----BEGIN nothing").unwrap();
-        std::fs::rename(next, file).unwrap();
-        tells(&browser, "bad", title, advice, title).await;
+        let ca = directory.path().join("ca.crt");
+        std::fs::copy(&certificate, &ca).unwrap();
+        let files = [tokens[3], tokens[4], ("PIXELL_TLS_CLIENT_CA_FILE", ca.to_str().unwrap())];
+        let envoy = with_settings(&files).filter(filter).start().await.unwrap();
+        envoy.routes().put_all([("a", agent.port())]).await.unwrap();
+        browser.open(&envoy.api_url()).await.unwrap();
+        browser.until("document.getElementById('health').innerText === 'Live, with problems'").await.unwrap();
+        let advice = "Does the file of PIXELL_TLS_CLIENT_CA_FILE hold certificates in PEM?";
+        tells_of_file(&browser, &ca, "new CA of clients not used", advice).await;
+        let advice = "if certificate and key have just been replaced";
+        tells_of_file(&browser, &key, "new certificate not used", advice).await;
     }
+}
+
+/// Replaces a file by one that Envoy cannot use. The page must be there before, so that it sees Envoy fail.
+async fn tells_of_file(browser: &Browser, file: &Path, title: &str, advice: &str) {
+    assert!(!browser.eval(&shows("problems", title)).await.unwrap().as_bool().unwrap(), "{title}");
+    let next = file.with_extension("next");
+    std::fs::write(&next, "-----BEGIN nothing").unwrap();
+    std::fs::rename(next, file).unwrap();
+    tells(browser, "bad", title, advice, title).await;
 }
 
 /// Clients without a valid token, and clients whose token does not allow what they call. A preflight with a body is one of the first.
 #[tokio::test]
 async fn clients_without_a_right_are_a_warning() {
-    let directory = tempfile::tempdir().unwrap();
-    let issuer = Issuer::new(directory.path(), Algorithm::Hs256).unwrap();
-    let mut vars = issuer.settings(directory.path()).unwrap();
-    vars.push(("PIXELL_JWT_DEPLOYMENTS_CLAIM", "deployments".to_owned()));
-    let get = |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-    let envoy = Envoy::builder().settings(&Settings::resolve(get).unwrap()).start().await.unwrap();
-    let agent = agents::echo::start("a").unwrap();
-    envoy.routes().put_all([("a", agent.port()), ("b", 5000)]).await.unwrap();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let token = issuer.token("alice", &json!({"deployments": ["a"]})).unwrap();
-    let call = async |id: &str, token: &str| {
-        client.get(envoy.data_url()).header(DEPLOYMENT_ID, id).bearer_auth(token).send().await.unwrap().status().as_u16()
-    };
-    let has_keys = || async { Ok((call("a", &token).await == 200).then_some(())) };
-    harness::wait::until("Envoy to have the keys", Duration::from_secs(20), has_keys).await.unwrap();
+    for filter in FILTERS {
+        let directory = tempfile::tempdir().unwrap();
+        let issuer = Issuer::new(directory.path(), Algorithm::Hs256).unwrap();
+        let mut vars = issuer.settings(directory.path()).unwrap();
+        vars.push(("PIXELL_JWT_DEPLOYMENTS_CLAIM", "deployments".to_owned()));
+        let vars: Vec<_> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let envoy = with_settings(&vars).filter(filter).start().await.unwrap();
+        let agent = agents::echo::start("a").unwrap();
+        envoy.routes().put_all([("a", agent.port()), ("b", 5000)]).await.unwrap();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let token = issuer.token("alice", &json!({"deployments": ["a"]})).unwrap();
+        let call = async |id: &str, token: &str| {
+            client.get(envoy.data_url()).header(DEPLOYMENT_ID, id).bearer_auth(token).send().await.unwrap().status().as_u16()
+        };
+        let has_keys = || async { Ok((call("a", &token).await == 200).then_some(())) };
+        harness::wait::until("Envoy to have the keys", Duration::from_secs(20), has_keys).await.unwrap();
 
-    // What came before the page was opened is not shown.
-    let browser = Browser::start(1200, 900, &[]).await.unwrap();
-    browser.open(&envoy.api_url()).await.unwrap();
-    browser
-        .until("document.getElementById('health').dataset.level !== 'unknown' && seen.rejections.last !== null")
-        .await
-        .unwrap();
-    assert!(!browser.eval(&shows("problems", "unauthenticated")).await.unwrap().as_bool().unwrap());
-    assert!(!browser.eval(&shows("problems", "not_allowed")).await.unwrap().as_bool().unwrap());
+        // What came before the page was opened is not shown.
+        let browser = Browser::start(1200, 900, &[]).await.unwrap();
+        browser.open(&envoy.api_url()).await.unwrap();
+        browser
+            .until("document.getElementById('health').dataset.level !== 'unknown' && seen.rejections.last !== null")
+            .await
+            .unwrap();
+        assert!(!browser.eval(&shows("problems", "unauthenticated")).await.unwrap().as_bool().unwrap());
+        assert!(!browser.eval(&shows("problems", "not_allowed")).await.unwrap().as_bool().unwrap());
 
-    assert_eq!([ask(&envoy, Some("a")).await, call("a", "no token").await], [401, 401]);
-    let advice = "Clients have no valid token. The access log names them (caller, user_agent) and the reason (code_details).";
-    tells(&browser, "warn", "2 × unauthenticated in the last minute", advice, "unauthenticated").await;
+        assert_eq!([ask(&envoy, Some("a")).await, call("a", "no token").await], [401, 401]);
+        let advice =
+            "Clients have no valid token. The access log names them (caller, user_agent) and the reason (code_details).";
+        tells(&browser, "warn", "2 × unauthenticated in the last minute", advice, "unauthenticated").await;
 
-    // Without a length, so that it takes a look at the body to tell it from what a browser sends.
-    let preflight = "OPTIONS /agents/a/x HTTP/1.1\r\nhost: agents\r\norigin: https://page.test\r\naccess-control-request-method: GET\r\n\
-        connection: close\r\ntransfer-encoding: chunked\r\n\r\n6\r\na body\r\n0\r\n\r\n";
-    let mut stream = TcpStream::connect(envoy.data_addr()).await.unwrap();
-    stream.write_all(preflight.as_bytes()).await.unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).await.unwrap();
-    assert!(response.starts_with("HTTP/1.1 401 "), "{response}");
-    tells(&browser, "warn", "3 × unauthenticated in the last minute", advice, "unauthenticated").await;
+        // Without a length, so that it takes a look at the body to tell it from what a browser sends.
+        let preflight = "OPTIONS /agents/a/x HTTP/1.1\r\nhost: agents\r\norigin: https://page.test\r\naccess-control-request-method: GET\r\n\
+            connection: close\r\ntransfer-encoding: chunked\r\n\r\n6\r\na body\r\n0\r\n\r\n";
+        let mut stream = TcpStream::connect(envoy.data_addr()).await.unwrap();
+        stream.write_all(preflight.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 401 "), "{response}");
+        tells(&browser, "warn", "3 × unauthenticated in the last minute", advice, "unauthenticated").await;
 
-    assert_eq!(call("b", &token).await, 403);
-    let advice =
-        "Clients call deployments that their tokens do not allow. The access log names them (subject, caller) and the id.";
-    tells(&browser, "warn", "1 × not_allowed in the last minute", advice, "not_allowed").await;
-    browser.assert_clean().await.unwrap();
+        assert_eq!(call("b", &token).await, 403);
+        let advice =
+            "Clients call deployments that their tokens do not allow. The access log names them (subject, caller) and the id.";
+        tells(&browser, "warn", "1 × not_allowed in the last minute", advice, "not_allowed").await;
+        browser.assert_clean().await.unwrap();
+    }
 }
