@@ -1,22 +1,76 @@
 //! The fleet map on the page: the peers, and which of them serve an id.
 
-use harness::{Envoy, RouteApi};
+use harness::{Envoy, EnvoyBuilder, RouteApi};
 use launcher::configuration::ADMIN_PLACE;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
+use crate::agents::FILTERS;
 use crate::driver::Browser;
-use crate::shows;
+use crate::{shows, tells};
+
+/// An Envoy whose route API takes peers in 10.0.0.0/8 and fd00::/8.
+fn with_fleet() -> EnvoyBuilder {
+    let edit = format!("{ADMIN_PLACE}, \"fleet\": {{\"peer_cidrs\": [\"10.0.0.0/8\", \"fd00::/8\"]}}");
+    Envoy::builder().edit(ADMIN_PLACE, &edit)
+}
+
+/// The status of the response to a write.
+async fn write(envoy: &Envoy, body: &Value) -> u16 {
+    let request = envoy.routes().request(Method::PUT, "/v1/fleet").json(body);
+    RouteApi::send(request).await.unwrap().status.as_u16()
+}
 
 async fn put(envoy: &Envoy, body: &Value) {
-    let request = envoy.routes().request(Method::PUT, "/v1/fleet").json(body);
-    assert_eq!(RouteApi::send(request).await.unwrap().status, 200);
+    assert_eq!(write(envoy, body).await, 200);
+}
+
+#[tokio::test]
+async fn a_missing_fleet_map_and_its_rejected_writes_are_problems() {
+    for filter in FILTERS {
+        let envoy = with_fleet().filter(filter).start().await.unwrap();
+        envoy.routes().put_all([("a", 5000)]).await.unwrap();
+        let browser = Browser::start(1200, 900, &[]).await.unwrap();
+        browser.open(&envoy.api_url()).await.unwrap();
+        tells(&browser, "bad", "No fleet map has been pushed", "PAR’s log says why its Fleet does not push", "no fleet map")
+            .await;
+        assert_eq!(browser.text("health").await.unwrap(), "Live, with problems");
+        assert_eq!(envoy.routes().get("/ready/traffic").await.unwrap().status, 503);
+        put(&envoy, &json!({"peers": {}, "routes": {}})).await;
+        browser.until("document.getElementById('problems').hidden").await.unwrap();
+        browser.until("document.getElementById('health').innerText === 'Live'").await.unwrap();
+        assert_eq!(envoy.routes().get("/ready/traffic").await.unwrap().status, 200);
+
+        // A precondition that keeps two writers apart is no problem.
+        let stale = envoy.routes().request(Method::PATCH, "/v1/fleet").header("if-match", "\"0-0\"").json(&json!({}));
+        assert_eq!(RouteApi::send(stale).await.unwrap().status, 412);
+        browser.until("seen.fleetWrites.sum('precondition_failed', 60) === 1").await.unwrap();
+        assert!(browser.eval("document.getElementById('problems').hidden").await.unwrap().as_bool().unwrap());
+        assert_eq!(write(&envoy, &json!({"peers": {"b": {"host": "192.0.2.1"}}, "routes": {}})).await, 422);
+        let title = "1 × write to the fleet map rejected, invalid_fleet,";
+        tells(&browser, "bad", title, "look at PAR’s log", "fleet writes rejected: invalid_fleet").await;
+        browser.assert_clean().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn without_a_fleet_only_a_write_to_its_map_is_a_problem() {
+    for filter in FILTERS {
+        let envoy = Envoy::builder().filter(filter).start().await.unwrap();
+        envoy.routes().put_all([("a", 5000)]).await.unwrap();
+        let browser = Browser::start(1200, 900, &[]).await.unwrap();
+        browser.open(&envoy.api_url()).await.unwrap();
+        browser.until("document.getElementById('health').innerText === 'Live'").await.unwrap();
+        assert_eq!(write(&envoy, &json!({"peers": {}, "routes": {}})).await, 409);
+        let title = "1 × write to the fleet map rejected, fleet_disabled,";
+        tells(&browser, "bad", title, "Envoy was started without PIXELL_FLEET_CIDRS", "fleet_disabled").await;
+        browser.assert_clean().await.unwrap();
+    }
 }
 
 #[tokio::test]
 async fn peers_and_their_routes_are_shown_and_searched() {
-    let edit = format!("{ADMIN_PLACE}, \"fleet\": {{\"peer_cidrs\": [\"10.0.0.0/8\", \"fd00::/8\"]}}");
-    let envoy = Envoy::builder().edit(ADMIN_PLACE, &edit).start().await.unwrap();
+    let envoy = with_fleet().start().await.unwrap();
     let browser = Browser::start(1200, 900, &[]).await.unwrap();
     browser.open(&envoy.api_url()).await.unwrap();
     browser.until(&shows("ready", "LIVE")).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use harness::proto::DEPLOYMENT_ID;
 use harness::tokens::{Algorithm, Issuer};
-use harness::{Envoy, agents, certificate};
+use harness::{Envoy, agents, certificate, ports};
 use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -226,6 +226,27 @@ async fn tokens_rates_and_certificates_have_their_advice() {
         tells_of_file(&browser, &ca, "new CA of clients not used", advice).await;
         let advice = "if certificate and key have just been replaced";
         tells_of_file(&browser, &key, "new certificate not used", advice).await;
+    }
+}
+
+#[tokio::test]
+async fn certificates_between_tasks_have_their_advice() {
+    for filter in FILTERS {
+        let directory = tempfile::tempdir().unwrap();
+        let files = certificate::of_peers(directory.path()).unwrap();
+        let mut vars: Vec<_> = files.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        vars.push(("PIXELL_FLEET_CIDRS", "10.0.0.0/8"));
+        let start = |_| with_settings(&vars).filter(filter).peer_port(ports::any_free().unwrap());
+        let envoy = Envoy::on_free_port(start).await.unwrap();
+        envoy.routes().put_all([("a", 5000)]).await.unwrap();
+        let browser = Browser::start(1200, 900, &[]).await.unwrap();
+        browser.open(&envoy.api_url()).await.unwrap();
+        tells(&browser, "bad", "The certificate expires in 1 day", "PIXELL_PEER_CERT_FILE", "the certificate expires").await;
+        let advice = "Does the file of PIXELL_PEER_CA_FILE hold certificates in PEM?";
+        tells_of_file(&browser, &directory.path().join("ca.crt"), "new CA of tasks not used", advice).await;
+        let title = "new certificate between tasks not used";
+        tells_of_file(&browser, &directory.path().join("peer.key"), title, "no other task can be reached").await;
+        assert!(!browser.eval(&shows("problems", "new certificate not used")).await.unwrap().as_bool().unwrap());
     }
 }
 

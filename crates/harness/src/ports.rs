@@ -13,6 +13,14 @@ pub const ADMIN: u16 = 9901;
 /// The port for other tasks of the fleet, as shipped.
 pub const PEERS: u16 = 50050;
 
+/// A port of 127.0.0.1 that nobody has now.
+///
+/// # Errors
+/// If there is none.
+pub fn any_free() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
 /// Flags that choose the ports.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Ports {

@@ -45,7 +45,7 @@ impl Admin {
         Self {
             unfinished: Unfinished::new(config.max_body_bytes, MOST_BODIES),
             unfinished_fleet: Unfinished::new(largest, MOST_FLEET_BODIES),
-            page: StatusPage::new(&config.agents_url),
+            page: StatusPage::new(&config),
             api: RouteApi { config, token },
         }
     }

@@ -1,6 +1,6 @@
 //! The settings of an Envoy to start.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -269,7 +269,7 @@ impl Envoy {
     pub async fn on_free_port(settings: impl Fn(u16) -> EnvoyBuilder) -> Result<Self> {
         let mut starts = 1;
         loop {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+            let port = ports::any_free()?;
             let started = settings(port).data_port(port).start().await;
             if starts == STARTS || !started.as_ref().is_err_and(anyhow::Error::is::<PortTaken>) {
                 return started;

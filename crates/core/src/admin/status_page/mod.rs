@@ -4,6 +4,7 @@
 
 use super::code::Code;
 use super::response::{Outcome, Response};
+use crate::config::AdminConfig;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
@@ -29,17 +30,19 @@ pub struct StatusPage {
 }
 
 impl StatusPage {
-    /// Puts the page together, with a policy that allows only its own script and style, by their hashes. `agents_url` is that of
-    /// [`AdminConfig`](crate::config::AdminConfig).
+    /// Puts the page together, with a policy that allows only its own script and style, by their hashes. From the
+    /// settings it has where its links to agents lead, and whether there is a fleet.
     #[must_use]
-    pub fn new(agents_url: &str) -> Self {
+    pub fn new(config: &AdminConfig) -> Self {
         let policy = format!(
             "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; img-src data:; base-uri 'none'; \
              form-action 'none'; frame-ancestors 'none'",
             hash(SCRIPT),
             hash(STYLE)
         );
-        Self { html: PAGE.replace("{{agents}}", agents_url).replace("{{style}}", STYLE).replace("{{script}}", SCRIPT), policy }
+        let fleet = if config.fleet.is_some() { "on" } else { "off" };
+        let html = PAGE.replace("{{agents}}", &config.agents_url).replace("{{fleet}}", fleet);
+        Self { html: html.replace("{{style}}", STYLE).replace("{{script}}", SCRIPT), policy }
     }
 
     /// The response to a request for it.
@@ -79,9 +82,22 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    fn page(settings: &str) -> StatusPage {
+        StatusPage::new(&AdminConfig::parse(settings.as_bytes()).expect("valid"))
+    }
+
+    #[test]
+    fn the_page_says_whether_there_is_a_fleet() {
+        for (settings, expected) in
+            [(r#"{"role":"admin"}"#, "off"), (r#"{"role":"admin","fleet":{"peer_cidrs":["10.0.0.0/8"]}}"#, "on")]
+        {
+            assert!(page(settings).html.contains(&format!("data-fleet=\"{expected}\"")), "{expected}");
+        }
+    }
+
     #[test]
     fn the_page_is_self_contained() {
-        let response = StatusPage::new(crate::config::AGENTS_URL).response(b"GET");
+        let response = page(r#"{"role":"admin"}"#).response(b"GET");
         assert_eq!(response.status, 200);
         assert!(response.body.contains(SCRIPT) && response.body.contains(STYLE) && !response.body.contains("{{"));
         let without_namespace = response.body.replace("http://www.w3.org/2000/svg", "");
@@ -110,7 +126,7 @@ mod tests {
 
     #[test]
     fn only_reads_are_served() {
-        let rejected = StatusPage::new("").response(b"POST");
+        let rejected = page(r#"{"role":"admin"}"#).response(b"POST");
         assert_eq!(rejected.status, 405);
         assert!(rejected.headers.contains(&("allow", "GET, HEAD".to_owned())));
     }

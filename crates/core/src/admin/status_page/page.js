@@ -8,11 +8,13 @@ const STATS = '/stats?format=json&filter=' + encodeURIComponent(
   // Without agents_websocket: every WebSocket that its agent closes ends with its connection.
   '^cluster\\.agents_http[12]\\.upstream_(cx_destroy_remote_with_active_rq|rq_rx_reset)$|' +
   '^tokens\\.unauthenticated_total\\.|^http\\.agents\\.jwt_authn\\.jwks_fetch_failed$|^clients\\.http_local_rate_limit\\.rate_limited$|' +
-  '^sds\\.pixell_tls(_client_ca)?\\.key_rotation_failed$|^server\\.days_until_first_cert_expiring$|' +
+  '^sds\\.pixell_(peer_)?tls(_client_ca|_ca)?\\.key_rotation_failed$|^server\\.days_until_first_cert_expiring$|' +
   '^launcher\\.dropped_log_lines_total');
 
 const charts = { requests: new Chart('requests'), rejections: new Chart('rejections'), failures: new Chart('failures') };
-const seen = { ...charts, writes: new Tally(), dropped: new Tally(), displaced: new Tally(), authentication: new Tally() };
+const seen = {
+  ...charts, writes: new Tally(), fleetWrites: new Tally(), dropped: new Tally(), displaced: new Tally(), authentication: new Tally(),
+};
 const api = { token: null, open: true, etag: null, epoch: null };
 let serverInfo = null;
 
@@ -27,6 +29,7 @@ const noteAll = (stats, now) => {
   seen.rejections.note(new Map([...below(REJECTIONS), ...envoys]), now);
   seen.authentication.note(new Map(Object.entries(AUTHENTICATION).map(([key, { counter }]) => [key, stats.get(counter) || 0])), now);
   seen.writes.note(below(REFUSED_WRITES), now);
+  seen.fleetWrites.note(below(REFUSED_FLEET_WRITES), now);
   seen.dropped.note(new Map([['log lines', total([...below(DROPPED_LINES).values()])]]), now);
   seen.displaced.note(new Map([['displaced routes', stats.get(DISPLACED) || 0]]), now);
   seen.failures.note(new Map([

@@ -4,6 +4,7 @@ const RECENT_S = 60;
 const NEARLY_FULL = 80;
 const REJECTIONS = 'wasmcustom.pixell_rejections_total.reason.';
 const REFUSED_WRITES = 'wasmcustom.pixell_route_map_refused_writes_total.reason.';
+const REFUSED_FLEET_WRITES = 'wasmcustom.pixell_fleet_map_refused_writes_total.reason.';
 const PRESSURE = 'overload.envoy.resource_monitors.';
 const DROPPED_LINES = 'launcher.dropped_log_lines_total';
 
@@ -40,11 +41,20 @@ const AUTHENTICATION = {
     counter: 'sds.pixell_tls_client_ca.key_rotation_failed', title: 'new CA of clients not used',
     advice: 'The previous one stays in use. Does the file of PIXELL_TLS_CLIENT_CA_FILE hold certificates in PEM? Envoy’s log says what is wrong.',
   },
+  peerCertificate: {
+    counter: 'sds.pixell_peer_tls.key_rotation_failed', title: 'new certificate between tasks not used',
+    advice: 'The previous one stays in use; once it expires, no other task can be reached. Envoy’s log says why (Failed to reload certificates). This is no error if certificate and key have just been replaced one after the other.',
+  },
+  peerCa: {
+    counter: 'sds.pixell_peer_tls_ca.key_rotation_failed', title: 'new CA of tasks not used',
+    advice: 'The previous one stays in use. Does the file of PIXELL_PEER_CA_FILE hold certificates in PEM? Envoy’s log says what is wrong.',
+  },
 };
 const EXPIRY = 'server.days_until_first_cert_expiring', EXPIRY_DAYS = 14;
-const EXPIRY_ADVICE = 'Replace the files of PIXELL_TLS_CERT_FILE and PIXELL_TLS_KEY_FILE; Envoy reads them again without a restart.';
+const EXPIRY_ADVICE = 'Replace the files of PIXELL_TLS_CERT_FILE and PIXELL_TLS_KEY_FILE, or between tasks those of PIXELL_PEER_CERT_FILE and PIXELL_PEER_KEY_FILE; Envoy reads them again without a restart.';
 const WRITE_ADVICE = {
   unauthorized: 'PAR’s token and PIXELL_ADMIN_TOKEN differ.',
+  fleet_disabled: 'PAR runs a fleet, but Envoy was started without PIXELL_FLEET_CIDRS.',
   precondition_failed: null, // This keeps two writers apart, and is not a failure.
 };
 
@@ -83,6 +93,8 @@ const NO_RESPONSE = {
   advice: 'The page below shows the last state that it received. Is the container running? Its log ends with the reason, and the orchestrator restarts it; PAR then pushes the map again. This page keeps trying.',
 };
 
+const HAS_FLEET = document.documentElement.dataset.fleet === 'on';
+
 // `ready`: Envoy's own state; `stats`: name -> value; `seen`: the tallies of rejections, failures, rejected writes, dropped lines and displaced routes;
 // `failingRoutes`: the names of the routes that fail in one way.
 const problemsOf = (ready, stats, seen, failingRoutes) => {
@@ -93,6 +105,9 @@ const problemsOf = (ready, stats, seen, failingRoutes) => {
   }
   if (stats.get('wasmcustom.pixell_route_map_generation') === 0) {
     add('bad', 'no route map', 'No route map has been pushed', 'Every request is rejected until PAR pushes one. Look at PAR’s log for its pushes to ENVOY_ADMIN_URL. An Envoy that was restarted alone waits for PAR’s next push.');
+  }
+  if (HAS_FLEET && stats.get('wasmcustom.pixell_fleet_map_generation') === 0) {
+    add('bad', 'no fleet map', 'No fleet map has been pushed', 'Until PAR pushes one, /ready/traffic is 503, so the load balancer sends nothing here, and agents of other tasks are not found. PAR’s log says why its Fleet does not push: usually it cannot read the directory.');
   }
   // Envoy also has a counter `vm_reload`, and never counts anything in it.
   if ([...stats].some(([name, value]) => name.includes('.vm_reload_') && value > 0)) {
@@ -117,8 +132,11 @@ const problemsOf = (ready, stats, seen, failingRoutes) => {
     }
   };
   recent('failures', () => 'bad', (key) => `agents: ${key}`, (key, count) => `${count} × ${FAILURES[key].title}`, (key) => FAILURES[key].advice);
-  recent('writes', () => 'bad', (reason) => `writes rejected: ${reason}`, (reason, count) => `${count} × write to the route map rejected, ${reason},`,
+  const writes = (tally, map, kind) => recent(tally, () => 'bad', (reason) => `${kind} rejected: ${reason}`,
+    (reason, count) => `${count} × write to the ${map} map rejected, ${reason},`,
     (reason) => (WRITE_ADVICE[reason] === undefined ? OTHER_WRITE_ADVICE : WRITE_ADVICE[reason]));
+  writes('writes', 'route', 'writes');
+  writes('fleetWrites', 'fleet', 'fleet writes');
   recent('dropped', () => 'bad', (kind) => `${kind} dropped`, (kind, count) => `${count} × line of the log dropped`, () => DROPPED_ADVICE);
   recent('displaced', () => 'warn', (key) => key, (key, count) => `${count} × route displaced by another id`, () => DISPLACED_ADVICE);
   recent('rejections', (reason) => (reason === 'internal' ? 'bad' : 'warn'), (reason) => reason, (reason, count) => `${count} × ${reason}`,
