@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use harness::proto::DEPLOYMENT_ID;
-use harness::{Envoy, agents, wait};
+use harness::{Envoy, RouteApi, agents, ports, wait};
+use launcher::settings::{FLEET_CIDRS, Settings};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -133,7 +135,9 @@ fn selectors(rules: &str) -> BTreeSet<String> {
 #[tokio::test]
 async fn the_dashboard_shows_and_the_alerts_see_a_live_envoy() {
     let modules = harness::envoy::modules::locate_trap().unwrap();
-    let envoy = Envoy::builder().modules(modules).start().await.unwrap();
+    let settings = Settings::resolve(|name| (name == FLEET_CIDRS).then(|| "10.0.0.0/8".into())).unwrap();
+    let in_a_fleet = |_| Envoy::builder().settings(&settings).modules(&modules).peer_port(ports::any_free().unwrap());
+    let envoy = Envoy::on_free_port(in_a_fleet).await.unwrap();
     let agent = agents::echo::start("a").unwrap();
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
     envoy.tell_dropped_lines(0, 0).await.unwrap();
@@ -156,6 +160,13 @@ async fn the_dashboard_shows_and_the_alerts_see_a_live_envoy() {
     selectors.retain(|selector| !elsewhere.iter().any(|start| selector.starts_with(start)));
     assert!(selectors.len() >= 12, "{selectors:?}");
     prometheus.all_have_data(&selectors).await;
+    const NOT_LOADED: &str = "PixellFleetMapNotLoaded";
+    let waits = || async { Ok((!prometheus.states(NOT_LOADED).await?.is_empty()).then_some(())) };
+    wait::until("the alert for a missing fleet map", PATIENCE, waits).await.unwrap();
+    let fleet = envoy.routes().request(Method::PUT, "/v1/fleet").json(&json!({"peers": {}, "routes": {}}));
+    assert_eq!(RouteApi::send(fleet).await.unwrap().status, 200);
+    let ends = || async { Ok(prometheus.states(NOT_LOADED).await?.is_empty().then_some(())) };
+    wait::until("the end of that alert", PATIENCE, ends).await.unwrap();
 
     let firing = async || {
         let alerts = prometheus.get("alerts", &[]).await?;
@@ -164,8 +175,12 @@ async fn the_dashboard_shows_and_the_alerts_see_a_live_envoy() {
     };
     assert_eq!(firing().await.unwrap(), BTreeSet::new(), "before the crash");
     let _ = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a").header("x-test-trap", "1").send().await;
-    // Sooner or later the traffic reaches the worker that crashed, and Envoy restarts its VM.
-    let fires = || async { Ok(firing().await?.contains("PixellFilterFault").then_some(())) };
+    let fires = || async {
+        // Envoy restarts a VM at the next request of its worker. The traffic has one connection, perhaps of the other worker, so all at once.
+        let unknown = || http.get(envoy.data_url()).header(DEPLOYMENT_ID, "unknown").send();
+        futures_util::future::join_all((0..20).map(|_| unknown())).await;
+        Ok(firing().await?.contains("PixellFilterFault").then_some(()))
+    };
     wait::until("the alert for a crash", PATIENCE, fires).await.unwrap();
     traffic.abort();
 }

@@ -1,13 +1,14 @@
 //! The counters behind the alerts and the dashboard move when what they count happens. Envoy also has counters that never move.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use harness::agents::{self, streams};
 use harness::envoy::is_native;
 use harness::proto::{DEPLOYMENT_ID, Empty, request_to};
-use harness::{Envoy, certificate, proto, wait};
+use harness::{Envoy, certificate, ports, proto, wait};
+use serde_json::json;
 use tokio::net::TcpStream;
 
 use crate::access_log_failures;
@@ -88,7 +89,8 @@ async fn what_alerts_and_dashboard_watch_moves() {
     named.extend(dashboard_expressions().iter().flat_map(|expression| metrics_of(expression)));
     assert!(unseen().iter().all(|name| named.contains(*name)), "remove the exceptions that nothing watches any more");
     // The entry point's own counters have a test of their own.
-    named.retain(|name| !unseen().contains(&name.as_str()) && !name.starts_with("envoy_launcher_") && !is_of_a_setting(name));
+    let elsewhere = |name: &str| name.starts_with("envoy_launcher_") || is_of_a_setting(name) || is_of_a_fleet(name);
+    named.retain(|name| !unseen().contains(&name.as_str()) && !elsewhere(name));
     all_move(&[&envoy], &named).await;
     hanging.abort();
 }
@@ -108,6 +110,11 @@ async fn all_move(envoys: &[&Envoy], named: &BTreeSet<String>) {
     // Envoy updates histograms every five seconds, and pressures four times a second.
     let moved = wait::until("every counter to move", Duration::from_secs(20), all_moved).await;
     moved.unwrap_or_else(|error| panic!("{error}: {:?}", still.borrow()));
+}
+
+/// Whether this metric is always 0 without a fleet.
+fn is_of_a_fleet(name: &str) -> bool {
+    name.starts_with("pixell_fleet_")
 }
 
 /// Whether Envoy has this metric only with TLS, tokens or rates.
@@ -160,4 +167,34 @@ async fn what_watches_tokens_rates_and_certificates_moves() {
     named.retain(|name| is_of_a_setting(name));
     assert!(named.len() >= 5, "{named:?}");
     all_move(&[&secret, &closed, &rated], &named).await;
+}
+
+#[tokio::test]
+async fn what_watches_a_fleet_moves() {
+    let peers = Cell::new(0);
+    let start = |_| {
+        peers.set(ports::any_free().unwrap());
+        with_settings(&[("PIXELL_FLEET_CIDRS", "192.0.2.0/24")]).peer_port(peers.get())
+    };
+    let envoy = Envoy::on_free_port(start).await.unwrap();
+    envoy.routes().put_all([]).await.unwrap();
+    let write = async |body: serde_json::Value| {
+        let request = envoy.routes().request(reqwest::Method::PUT, "/v1/fleet").json(&body);
+        harness::RouteApi::send(request).await.unwrap().status
+    };
+    // Nobody has an address of this network (RFC 5737).
+    assert_eq!(write(json!({"peers": {"gone": {"host": "192.0.2.1"}}, "routes": {"a": ["gone"]}})).await, 200);
+    assert_eq!(write(json!("no object")).await, 422);
+    assert_ne!(http1().get(envoy.data_url()).header(DEPLOYMENT_ID, "a").send().await.unwrap().status(), 200);
+    // As another task sends a request.
+    let task = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let url = format!("http://127.0.0.1:{}/", peers.get());
+    let response = task.get(url).header(DEPLOYMENT_ID, "b").send().await.unwrap();
+    assert_eq!(response.headers()["x-pixell-error"], "deployment_moved");
+
+    let mut named = metrics_of(&rules());
+    named.extend(dashboard_expressions().iter().flat_map(|expression| metrics_of(expression)));
+    named.retain(|name| is_of_a_fleet(name));
+    assert!(named.len() >= 5, "{named:?}");
+    all_move(&[&envoy], &named).await;
 }
