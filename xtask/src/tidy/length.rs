@@ -7,10 +7,9 @@ use super::{files, text};
 const MOST_LINES: usize = 450;
 
 /// Files that may be longer, each with the reason. A pattern of `git ls-files`.
-const LONGER: [(&str, &str); 5] = [
+const LONGER: [(&str, &str); 4] = [
     ("envoy/envoy.yaml", "one file ships, and Envoy reads no others with it"),
     ("docs/openapi.yaml", "one document describes the whole API to generators"),
-    ("deploy/observability/grafana-dashboard.json", "Grafana imports a dashboard as one file"),
     ("*Cargo.lock", "cargo writes it"),
     ("*requirements*.txt", "cargo xtask lock writes it"),
 ];
