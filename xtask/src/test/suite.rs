@@ -15,7 +15,7 @@ use super::wasm_only;
 pub(super) struct Suite {
     /// Its name on the command line.
     pub name: &'static str,
-    /// How long it took in a fresh clone on two cores, in seconds.
+    /// How long it took in a fresh clone on two cores, in seconds, with another suite beside it.
     pub seconds: u32,
     /// What it tests, in a line.
     pub about: &'static str,

@@ -29,7 +29,7 @@ const NAMESPACES: &[Need] = &[
 pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "tidy",
-        seconds: 110,
+        seconds: 180,
         about: "formatting, lints, documentation, pinned versions, lock files",
         needs: &[],
         runner: Runner::Plain,
@@ -46,7 +46,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "rust",
-        seconds: 600,
+        seconds: 1370,
         about: "all Rust tests on this machine: the core, its properties, the tools, and the filter in a real Envoy",
         needs: &[Need::Modules, Need::TrapModules, Need::Envoy, Need::OpenSsl],
         runner: Runner::Cargo,
@@ -54,7 +54,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "native",
-        seconds: 500,
+        seconds: 450,
         about: "the native filter: every test against Envoy that is not only about Wasm, and the tests that are only about the native filter",
         needs: &[Need::Modules, Need::TrapModules, Need::Envoy, Need::OpenSsl],
         runner: Runner::Cargo,
@@ -62,7 +62,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "netns",
-        seconds: 200,
+        seconds: 370,
         about: "network namespaces: clients outside the task, near and far, and several tasks, also under load and with DynamoDB",
         needs: NAMESPACES,
         runner: Runner::Cargo,
@@ -70,7 +70,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "native-netns",
-        seconds: 120,
+        seconds: 160,
         about: "several tasks in network namespaces, with the native filter",
         needs: NAMESPACES,
         runner: Runner::Cargo,
@@ -82,7 +82,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "versions",
-        seconds: 80,
+        seconds: 30,
         about: "the smoke tests on the older supported Envoy releases, with both forms of the filter",
         needs: &[Need::Modules, Need::Envoy, Need::OlderEnvoys],
         runner: Runner::Cargo,
@@ -90,7 +90,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "cost",
-        seconds: 110,
+        seconds: 200,
         about: "what the native filter costs a request, in instructions",
         needs: &[Need::Debian { program: "valgrind", package: "valgrind" }],
         runner: Runner::Whole,
@@ -114,7 +114,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "wasm",
-        seconds: 180,
+        seconds: 290,
         about: "the core's unit tests again as WebAssembly, under Node.js",
         needs: &[Need::Node],
         runner: Runner::Cargo,
@@ -122,7 +122,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "deny",
-        seconds: 90,
+        seconds: 80,
         about: "licences and sources of all crates, and versions that are there twice, by cargo-deny",
         needs: &[Need::CargoDeny],
         runner: Runner::Whole,
@@ -130,7 +130,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "nginx",
-        seconds: 20,
+        seconds: 60,
         about: "nginx in front of the data path, with its defaults; and socat in front of an agent on a Unix socket",
         needs: &[
             Need::Modules,
@@ -143,7 +143,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "promtool",
-        seconds: 30,
+        seconds: 40,
         about: "alert rules, metrics and dashboard: with Prometheus' own checks, and with a Prometheus that scrapes a running Envoy",
         needs: &[Need::Modules, Need::TrapModules, Need::Envoy, Need::Debian { program: "promtool", package: "prometheus" }],
         runner: Runner::Cargo,
@@ -151,7 +151,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "bench",
-        seconds: 100,
+        seconds: 170,
         about: "a round of the bench, to show that it works; the figures are not checked",
         needs: &[Need::Modules, Need::Envoy, Need::OpenSsl],
         runner: Runner::Whole,
@@ -163,7 +163,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "bench-fleet",
-        seconds: 40,
+        seconds: 100,
         about: "the same for what the bench measures between tasks, in network namespaces",
         needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "ip", package: "iproute2" }],
         runner: Runner::Whole,
@@ -171,7 +171,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "demo",
-        seconds: 45,
+        seconds: 5,
         about: "the demo: two agents are called by id through Envoy",
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Whole,
@@ -179,7 +179,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "demo-fleet",
-        seconds: 60,
+        seconds: 20,
         about: "the demo of a fleet: two tasks with a directory, of which one vanishes",
         needs: &[
             Need::Modules,
@@ -192,7 +192,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "rates",
-        seconds: 60,
+        seconds: 40,
         about: "rates, counted by the agents, while h2load sends more than they allow",
         needs: &[Need::Modules, Need::Envoy, Need::Debian { program: "h2load", package: "nghttp2-client" }],
         runner: Runner::Pytest,
@@ -200,7 +200,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "redis",
-        seconds: 60,
+        seconds: 40,
         about: "the Python client's fleet with its directory in a real Redis",
         needs: &[Need::Debian { program: "redis-server", package: "redis-server" }],
         runner: Runner::Pytest,
@@ -208,7 +208,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "deploy",
-        seconds: 110,
+        seconds: 90,
         about: "the rollout: its form and types, and every command against AWS in this process",
         needs: &[Need::Debian { program: "git", package: "git" }, Need::OpenSsl],
         runner: Runner::Pytest,
@@ -216,7 +216,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "browser",
-        seconds: 120,
+        seconds: 210,
         about: "the status page, and pages that call agents, in a headless Chromium; with both forms of the filter",
         needs: &[
             Need::OpenSsl,
@@ -232,7 +232,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "api",
-        seconds: 80,
+        seconds: 120,
         about: "the route API against its formal description, by schemathesis too, and every snippet of its documentation",
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Pytest,
@@ -240,7 +240,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "peers",
-        seconds: 220,
+        seconds: 590,
         about: "agents and clients made with other people's libraries: the A2A SDK and grpcio with health, reflection, rich errors; TLS, tokens and rates",
         needs: &[Need::Modules, Need::Envoy, Need::OpenSsl],
         runner: Runner::Pytest,
@@ -248,7 +248,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "python",
-        seconds: 260,
+        seconds: 790,
         about: "the Python client: its form and types, and its tests against a real Envoy",
         needs: &[Need::Modules, Need::Envoy],
         runner: Runner::Pytest,
@@ -256,7 +256,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "fleet-integration",
-        seconds: 240,
+        seconds: 250,
         about: "a fleet of three such tasks with Redis and a load balancer: rolling deployment, moves, a task or the directory lost",
         needs: &[
             Need::Debian { program: "docker", package: "docker.io" },
@@ -267,7 +267,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "integration",
-        seconds: 420,
+        seconds: 670,
         about: "the image with a stand-in PAR and agents, in containers: starts, redeploys, failures, stops",
         needs: &[
             Need::Debian { program: "docker", package: "docker.io" },
