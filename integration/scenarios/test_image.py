@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -87,9 +88,12 @@ def test_it_is_ready_within_seconds(project: Project) -> None:
         wait_until("ready", lambda: _health(envoy)[0] == 0, 60)
         ready = time.monotonic() - started
         # The time of the processors, because other programs of this machine slow the start down.
-        used = envoy.raw.stats(stream=False)["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
+        stats: Any = envoy.raw.stats(stream=False)
+        used = stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
         envoy.wait_healthy(20)
-        print(f"ready after {ready:.1f} s, {used:.1f} s of them in processors; healthy {time.monotonic() - started:.1f} s")
+        print(
+            f"ready after {ready:.1f} s, {used:.1f} s of them in processors; healthy {time.monotonic() - started:.1f} s"
+        )
         assert used < 10, used
 
 

@@ -129,7 +129,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 def check_rate(served: HttpAgent | GrpcAgent) -> None:
     """After the burst at the beginning, an agent gets what the rate allows."""
     seen = []
-    # A busy machine that stands still at an end of the time shifts requests into it or out of it; a wrong rate is wrong each time.
+    # A machine that stands still at an end of the time shifts requests into it or out of it. A wrong rate stays wrong.
     for _ in range(3):
         before, began = served.served, time.monotonic()
         time.sleep(SECONDS)

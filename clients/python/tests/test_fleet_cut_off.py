@@ -48,7 +48,9 @@ async def test_it_is_kept_while_it_responds(
             await until(lambda: a.api.routes["x"] == ["c", "b"], "b is silent again")
             server.close()
             with Stalls() as stalls:
-                took = await until(lambda: set(a.api.peers) == {"c"} == set(a.api.routes["x"]), "b has vanished as well")
+                took = await until(
+                    lambda: set(a.api.peers) == {"c"} == set(a.api.routes["x"]), "b has vanished as well"
+                )
             assert took - stalls.seconds < TTL + 1, (took, stalls.seconds)
             b.directory.raises = None
 

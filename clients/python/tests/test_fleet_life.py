@@ -228,9 +228,7 @@ def test_a_ttl_is_above_zero(store: MemoryStore, ttl: float) -> None:
         Fleet(StandInManager(), MemoryDirectory(store, fleet="prod"), ttl=ttl)
 
 
-async def test_announces_a_change_and_says_if_it_cannot(
-    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_announces_a_change_and_says_if_it_cannot(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     # The value of production, so that a busy machine does not read too late.
     monkeypatch.setattr("pixell_envoy.fleet.fleet._KNOWN", 2.0)
     a, b = Task(store, "a", "10.0.0.1"), Task(store, "b", "10.0.0.2")
