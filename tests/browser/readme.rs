@@ -31,7 +31,7 @@ fn link(port: u16) -> &'static str {
 
 /// What `cargo xtask demo` runs.
 fn program() -> PathBuf {
-    let build = Command::new("cargo").args(["build", "--quiet", "--package", "harness", "--bin", "demo"]).status();
+    let build = Command::new("cargo").args(["build", "--quiet", "--workspace", "--bin", "demo"]).status();
     assert!(build.unwrap().success(), "the demo does not build");
     workspace::target().join("debug/demo")
 }

@@ -10,6 +10,8 @@ from typing import IO, Optional
 
 from envoy_process import ROOT, EnvoyProcess
 
+from served import program
+
 
 class NativeEnvoy(EnvoyProcess):
     """Runs on free ports, with the shipped configuration."""
@@ -25,7 +27,7 @@ class NativeEnvoy(EnvoyProcess):
 
     def start(self) -> None:
         options = ["--filter", "native", "--listen-port", "0", "--admin-port", "0", "--verbose"]
-        command = ["cargo", "run", "--quiet", "--package", "harness", "--bin", "envoy", "--", *options]
+        command = [str(program("envoy")), *options]
         nowhere = subprocess.DEVNULL
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=nowhere, stdout=nowhere, stderr=subprocess.PIPE)
         assert self._process.stderr is not None

@@ -25,7 +25,7 @@ PATIENCE = 20.0
 @cache
 def program(name: str) -> Path:
     """The program behind `cargo xtask envoy`, or another one of that name."""
-    build = ["cargo", "build", "--quiet", "--package", "harness", "--bin", name]
+    build = ["cargo", "build", "--quiet", "--workspace", "--bin", name]
     subprocess.run(build, cwd=ROOT, check=True)
     return TARGET / "debug" / name
 

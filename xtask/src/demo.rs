@@ -16,5 +16,5 @@ pub(crate) fn run(mut arguments: program::Arguments) -> Result<()> {
         arguments.push("--python".into());
         arguments.push(python.into());
     }
-    program::run("harness", "demo", &arguments)
+    program::run("demo", &arguments)
 }

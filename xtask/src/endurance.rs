@@ -30,11 +30,11 @@ pub(crate) fn run(mut arguments: program::Arguments) -> Result<()> {
     if does("fleet") {
         tools::debian("ip", "iproute2")?;
         tools::debian("haproxy", "haproxy")?;
-        run_command(&mut cargo(["build", "--quiet", "--package", "pixell-tests", "--bin", "supervised"]))?;
+        run_command(&mut cargo(["build", "--quiet", "--workspace", "--bin", "supervised"]))?;
         arguments.push("--entry-point".into());
         arguments.push(workspace::target().join("debug/supervised").into());
     }
-    program::run("harness", "endurance", &arguments)
+    program::run("endurance", &arguments)
 }
 
 /// Three tasks with PAR, a directory and a load balancer.

@@ -39,23 +39,24 @@ impl Arguments {
     }
 }
 
-/// Builds the filter and the program `name` of the package `package`, and replaces this process by that program.
+/// Builds the filter and the program `name`, and replaces this process by that program.
 ///
 /// # Errors
 /// If something does not build.
-pub(crate) fn run(package: &str, name: &str, arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(name: &str, arguments: &Arguments) -> Result<()> {
     if !arguments.asks_for_help() {
         build::modules()?;
     }
-    run_without_envoy(package, name, arguments)
+    run_without_envoy(name, arguments)
 }
 
-/// Builds the program `name` of the package `package`, and replaces this process by it.
+/// Builds the program `name`, and replaces this process by it.
 ///
 /// # Errors
 /// If it does not build.
-pub(crate) fn run_without_envoy(package: &str, name: &str, Arguments { rest }: &Arguments) -> Result<()> {
-    command::run(&mut command::cargo(["build", "--quiet", "--package", package, "--bin", name]))?;
+pub(crate) fn run_without_envoy(name: &str, Arguments { rest }: &Arguments) -> Result<()> {
+    // With the features that the whole workspace needs, so that the programs share their dependencies.
+    command::run(&mut command::cargo(["build", "--quiet", "--workspace", "--bin", name]))?;
     let place = workspace::target().join("debug").join(name);
     let error = program(&place.to_string_lossy()).args(rest).exec();
     Err(error).with_context(|| format!("starting {}", place.display()))

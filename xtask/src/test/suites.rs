@@ -75,7 +75,7 @@ pub(super) const SUITES: &[Suite] = &[
         needs: NAMESPACES,
         runner: Runner::Cargo,
         command: || {
-            let mut test = cargo(["test", "--package", "pixell-tests", "--test", "fleet"]);
+            let mut test = tests(&["fleet"]);
             test.env(FILTER, Filter::Native.name());
             Ok(test)
         },
@@ -86,7 +86,7 @@ pub(super) const SUITES: &[Suite] = &[
         about: "the smoke tests on the older supported Envoy releases, with both forms of the filter",
         needs: &[Need::Modules, Need::Envoy, Need::OlderEnvoys],
         runner: Runner::Cargo,
-        command: || Ok(cargo(["test", "--package", "pixell-tests", "--test", "versions"])),
+        command: || Ok(tests(&["versions"])),
     },
     Suite {
         name: "cost",
@@ -139,7 +139,7 @@ pub(super) const SUITES: &[Suite] = &[
             Need::Debian { program: "socat", package: "socat" },
         ],
         runner: Runner::Cargo,
-        command: || Ok(cargo(["test", "--package", "pixell-tests", "--test", "nginx", "--test", "unix_socket"])),
+        command: || Ok(tests(&["nginx", "unix_socket"])),
     },
     Suite {
         name: "promtool",
@@ -147,7 +147,7 @@ pub(super) const SUITES: &[Suite] = &[
         about: "alert rules, metrics and dashboard: with Prometheus' own checks, and with a Prometheus that scrapes a running Envoy",
         needs: &[Need::Modules, Need::TrapModules, Need::Envoy, Need::Debian { program: "promtool", package: "prometheus" }],
         runner: Runner::Cargo,
-        command: || Ok(cargo(["test", "--package", "pixell-tests", "--test", "promtool", "--test", "prometheus"])),
+        command: || Ok(tests(&["promtool", "prometheus"])),
     },
     Suite {
         name: "bench",
@@ -228,7 +228,11 @@ pub(super) const SUITES: &[Suite] = &[
         ],
         runner: Runner::Cargo,
         // Two browsers at a time: each is some ten processes.
-        command: || Ok(cargo(["test", "--package", "pixell-tests", "--test", "browser", "--", "--test-threads", "2"])),
+        command: || {
+            let mut test = tests(&["browser"]);
+            test.args(["--", "--test-threads", "2"]);
+            Ok(test)
+        },
     },
     Suite {
         name: "api",
@@ -278,9 +282,15 @@ pub(super) const SUITES: &[Suite] = &[
     },
 ];
 
+/// These tests of `tests/`. The whole workspace decides which features their dependencies have, so that nothing is compiled a second time
+/// for a part of it.
+fn tests(names: &[&str]) -> Command {
+    cargo(["test", "--workspace"].into_iter().chain(names.iter().flat_map(|name| ["--test", name])))
+}
+
 fn native() -> Result<Command> {
-    let mut test = cargo(["test", "--package", "pixell-tests", "--test", "envoy", "--test", "native", "--no-fail-fast"]);
-    test.args(wasm_only::skips()).env(FILTER, Filter::Native.name());
+    let mut test = tests(&["envoy", "native"]);
+    test.arg("--no-fail-fast").args(wasm_only::skips()).env(FILTER, Filter::Native.name());
     Ok(test)
 }
 
@@ -325,8 +335,7 @@ fn python() -> Result<Command> {
 }
 
 fn netns() -> Result<Command> {
-    let tests = ["netns", "fleet", "directory", "slow_readers"].map(|test| ["--test", test]);
-    let mut test = cargo(["test", "--package", "pixell-tests"].into_iter().chain(tests.into_iter().flatten()));
+    let mut test = tests(&["netns", "fleet", "directory", "slow_readers"]);
     test.env("PIXELL_CLIENT_PYTHON", python::CLIENT.programs()?.join("python"));
     Ok(test)
 }
