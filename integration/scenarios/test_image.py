@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 
 from .engine import Container, Project
-from .wait import wait_until
 
 HEALTH = "/usr/local/bin/pixell-envoy-health"
 
@@ -85,16 +83,11 @@ def test_it_is_ready_within_seconds(project: Project) -> None:
     with project.extra(project.envoy) as envoy:
         started = time.monotonic()
         envoy.start()
-        wait_until("ready", lambda: _health(envoy)[0] == 0, 60)
+        while _health(envoy)[0] != 0:
+            assert time.monotonic() - started < 10, envoy.logs()
         ready = time.monotonic() - started
-        # The time of the processors, because other programs of this machine slow the start down.
-        stats: Any = envoy.raw.stats(stream=False)
-        used = stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
         envoy.wait_healthy(20)
-        print(
-            f"ready after {ready:.1f} s, {used:.1f} s of them in processors; healthy {time.monotonic() - started:.1f} s"
-        )
-        assert used < 10, used
+        print(f"ready after {ready:.1f} s, healthy according to the engine after {time.monotonic() - started:.1f} s")
 
 
 def test_arguments_are_passed_to_envoy(project: Project) -> None:

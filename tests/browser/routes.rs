@@ -10,8 +10,6 @@ use crate::{has_rows, many_routes, shows};
 /// The most CPU time that the page's thread may take, with script and layout, for one poll that finds a changed map of ten thousand routes,
 /// in milliseconds. A person notices a pause of 100 ms.
 const MOST_TASK_MS: f64 = 100.0;
-/// The same on a machine that is too slow for that, as a part of what it takes to write, read and write 100,000 objects as JSON.
-const SLOW: f64 = 0.35;
 
 #[tokio::test]
 async fn ten_thousand_routes_are_searched_sorted_and_paged() {
@@ -77,13 +75,7 @@ async fn ten_thousand_routes_that_change_do_not_freeze_the_page() {
         let metrics = metrics["metrics"].as_array().unwrap();
         metrics.iter().find(|metric| metric["name"] == "TaskDuration").unwrap()["value"].as_f64().unwrap() * 1000.0
     };
-    // What this machine takes for work of a known size, so that a slow one has a bound of its own.
-    let start = busy_ms().await;
-    let known = "(() => { const all = {}; for (let i = 0; i < 100000; i++) all['id-' + i] = { port: i };
-        return JSON.stringify(JSON.parse(JSON.stringify(all))).length > 0; })()";
-    assert_eq!(browser.eval(known).await.unwrap(), true);
     let before = busy_ms().await;
-    let known = before - start;
     for change in 0..CHANGES {
         let port = 40_000 + change;
         assert_eq!(envoy.routes().put_route(&format!("zz-{change}"), &json!(port)).await.unwrap().status, 201);
@@ -97,8 +89,8 @@ async fn ten_thousand_routes_that_change_do_not_freeze_the_page() {
         assert_eq!(browser.eval(&shown).await.unwrap(), true);
     }
     let each = (busy_ms().await - before) / f64::from(CHANGES);
-    println!("10,000 routes that changed: {each:.1} ms of the page's thread per poll, and {known:.1} ms for the known work");
-    assert!(each < MOST_TASK_MS.max(known * SLOW), "{each} ms per poll, {known} ms for the known work");
+    println!("10,000 routes that changed: {each:.1} ms of the page's thread per poll");
+    assert!(each < MOST_TASK_MS, "{each} ms per poll");
     assert_eq!(browser.text("page").await.unwrap(), "Page 2 of 100");
     browser.assert_clean().await.unwrap();
 }

@@ -27,16 +27,14 @@ async fn http2_connections_are_replaced_and_no_request_is_lost() {
     let http = http2();
     let mut stream = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "events").send().await.unwrap();
     let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(2) + DRAIN || envoy.stat(OPENED).await.unwrap() < Some(5) {
-        assert!(started.elapsed() < Duration::from_secs(60), "no new connections");
+    while started.elapsed() < Duration::from_secs(2) + DRAIN {
         let response = call(&http, &envoy).await;
         assert_eq!(response.status(), 200);
         response.bytes().await.unwrap();
     }
-    // 0.8 to 1.2 s each, if the machine has time.
+    // At most 1.2 s each, over 7 s.
     let opened = envoy.stat(OPENED).await.unwrap().unwrap();
-    let most = 3 + u64::try_from(started.elapsed().as_millis()).unwrap() / 800;
-    assert!((5..=most).contains(&opened), "{opened} connections");
+    assert!((5..=12).contains(&opened), "{opened} connections");
     source.send("data: still here\n\n".into()).unwrap();
     let event = tokio::time::timeout(Duration::from_secs(5), stream.chunk()).await.unwrap().unwrap();
     assert_eq!(event.unwrap(), "data: still here\n\n");

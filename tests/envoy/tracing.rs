@@ -1,7 +1,6 @@
 //! Tracing: `traceparent` passes, and with the image's setting, spans reach a real OTLP receiver.
 
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use harness::proto::{self, DEPLOYMENT_ID, Empty};
 use harness::traces::{Receiver, Span, attribute, hex};
@@ -173,12 +172,9 @@ async fn no_request_waits_for_a_missing_collector() {
     let agent = agents::echo::start("a").unwrap();
     envoy.routes().put_all([("a", agent.port())]).await.unwrap();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let took = Mutex::new(Vec::new());
     let ask = async || {
-        let request = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a").timeout(Duration::from_secs(20));
-        let began = Instant::now();
+        let request = http.get(envoy.data_url()).header(DEPLOYMENT_ID, "a").timeout(Duration::from_secs(1));
         assert_eq!(request.send().await.unwrap().status(), 200);
-        took.lock().unwrap().push(began.elapsed());
     };
     ask().await;
     let tried = || async {
@@ -188,7 +184,4 @@ async fn no_request_waits_for_a_missing_collector() {
     };
     wait::until("a span that could not be sent", Duration::from_secs(30), tried).await.unwrap();
     ask().await;
-    let mut took = took.into_inner().unwrap();
-    took.sort_unstable();
-    assert!(took[took.len() / 2] < Duration::from_secs(1), "{took:?}");
 }

@@ -44,8 +44,7 @@ async fn others_are_served(tasks: &Tasks, connections: u64) {
         let send = |request: reqwest::RequestBuilder| request.header("x-deployment-id", "a").body(vec![7; LARGE]);
         let response = tasks.send(0, "/x", send).await;
         assert_eq!((response.status, response.body.len()), (200, LARGE));
-        // A client behind one that does not read would wait for 60 s.
-        assert!(response.took < Duration::from_secs(10), "{:?}", response.took);
+        assert!(response.took < Duration::from_secs(1), "{:?}", response.took);
     }
     assert_eq!(tasks.count(0, "cluster.peers.upstream_cx_active").await, connections);
 }

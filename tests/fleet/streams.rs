@@ -57,7 +57,7 @@ async fn websockets_and_events_go_through(peers: Peers) {
         let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
         let mut response = client.get(format!("http://{address}/agents/p/ui/events")).send().await.unwrap();
         // The agent sends one each second, and does not end.
-        let first = tokio::time::timeout(Duration::from_secs(20), response.chunk()).await.unwrap().unwrap().unwrap();
+        let first = tokio::time::timeout(Duration::from_secs(5), response.chunk()).await.unwrap().unwrap().unwrap();
         (response.headers()["content-type"].clone(), first)
     };
     let (kind, first) = tasks.fabric.outside().run(events).await.unwrap();

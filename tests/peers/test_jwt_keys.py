@@ -58,8 +58,7 @@ def test_keys_of_a_server_that_is_down_slow_and_rotated(form: str) -> None:
         time.sleep(1.5)
         began = time.monotonic()
         assert get(one.token()).status_code == 200
-        # A request that waits for the keys takes 5 s.
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 1
         server.wait.set()
         # Rotated.
         server.body = json.dumps({"keys": one.key_set()["keys"] + two.key_set()["keys"]}).encode()

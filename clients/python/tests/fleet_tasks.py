@@ -92,7 +92,7 @@ async def listening() -> AsyncIterator[tuple[int, asyncio.Server]]:
         yield server.sockets[0].getsockname()[1], server
 
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> float:
+async def until(condition: Callable[[], bool], what: str, seconds: float = 5.0) -> float:
     async def holds() -> bool:
         return condition()
 

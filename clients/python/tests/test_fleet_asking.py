@@ -79,7 +79,7 @@ async def test_nothing_else_is_a_response(silent: int) -> None:
         for port in (silent, frozen.getsockname()[1]):
             start = time.monotonic()
             assert await responds("127.0.0.1", port, 0.2) is False
-            assert 0.2 <= time.monotonic() - start < 20
+            assert 0.2 <= time.monotonic() - start < 2
             asked = asyncio.get_running_loop().create_task(responds("127.0.0.1", port, 60))
             await asyncio.sleep(0.05)
             asked.cancel()

@@ -115,8 +115,7 @@ async def test_closing_ends_in_time_without_a_directory(store: MemoryStore, monk
         start = asyncio.get_running_loop().time()
         assert await a.fleet.drain() is False
         await a.fleet.close()
-        # A few times `_LIMIT`.
-        assert asyncio.get_running_loop().time() - start < 10
+        assert asyncio.get_running_loop().time() - start < 3
 
 
 @pytest.mark.parametrize("is_back", [False, True])
