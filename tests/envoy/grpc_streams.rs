@@ -76,7 +76,7 @@ async fn deadline_and_cancellation_reach_the_agent() {
     assert!(matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded), "{status:?}");
     let cancelled = |number: usize| {
         let hanging = hanging.clone();
-        wait::until("the agent to see the end of both calls", Duration::from_secs(20), move || {
+        wait::until("the agent to see the end of both calls", Duration::from_secs(5), move || {
             let call = hanging.calls().get(number).filter(|call| call.cancelled).cloned();
             async { Ok(call) }
         })

@@ -14,7 +14,7 @@ async fn requests_of_other_tasks_end_before_their_task_does() {
     let mut tasks = Tasks::changed(2, |_| Vec::new(), |builder| builder.supervised(entry_point)).await;
     let agent = tasks.agent(1, || {
         agents::http::start("slow", 0, agents::http::Version::Http1, |_| async {
-            tokio::time::sleep(Duration::from_secs(8)).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
             hyper::Response::new(agents::http::whole("done"))
         })
     });
@@ -24,7 +24,7 @@ async fn requests_of_other_tasks_end_before_their_task_does() {
     tasks.fleet(0, &[("a", &[1])]).await;
     let stop = async {
         let open = || async { Ok((tasks.count(1, "http.peers.downstream_rq_active").await == 1).then_some(())) };
-        wait::until("the request to arrive", Duration::from_secs(7), open).await.unwrap();
+        wait::until("the request to arrive", Duration::from_secs(2), open).await.unwrap();
         let told = Command::new("kill").args(["-TERM", &tasks.envoys[1].pid().to_string()]).status().unwrap();
         assert!(told.success());
     };

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Mapping
 import pytest
 from fleet_tasks import TTL, Task, running, stored, until, vanish
 from stand_in_api import StandInManager
-from watching import Stalls
 
 from pixell_envoy import Peer, RouteApiClient
 from pixell_envoy.fleet import DirectoryUnavailable, Fleet, MemoryDirectory, MemoryStore, Record
@@ -41,12 +40,11 @@ async def test_an_agent_that_starts_is_known_at_once(store: MemoryStore) -> None
     a, b = Task(store, "a", "10.0.0.1"), Task(store, "b", "10.0.0.2")
     async with running(a, b):
         await until(lambda: "b" in a.api.peers, "b in a")
-        took = []
+        longest = 0.0
         for n in range(20):
             b.manager.set(**{f"x{n}": "active"})
-            took.append(await until(lambda n=n: f"x{n}" in a.api.routes, "the agent"))  # type: ignore[misc]
-        # Without hints it would take half of the time between two polls.
-        assert sorted(took)[10] < 0.2, took
+            longest = max(longest, await until(lambda n=n: f"x{n}" in a.api.routes, "the agent"))  # type: ignore[misc]
+        assert longest < 0.3
 
 
 async def test_pushes_only_if_something_changed(store: MemoryStore) -> None:
@@ -54,8 +52,9 @@ async def test_pushes_only_if_something_changed(store: MemoryStore) -> None:
     b.manager.set(x="active")
     async with running(a, b):
         await until(lambda: a.api.routes == {"x": ["b"]}, "x in a")
-        before, beats, reads = (a.api.puts, a.api.patches), b.directory.publications, a.directory.reads
-        await until(lambda: b.directory.publications >= beats + 3 and a.directory.reads >= reads + 3, "three beats")
+        before, beats = (a.api.puts, a.api.patches), b.directory.publications
+        await asyncio.sleep(TTL)
+        assert b.directory.publications >= beats + 3
         assert (a.api.puts, a.api.patches) == before
         b.manager.set(x="active", y="active")
         await until(lambda: "y" in a.api.routes, "y in a")
@@ -90,10 +89,9 @@ async def test_a_task_that_vanishes_is_dropped_after_ttl_and_no_other(store: Mem
     async with running(a, c):
         await b.fleet.start()
         await until(lambda: set(a.api.routes) == {"x", "y"}, "both agents in a")
-        with Stalls() as stalls:
-            await vanish(b)
-            took = await until(lambda: "b" not in a.api.peers, "b is dropped")
-        assert TTL * 0.7 < took and took - stalls.seconds < TTL + 1.0, (took, stalls.seconds)
+        await vanish(b)
+        took = await until(lambda: "b" not in a.api.peers, "b is dropped")
+        assert TTL * 0.7 < took < TTL + 1.0
         assert a.api.routes == {"y": ["c"]}
         # Its record is still there.
         await asyncio.sleep(TTL)

@@ -134,13 +134,13 @@ async def test_a_large_fleet_map_is_pushed_whole_and_changed_in_part(shared_flee
     # Nobody beats for these records, so they must not count as silent before the end.
     async with RouteApiClient(shared_fleet_envoy.url) as client:
         async with task(store, shared_fleet_envoy, "task-a", "10.0.0.1", ttl=60):
-            await until_size(client, peers=100, routes=20_000)
+            await until_size(client, 20, peers=100, routes=20_000)
             before = await client.get_fleet()
             old = records["task-7"]
             new = Record(old.task, "10.7.7.7", "e", 2, 2, {**old.ids, "new": "active"})
             store.documents[("prod", "task-7")] = new.to_json()
             store.changed("prod")
-            await until_size(client, peers=100, routes=20_001)
+            await until_size(client, 2, peers=100, routes=20_001)
             after = await client.get_fleet()
             assert after.routes["new"] == ("task-7",)
             assert after.version.generation == before.version.generation + 1
@@ -148,13 +148,13 @@ async def test_a_large_fleet_map_is_pushed_whole_and_changed_in_part(shared_flee
         await client.replace_fleet({}, {})
 
 
-async def until_size(client: RouteApiClient, *, peers: int, routes: int) -> None:
+async def until_size(client: RouteApiClient, seconds: float, *, peers: int, routes: int) -> None:
     async def reached() -> bool:
         # Not `get_fleet`: to parse 20,000 routes every 20 ms would leave the fleet, in the same event loop, no time.
         fleet = (await client.status()).fleet
         return fleet is not None and (fleet.peers, fleet.routes) == (peers, routes)
 
-    await eventually(reached, 20, f"a fleet of {peers} peers and {routes} routes")
+    await eventually(reached, seconds, f"a fleet of {peers} peers and {routes} routes")
 
 
 async def test_the_fleet_uses_the_managers_token() -> None:

@@ -13,7 +13,7 @@ from fleet_tasks import listening
 from stand_in_api import StandInManager
 from stores import DynamoDb, RedisServer, aws_keys, in_thread
 from tcp_proxy import TcpProxy
-from watching import Stalls, eventually
+from watching import eventually
 
 from pixell_envoy.fleet import Fleet
 
@@ -88,20 +88,13 @@ async def test_a_change_arrives_in_time(server: Server, bound: float) -> None:
         # A store in the same region responds within a few milliseconds.
         for task in (a, b, c):
             task.proxy.delay = 0.003
-        took: list[float] = []
-        with Stalls() as stalls:
-            for number in range(40):
-                await asyncio.sleep(0.37)
-                before, key = stalls.seconds, f"x{number}"
-                b.manager.set(**{key: "active"})
-                last = max(await asyncio.gather(arrives(a, key, 10), arrives(c, key, 10)))
-                # A change during which the machine did something else shows nothing.
-                if stalls.seconds - before < 0.1:
-                    took.append(last)
-                if len(took) == 9:
-                    break
-        print(f"propagation: {[round(each, 3) for each in sorted(took)]} s")
-        assert len(took) == 9 and max(took) <= bound
+        took = []
+        for number in range(9):
+            await asyncio.sleep(0.37)
+            b.manager.set(**{f"x{number}": "active"})
+            took.append(max(await asyncio.gather(arrives(a, f"x{number}", 10), arrives(c, f"x{number}", 10))))
+        print(f"propagation: median {sorted(took)[4]:.3f} s, longest {max(took):.3f} s")
+        assert max(took) <= bound
 
 
 @every_server

@@ -23,7 +23,6 @@ pub mod ports;
 pub mod proto;
 pub mod routes;
 pub mod shutdown;
-pub mod stalls;
 pub mod tokens;
 pub mod traces;
 pub mod wait;

@@ -12,7 +12,6 @@ use super::clients::{Client, Clients, Protocol, Wishes};
 use super::draw::Draw;
 use super::ledger::{Id, Outcome};
 use super::{Fleet, Peers};
-use crate::stalls::Stalls;
 
 /// The task that fails.
 const LOST: usize = 2;
@@ -168,7 +167,6 @@ async fn fail(fleet: &mut Fleet, failure: Failure) -> Result<Figures> {
             held = Some(hold(fleet, &through_both).await?);
         }
     }
-    let stalls = Arc::new(Stalls::watch());
     let at = Instant::now();
     if failure == Failure::Killed {
         let lost = fleet.remove(LOST)?;
@@ -177,17 +175,17 @@ async fn fail(fleet: &mut Fleet, failure: Failure) -> Result<Figures> {
         fleet.fabric.cut(LOST, true)?;
     }
     let (alone, both) = tokio::try_join!(
-        watch(fleet, &stalls, &through_both, ALONE, at, "peer_unreachable"),
-        watch(fleet, &stalls, &through_one, BOTH, at, "served"),
+        watch(fleet, &through_both, ALONE, at, "peer_unreachable"),
+        watch(fleet, &through_one, BOTH, at, "served"),
     )?;
     let in_flight = match held {
-        Some(held) => Some(released(held, &stalls, at).await?),
+        Some(held) => Some(released(held, at).await?),
         None => None,
     };
     let mut back = None;
     if failure != Failure::Killed {
         fleet.fabric.cut(LOST, false)?;
-        back = Some(watch(fleet, &stalls, &through_both, ALONE, Instant::now(), "served").await?.noticed);
+        back = Some(watch(fleet, &through_both, ALONE, Instant::now(), "served").await?.noticed);
     }
     let others = fleet.ledger.served_of(&OTHERS) - served;
     let figures = Figures { failure, alone, both, in_flight, back, others };
@@ -253,28 +251,21 @@ async fn hold(fleet: &Fleet, addresses: &[SocketAddr]) -> Result<Ends> {
 }
 
 /// How long after `at` the last of them ended.
-async fn released(mut ends: Ends, stalls: &Stalls, at: Instant) -> Result<Duration> {
+async fn released(mut ends: Ends, at: Instant) -> Result<Duration> {
     let mut last = Duration::ZERO;
     while let Some((ended, outcome)) = ends.recv().await {
         ensure!(outcome == Outcome::Failed("agent_closed".to_owned()), "a request in flight: {outcome:?}");
-        last = last.max(ended.duration_since(at).saturating_sub(stalls.between(at, ended)));
+        last = last.max(ended.duration_since(at));
     }
     Ok(last)
 }
 
-/// One probe: when it was sent, how long it took, and what the client was told. What the machine did else meanwhile does not count.
+/// One probe: when it was sent, how long it took, and what the client was told.
 type Probe = (Duration, Duration, String);
 
 /// Calls an id all the time, whether or not earlier calls have ended, until all clients are told the outcome `last`.
-async fn watch(
-    fleet: &Fleet,
-    stalls: &Arc<Stalls>,
-    addresses: &[SocketAddr],
-    id: Id,
-    at: Instant,
-    last: &'static str,
-) -> Result<Seen> {
-    let (ledger, stalls, addresses) = (Arc::clone(&fleet.ledger), Arc::clone(stalls), addresses.to_vec());
+async fn watch(fleet: &Fleet, addresses: &[SocketAddr], id: Id, at: Instant, last: &'static str) -> Result<Seen> {
+    let (ledger, addresses) = (Arc::clone(&fleet.ledger), addresses.to_vec());
     let call = move || async move {
         let probes: Arc<Mutex<Vec<Option<Probe>>>> = Arc::default();
         let all = |probes: &Mutex<Vec<Option<Probe>>>| probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -300,16 +291,15 @@ async fn watch(
             probes.lock().unwrap_or_else(PoisonError::into_inner).push(None);
             let address = addresses.get(number % addresses.len()).copied().context("an address")?;
             let protocol = if number % 3 == 0 { Protocol::Grpc } else { Protocol::Http };
-            let client = Client::new(address, protocol, Arc::clone(&ledger))?;
-            let (probes, stalls) = (Arc::clone(&probes), Arc::clone(&stalls));
+            let (client, probes) = (Client::new(address, protocol, Arc::clone(&ledger))?, Arc::clone(&probes));
             tokio::task::spawn_local(async move {
-                let (sent, since) = (stalls.elapsed(at), Instant::now());
+                let (sent, since) = (at.elapsed(), Instant::now());
                 let told = match client.send(id, 0, 10).await {
                     Outcome::Served { .. } => "served".to_owned(),
                     Outcome::Failed(code) => code,
                 };
                 if let Some(probe) = probes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
-                    *probe = Some((sent, stalls.elapsed(since), told));
+                    *probe = Some((sent, since.elapsed(), told));
                 }
             });
             tokio::time::sleep(PROBE).await;
